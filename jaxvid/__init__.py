@@ -1,0 +1,1 @@
+"""jaxvid: train video diffusion models with JAX and Flax."""

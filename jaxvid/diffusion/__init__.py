@@ -1,0 +1,1 @@
+"""The mathematics of diffusion: pure functions on arrays, in float32."""

@@ -1,0 +1,1 @@
+"""Devices and shardings: one mesh, one table of rules."""

@@ -1,0 +1,1 @@
+"""What happens at a training step, and what survives it."""
