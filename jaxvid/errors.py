@@ -1,5 +1,40 @@
 """The one exception that a command turns into one line and a non-zero exit."""
 
+import functools
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+
 
 class InputError(ValueError):
     """Something the user gave is wrong: the message says what, where, why and what to do."""
+
+
+def run(
+    main: Callable[[Sequence[str]], None],
+    check_arguments: Callable[[Sequence[str]], None] = lambda argv: None,
+) -> None:
+    """Runs a command under absl; what the user got wrong is told in a line, without a traceback.
+
+    `check_arguments` sees the raw arguments before they are parsed.
+    """
+
+    @functools.wraps(main)
+    def guarded(argv: Sequence[str]) -> None:
+        if argv[1:]:
+            sys.exit(f"error: unexpected argument {argv[1]!r}: options look like --name=value")
+        try:
+            main(argv)
+        except InputError as error:
+            sys.exit(f"error: {error}")
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        try:
+            logging.set_verbosity(logging.WARNING)  # --verbosity=0 brings back the libraries' chatter
+            check_arguments(argv)
+            return flags.FLAGS(argv)
+        except (flags.Error, InputError) as error:
+            sys.exit(f"error: {error}")
+
+    app.run(guarded, flags_parser=parse)

@@ -1,0 +1,61 @@
+"""A clip is a video whose frames are decoded only when they are asked for."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float32, Int, UInt8
+
+from jaxvid.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One record of a source, N frames long, not yet decoded.
+
+    Attributes:
+      time: presentation times in seconds, increasing.
+      decode: frame indices in [0, N) -> those frames, and no others are touched.
+      label: class index, or -1 where there is none.
+      truth: further arrays that have one row per frame, such as ground-truth positions.
+    """
+
+    time: Float32[np.ndarray, "N"]
+    decode: Callable[[Int[np.ndarray, "T"]], UInt8[np.ndarray, "T H W 3"]]
+    label: int = -1
+    truth: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+def span(frames: int, stride: int) -> int:
+    """Frames of the record that a sample of `frames` frames at `stride` reaches over."""
+    return (frames - 1) * stride + 1
+
+
+def sample_clip(
+    clip: Clip, frames: int, strides: Sequence[int], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Draws a stride among those that fit, then a start, and decodes those frames only.
+
+    Returns:
+      `video` uint8 [T,H,W,3]; `time` float32 [T], seconds from the first sampled frame; `label`
+      int32 []; and the sampled rows of every array in `clip.truth`.
+
+    Raises:
+      InputError: the clip is too short for the smallest stride.
+    """
+    fitting = [stride for stride in strides if span(frames, stride) <= len(clip.time)]
+    if not fitting:
+        raise InputError(
+            f"a clip of {len(clip.time)} frames is too short for data.frames={frames} at stride "
+            f"{min(strides)}, which needs {span(frames, min(strides))}: lower data.frames or "
+            "data.strides, or prepare longer clips"
+        )
+    stride = int(rng.choice(fitting))
+    start = rng.integers(len(clip.time) - span(frames, stride) + 1)
+    index = start + stride * np.arange(frames)
+    return {
+        "video": clip.decode(index),
+        "time": clip.time[index] - clip.time[start],
+        "label": np.array(clip.label, np.int32),
+        **{name: rows[index] for name, rows in clip.truth.items()},
+    }

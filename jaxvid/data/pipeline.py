@@ -1,0 +1,120 @@
+"""From a source to batches on the devices, in an order that is a pure function of seed and step.
+
+Clip i of step k is number n = k * global_batch + i of the endless sequence of shuffled passes over
+the source. Which record that is, and all that is random about it, follows from n and the seed: not
+from the number of hosts, the worker that reads it, or the step at which reading began. So a run
+goes on from any step, on any number of hosts, with no clip repeated or left out.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+
+import grain
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvid.data.augment import augment
+from jaxvid.data.clips import sample_clip
+from jaxvid.data.sources import Source
+from jaxvid.errors import InputError
+
+MAX_BAD_IN_A_ROW = 4
+
+
+def make_dataset(
+    source: Source,
+    config: ConfigDict,
+    *,
+    seed: int,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.MapDataset:
+    """One host's batches: element k holds its clips of step k.
+
+    Host p of P takes the clips [p * batch_size / P, (p+1) * batch_size / P) of each step. Joined
+    in the hosts' order, the batches are the same for every P.
+
+    Args:
+      source: random-access records; `source[i]` and decoding one raise InputError if it is bad.
+      config: the `data` part of a config.
+      seed: of the order and of all that is drawn per clip.
+      batch_size: clips per step over all hosts.
+      process_index: this host, p.
+      process_count: number of hosts, P.
+
+    Returns:
+      An endless dataset of dicts of arrays: `video` uint8 [B,T,H,W,3], `time` float32 [B,T] in
+      seconds from each clip's first frame, `label` int32 [B], the source's truth, and `bad` int32
+      [B,4]: the records that could not be read and were replaced, -1 where there is none.
+
+    Raises:
+      InputError: the batch does not divide over the hosts.
+    """
+    if batch_size % process_count:
+        raise InputError(
+            f"batch_size={batch_size} does not divide over {process_count} processes: "
+            f"make it a multiple of {process_count}"
+        )
+    clip_of = functools.partial(_load, source, config)
+    clips = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(clip_of)
+    # Slicing batches, not clips, leaves every clip its number, which is what seeds its generator.
+    return clips.batch(batch_size // process_count, drop_remainder=True)[
+        process_index::process_count
+    ]
+
+
+def _load(
+    source: Source, config: ConfigDict, index: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Record `index`, or the first after it that can be read, sampled and augmented."""
+    bad: list[int] = []
+    while True:
+        record = (index + len(bad)) % len(source)
+        try:
+            sample = sample_clip(source[record], config.frames, config.strides, rng)
+            break
+        except InputError as error:
+            bad.append(record)
+            if len(bad) > MAX_BAD_IN_A_ROW:
+                raise InputError(
+                    f"records {bad[0]} to {record} are all bad, the last one because: {error}"
+                ) from error
+    changed = augment(
+        sample,
+        rng,
+        flip=config.flip,
+        crop=config.crop,
+        reverse=config.reverse,
+        brightness=config.brightness,
+        contrast=config.contrast,
+    )
+    padding = [-1] * (MAX_BAD_IN_A_ROW - len(bad))
+    return changed | {"bad": np.array(bad + padding, np.int32)}
+
+
+def batches(
+    dataset: grain.MapDataset, start_step: int, config: ConfigDict
+) -> Iterator[dict[str, np.ndarray]]:
+    """The batches of `make_dataset` from a step on, read ahead in the same order always.
+
+    `config.prefetch` batches are made ahead, by as many threads, or with `config.workers` > 0 by
+    that many processes, each with that much read ahead; for these absl's flags must be parsed.
+
+    Raises:
+      InputError: from the iterator, where more than 4 records in a row are bad.
+    """
+    ahead = grain.ReadOptions(num_threads=config.prefetch, prefetch_buffer_size=config.prefetch)
+    ready = dataset[start_step:].to_iter_dataset(ahead)
+    if config.workers:
+        ready = ready.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
+    return iter(ready)
+
+
+def put(batch: Mapping[str, np.ndarray], sharding: jax.sharding.Sharding) -> dict[str, jax.Array]:
+    """Lays this host's part of a batch on its devices; the arrays are global, clips in order."""
+    return {
+        name: jax.make_array_from_process_local_data(sharding, array)
+        for name, array in batch.items()
+    }

@@ -1,0 +1,182 @@
+"""A procedural world of textured shapes that bounce off the walls: endless labelled video.
+
+A shape moves in a straight line and reflects off the walls, which in one dimension is a triangle
+wave of time. With u = x_0 + v t in a corridor of length L,
+
+    x(t) = |u - 2L round(u / 2L)|
+
+so the state at any time has a closed form and any frame can be drawn without those before it.
+Lengths are in units of the picture's side, with x to the right and y down.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float, Float32, Int, UInt8
+
+from jaxvid.data.clips import Clip
+
+CORNERS = {"circle": 0, "square": 4, "triangle": 3}
+TEXTURES = ("halves", "quarters", "stripes")
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticWorld:
+    """A random-access source in which record i is a pure function of `seed` and i.
+
+    A clip shows several shapes of one kind, which is its label. `truth["position"]` is float32
+    [N,S,2]: the (x, y) of the centres in [0,1] image coordinates, padded with NaN to the largest
+    S the world allows. A shape hides those that come before it in that order.
+
+    Attributes:
+      seed: of the whole world.
+      frames: frames per clip, N.
+      size: height and width in pixels.
+      fps: frames per second; a shape travels 1/4 to 3/4 of the picture's side in a second.
+      shapes: fewest and most shapes in a clip.
+      spin: the fastest rotation, in radians per second.
+    """
+
+    labels: ClassVar[tuple[str, ...]] = tuple(CORNERS)
+
+    seed: int
+    frames: int
+    size: int
+    fps: float = 8.0
+    shapes: tuple[int, int] = (2, 3)
+    spin: float = 1.0
+
+    def __len__(self) -> int:
+        return 1_000_000
+
+    def __getitem__(self, index: int) -> Clip:
+        rng = np.random.default_rng((self.seed, index))
+        time = np.arange(self.frames) / self.fps
+        label = int(rng.integers(len(CORNERS)))
+        count = int(rng.integers(self.shapes[0], self.shapes[1] + 1))
+        # Evenly spread over the circle, so that no two shapes of a clip look alike.
+        hues = rng.uniform() + (np.arange(count) + rng.uniform(-0.2, 0.2, count)) / count
+        corners = CORNERS[self.labels[label]]
+        shapes = [_draw_shape(rng, corners, hue, self.spin, time) for hue in hues]
+        background = _draw_background(rng, self.size)
+
+        position = np.full((self.frames, self.shapes[1], 2), np.nan, np.float32)
+        for s, shape in enumerate(shapes):
+            position[:, s] = shape.centre
+        decode = functools.partial(render, shapes, background)
+        return Clip(time.astype(np.float32), decode, label, {"position": position})
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A regular polygon, or a circle where there are no corners, over N frames.
+
+    Attributes:
+      corners: 0, 3 or 4.
+      inradius: of the largest circle inside.
+      centre: (x, y).
+      angle: in radians.
+      texture: one of TEXTURES, fixed to the shape.
+      tones: the RGB of its light and dark parts, in [0,1].
+    """
+
+    corners: int
+    inradius: float
+    centre: Float[np.ndarray, "N 2"]
+    angle: Float[np.ndarray, "N"]
+    texture: str
+    tones: Float32[np.ndarray, "2 3"]
+
+
+def render(
+    shapes: Sequence[Shape],
+    background: Float32[np.ndarray, "3 H H"],
+    frames: Int[np.ndarray, "T"],
+) -> UInt8[np.ndarray, "T H H 3"]:
+    """Paints the shapes in their order over the background, with anti-aliased edges."""
+    size = background.shape[-1]
+    # Channels come before pixels until the end: numpy is fast along a long last axis.
+    picture = np.repeat(background[None], len(frames), axis=0)
+    for shape in shapes:
+        x, y = _body_frame(shape.centre[frames], shape.angle[frames], size)
+        paint = _coverage(_texture(x, y, shape), size)[:, None]
+        cover = _coverage(-_outline(x, y, shape), size)[:, None]
+        light, dark = shape.tones[:, :, None, None]
+        picture += cover * (dark + paint * (light - dark) - picture)
+    return np.rint(255 * np.moveaxis(picture, 1, 3)).astype(np.uint8)
+
+
+def _draw_shape(
+    rng: np.random.Generator, corners: int, hue: float, spin: float, time: Float[np.ndarray, "N"]
+) -> Shape:
+    radius = rng.uniform(0.15, 0.22)
+    if corners:  # of the same area as the circle
+        half = math.pi / corners
+        inradius = radius * math.sqrt(half / math.tan(half))
+        circumradius = inradius / math.cos(half)
+    else:
+        inradius = circumradius = radius
+    corridor = 1 - 2 * circumradius
+    speed, heading = rng.uniform(0.25, 0.75), rng.uniform(0, 2 * np.pi)
+    velocity = speed * np.array([math.cos(heading), math.sin(heading)])
+    path = rng.uniform(0, corridor, 2) + velocity * time[:, None]
+    light = 0.1 + 0.9 * np.clip(np.abs((hue + np.array([0, 2, 1]) / 3) % 1 * 6 - 3) - 1, 0, 1)
+    return Shape(
+        corners=corners,
+        inradius=inradius,
+        centre=circumradius + _fold(path, corridor),
+        angle=rng.uniform(0, 2 * np.pi) + rng.uniform(-spin, spin) * time,
+        texture=TEXTURES[rng.integers(len(TEXTURES))],
+        tones=np.stack([light, 0.45 * light]).astype(np.float32),
+    )
+
+
+def _draw_background(rng: np.random.Generator, size: int) -> Float32[np.ndarray, "3 H H"]:
+    """A dark gradient in a random direction."""
+    first, last = rng.uniform(0.0, 0.2, (2, 3, 1, 1))
+    heading = rng.uniform(0, 2 * np.pi)
+    grid = (np.arange(size) + 0.5) / size - 0.5
+    ramp = 0.5 + 0.7 * (math.cos(heading) * grid + math.sin(heading) * grid[:, None])
+    return (first + ramp * (last - first)).astype(np.float32)
+
+
+def _fold(u, length):
+    """Triangle wave in [0, `length`]: how far u is from the nearest multiple of 2 `length`."""
+    return np.abs(u - 2 * length * np.rint(u / (2 * length)))
+
+
+def _body_frame(centre: Float[np.ndarray, "T 2"], angle: Float[np.ndarray, "T"], size: int):
+    """Coordinates (x, y), float32 [T,H,H] each, of all pixels as the moving shape sees them."""
+    grid = (np.arange(size, dtype=np.float32) + 0.5) / size
+    x = (grid - centre[:, :1].astype(np.float32))[:, None, :]
+    y = (grid - centre[:, 1:].astype(np.float32))[:, :, None]
+    cos, sin = (f(angle).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
+    return cos * x + sin * y, cos * y - sin * x
+
+
+def _outline(x, y, shape: Shape):
+    """Signed distance to the outline, negative inside: a polygon is the meet of half-planes."""
+    if not shape.corners:
+        return np.sqrt(x * x + y * y) - np.float32(shape.inradius)
+    normals = 2 * np.pi * np.arange(shape.corners) / shape.corners
+    sides = [np.float32(math.cos(a)) * x + np.float32(math.sin(a)) * y for a in normals]
+    return np.maximum.reduce(sides) - np.float32(shape.inradius)
+
+
+def _texture(x, y, shape: Shape):
+    """Signed distance to where the tones meet, positive in the light one."""
+    if shape.texture == "halves":
+        return x
+    if shape.texture == "quarters":
+        return np.maximum(np.minimum(x, y), np.minimum(-x, -y))
+    width = np.float32(2 / 3 * shape.inradius)  # three stripes, one of them in the middle
+    return width / 2 - _fold(x, width)
+
+
+def _coverage(distance, size: int):
+    """How much of a pixel lies where the distance is positive."""
+    return np.clip(distance * np.float32(size) + np.float32(0.5), 0, 1)

@@ -1,0 +1,211 @@
+"""The one reader and the one writer of video files: PyAV decodes and encodes, OpenCV resizes."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from av.stream import Disposition
+from jaxtyping import Float32, UInt8
+
+from jaxvid.errors import InputError
+
+# A longer silence between two frames is taken for a broken timestamp: holding a frame over it
+# would fill a data set with stills.
+_LONGEST_GAP_SECONDS = 60.0
+
+# A playlist among the videos must not make the reader open URLs.
+_OPEN_OPTIONS = {"protocol_whitelist": "file"}
+
+
+def read_frames(
+    path: str | os.PathLike, *, size: int, fps: int | float | None = None
+) -> Iterator[tuple[UInt8[np.ndarray, "S S 3"], float]]:
+    """Streams the frames of a video file, holding no more than two of them.
+
+    Args:
+      path: a file of any container and codec that PyAV reads.
+      size: S; the largest centred square of the picture is resized to S x S, by area.
+      fps: frame k of the result is the frame shown nearest to k / fps seconds; None takes every
+        frame at its own presentation time.
+
+    Yields:
+      An RGB frame in [0, 255], turned upright, and its time in seconds from the first one;
+      times increase.
+
+    Raises:
+      InputError: the file is no video, is truncated or damaged, has no video stream or no frames,
+        or changes resolution. What was yielded before is sound, but the rest of it is missing.
+    """
+    try:
+        container = av.open(os.path.abspath(path), options=_OPEN_OPTIONS)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {_reason(error)}") from error
+    except EOFError as error:
+        raise InputError(f"{path}: has no frames; remove it or copy it again") from error
+    except (av.FFmpegError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: not a video, or truncated before its index ({_reason(error)}); remove it or "
+            "copy it again"
+        ) from error
+    with container:
+        stream = _video_stream(path, container)
+        frames = _decode(path, container, stream)
+        if fps is not None:
+            frames = _resample(frames, fps, _period(stream))
+        pixel_aspect = float(stream.sample_aspect_ratio or 1)
+        for frame, time in frames:
+            yield _square(frame, size, pixel_aspect), time
+
+
+def read_video(
+    path: str | os.PathLike, *, frames: int, size: int, fps: int | float | None = None
+) -> tuple[UInt8[np.ndarray, "N S S 3"], Float32[np.ndarray, "N"]]:
+    """Reads the first `frames` frames: pictures in [0, 255] and seconds from the first.
+
+    Raises:
+      InputError: as `read_frames` does, or the video has fewer frames than asked for.
+    """
+    taken = list(itertools.islice(read_frames(path, size=size, fps=fps), frames))
+    if len(taken) < frames:
+        rate = "" if fps is None else f" at {fps:g} fps"
+        raise InputError(
+            f"{path}: has {len(taken)} frames{rate}, {frames} are needed; give a longer video"
+        )
+    video, time = zip(*taken, strict=True)
+    return np.stack(video), np.array(time, np.float32)
+
+
+def write_video(
+    path: str | os.PathLike, frames: UInt8[np.ndarray, "T H W 3"], fps: int | float, scale: int = 1
+) -> None:
+    """Writes RGB frames as an H.264 mp4 that any player opens; `path` appears only when complete.
+
+    Each pixel becomes `scale` x `scale` pixels. Odd sizes grow by one repeated row or column,
+    because yuv420p halves them.
+    """
+    path = Path(path)
+    frames = frames.repeat(scale, axis=1).repeat(scale, axis=2)
+    _, height, width, _ = frames.shape
+    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with av.open(
+            str(temporary), "w", format="mp4", options={"movflags": "faststart"}
+        ) as container:
+            rate = Fraction(fps).limit_denominator(1001)
+            stream = container.add_stream("libx264", rate=rate, options={"crf": "12"})
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            for image in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _video_stream(
+    path: str | os.PathLike, container: av.container.InputContainer
+) -> av.VideoStream:
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    # FFmpeg draws text files as pictures of a terminal.
+    if not streams or container.format.name == "tty":
+        raise InputError(f"{path}: has no video stream; remove it")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise InputError(f"{path}: no decoder for its codec; convert it, to H.264 for example")
+    # Files are decoded side by side in processes: threads in each would only compete.
+    stream.codec_context.thread_count = 1
+    return stream
+
+
+def _decode(
+    path: str | os.PathLike, container: av.container.InputContainer, stream: av.VideoStream
+) -> Iterator[tuple[av.VideoFrame, float]]:
+    """Yields each frame and its time in seconds from the first; raises as `read_frames` does."""
+    period = _period(stream)
+    origin, time, resolution, read_to = None, -period, None, 0.0
+    try:
+        for packet in container.demux():
+            if packet.pts is not None:
+                end = packet.pts + (packet.duration or 0)
+                read_to = max(read_to, float(end * packet.time_base))
+            if packet.stream is not stream:
+                continue
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise _damaged(path, time, "incomplete data")
+                resolution = resolution or (frame.width, frame.height)
+                if (frame.width, frame.height) != resolution:
+                    raise InputError(
+                        f"{path}: resolution changes from {resolution[0]}x{resolution[1]} to "
+                        f"{frame.width}x{frame.height} after {time:.2f} s; split it there"
+                    )
+                origin = frame.pts if origin is None else origin
+                previous, time = time, time + period
+                if frame.pts is not None:
+                    stated = float((frame.pts - origin) * frame.time_base)
+                    # Where files were joined, time goes back: such a frame follows the one before.
+                    time = stated if stated > previous else time
+                if time - previous > _LONGEST_GAP_SECONDS:
+                    raise _damaged(path, previous, f"nothing for {time - previous:.0f} s")
+                yield frame, time
+    except av.FFmpegError as error:
+        raise _damaged(path, time, _reason(error)) from error
+    if resolution is None:
+        raise InputError(f"{path}: has no frames; remove it or copy it again")
+    declared = (container.duration or 0) / av.time_base
+    missing = (container.start_time or 0) / av.time_base + declared - read_to
+    if missing > max(0.25, 0.05 * declared):
+        raise InputError(
+            f"{path}: truncated, the last {missing:.2f} of {declared:.2f} s are missing; "
+            "copy it again"
+        )
+
+
+def _resample(
+    frames: Iterator[tuple[av.VideoFrame, float]], fps: int | float, period: float
+) -> Iterator[tuple[av.VideoFrame, float]]:
+    """Yields at k / fps the frame nearest in time, for as long as the video lasts.
+
+    The last frame lasts `period` seconds; a last interval less than half filled is left out.
+    """
+    held, shown, count = *next(frames), 0
+    for frame, time in frames:
+        while count / fps <= (shown + time) / 2:
+            yield held, count / fps
+            count += 1
+        held, shown = frame, time
+    while count == 0 or (count + 0.5) / fps <= shown + period:
+        yield held, count / fps
+        count += 1
+
+
+def _square(frame: av.VideoFrame, size: int, pixel_aspect: float) -> UInt8[np.ndarray, "S S 3"]:
+    image = frame.to_ndarray(format="rgb24")
+    height = min(frame.height, round(frame.width * pixel_aspect))
+    width = min(frame.width, round(frame.height / pixel_aspect))
+    top, left = (frame.height - height) // 2, (frame.width - width) // 2
+    crop = image[top : top + height, left : left + width]
+    small = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(np.rot90(small, frame.rotation // 90))
+
+
+def _period(stream: av.VideoStream) -> float:
+    """Seconds that a frame lasts where no timestamp says so."""
+    return float(1 / (stream.average_rate or 25))
+
+
+def _damaged(path: str | os.PathLike, time: float, reason: str) -> InputError:
+    return InputError(
+        f"{path}: truncated or damaged after {max(time, 0):.2f} s ({reason}); copy it again"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

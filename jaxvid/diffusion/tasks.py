@@ -1,0 +1,93 @@
+"""Tasks: which frames of a clip are observed, that is, have noise level 0.
+
+Every task orders the frames and observes those of rank below a count k, for a clip of T frames:
+
+    generate     none                                    k = 0
+    predict      the first k                             k ~ U{1 .. T/2}
+    interpolate  k at either end                         k ~ U{1 .. max(1, T/4)}
+    random       k anywhere                              k ~ U{0 .. T-1}
+
+The last is the law of frames that are each observed with a probability p ~ U(0, 1) drawn for the
+clip, given that not all are: their number is then uniform. At least one frame is always unknown; in
+clips too short for its k, a task observes less, and at T = 1 every task is "generate".
+"""
+
+import difflib
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Key
+
+from jaxvid.errors import InputError
+
+TASKS = ("generate", "predict", "interpolate", "random")
+
+
+def sample_observed(
+    key: Key[Array, ""], shares: Mapping[str, float | int], batch: int, frames: int
+) -> Bool[Array, "{batch} {frames}"]:
+    """Which frames are observed, by a task drawn for each clip in proportion to `shares`.
+
+    Tasks without a share are not drawn. Raises InputError for an unknown task and for shares that
+    are negative or all zero.
+    """
+    for task in shares:
+        _check_task(task)
+    weights = np.array([shares.get(task, 0.0) for task in TASKS], np.float32)
+    if weights.min() < 0 or not 0 < weights.sum() < np.inf:
+        raise InputError(f"task shares {dict(shares)}: none may be negative, one must be over 0")
+
+    most = np.array([0, frames // 2, min(max(1, frames // 4), (frames - 1) // 2), frames - 1])
+    least = np.minimum([0, 1, 1, 0], most)
+    task_key, count_key, order_key = jax.random.split(key, 3)
+    task = jax.random.choice(task_key, len(TASKS), (batch, 1), p=weights / weights.sum())
+    count = jax.random.randint(
+        count_key, (batch, 1), jnp.asarray(least)[task], jnp.asarray(most)[task] + 1
+    )
+
+    index = jnp.arange(frames)
+    shuffled = jnp.argsort(jax.random.uniform(order_key, (batch, frames)))
+    rank = jnp.select(
+        [task == TASKS.index("interpolate"), task == TASKS.index("random")],
+        [jnp.minimum(index, index[::-1]), shuffled],
+        index,
+    )
+    return rank < count
+
+
+def observed_frames(task: str, frames: int, count: int) -> Bool[np.ndarray, "{frames}"]:
+    """Which frames `task` observes when a clip is sampled.
+
+    `count` frames: the first ("predict"), at either end ("interpolate") or spread evenly from the
+    first on ("random"); "generate" observes none, whatever `count`. Raises InputError for an
+    unknown task and for a count that observes nothing or leaves nothing unknown.
+    """
+    _check_task(task)
+    index = np.arange(frames)
+    if task == "generate":
+        return np.zeros(frames, bool)
+    if count < 1:
+        raise InputError(f"task {task!r} with {count} observed frames: give it at least 1")
+    match task:
+        case "predict":
+            observed = index < count
+        case "interpolate":
+            observed = np.minimum(index, index[::-1]) < count
+        case "random":
+            observed = np.isin(index, np.arange(count) * frames // count)
+    if observed.all():
+        ends = " at either end" if task == "interpolate" else ""
+        raise InputError(
+            f"task {task!r} with {count} observed frames{ends} leaves none of the clip's "
+            f"{frames} unknown: observe fewer"
+        )
+    return observed
+
+
+def _check_task(task: str) -> None:
+    if task not in TASKS:
+        nearest = difflib.get_close_matches(task, TASKS, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        raise InputError(f"unknown task {task!r}: {hint}choose one of {', '.join(TASKS)}")

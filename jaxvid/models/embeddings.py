@@ -1,0 +1,81 @@
+"""Patches, positions and noise levels as vectors.
+
+Rotary positions: Su et al. 2021, arXiv 2104.09864. Here a token has several coordinates (seconds,
+row, column) and the frequencies of a head are dealt out among them, as in 2D vision transformers.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jaxtyping import Array, Float, Float32
+
+# Radians per unit, highest to lowest. Time: neighbouring frames are told apart at up to about 30
+# frames a second, and moments up to a minute apart. Grid: neighbouring patches, and grids of 100.
+TIME_FREQUENCIES = (2 * np.pi * 2.0, 2 * np.pi / 64.0)
+GRID_FREQUENCIES = (1.0, 0.01)
+
+
+def patchify(
+    video: Float[Array, "B T H W C"], patch: tuple[int, int, int]
+) -> Float[Array, "B t N P"]:
+    """Cuts a video into patches of (frames, rows, columns); N counts the patches of a frame."""
+    p, q, r = patch
+    return rearrange(video, "b (t p) (h q) (w r) c -> b t (h w) (p q r c)", p=p, q=q, r=r)
+
+
+def unpatchify(
+    patches: Float[Array, "B t N P"], patch: tuple[int, int, int], size: tuple[int, int]
+) -> Float[Array, "B T H W C"]:
+    """The inverse of `patchify`, for frames of `size` (height, width)."""
+    p, q, r = patch
+    return rearrange(
+        patches,
+        "b t (h w) (p q r c) -> b (t p) (h q) (w r) c",
+        p=p, q=q, r=r, h=size[0] // q, w=size[1] // r,
+    )  # fmt: skip
+
+
+def frequencies(highest: float, lowest: float, count: int) -> Float32[np.ndarray, "count"]:
+    """Geometric steps from `highest` to `lowest`."""
+    return np.geomspace(highest, lowest, count, dtype=np.float32)
+
+
+def sinusoidal(x: Float[Array, "*S"], freqs: Float32[np.ndarray, "F"]) -> Float32[Array, "*S 2*F"]:
+    """Cosines and sines of `x` times each frequency, in float32 (Vaswani et al. 2017)."""
+    angles = x.astype(jnp.float32)[..., None] * freqs
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def grid(rows: int, columns: int) -> Float32[np.ndarray, "N 2"]:
+    """(row, column) of each patch, counted from the middle of the frame, row by row."""
+    axes = [np.arange(n, dtype=np.float32) - (n - 1) / 2 for n in (rows, columns)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def rotary_angles(
+    coordinates: list[tuple[Float[Array, "*S"], tuple[float, float]]], head_dim: int
+) -> Float32[Array, "*S F"]:
+    """The angle by which each of the F = head_dim / 2 pairs of a head is turned.
+
+    Args:
+      coordinates: for each coordinate its values at the tokens and its (highest, lowest)
+        frequency in radians per unit; the pairs are dealt out evenly, the first get the rest.
+    """
+    pairs, share = head_dim // 2, len(coordinates)
+    counts = [pairs // share + (i < pairs % share) for i in range(share)]
+    angles = [
+        values.astype(jnp.float32)[..., None] * frequencies(*limits, count)
+        for (values, limits), count in zip(coordinates, counts, strict=True)
+    ]
+    shape = jnp.broadcast_shapes(*(a.shape[:-1] for a in angles))
+    return jnp.concatenate([jnp.broadcast_to(a, (*shape, a.shape[-1])) for a in angles], axis=-1)
+
+
+def rotate(
+    x: Float[Array, "B T N K d"], angles: Float32[Array, "#B #T #N F"]
+) -> Float[Array, "B T N K d"]:
+    """Turns pair (i, i + F) of every head by its angle, so that q·k depends on differences only."""
+    cos, sin = jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x.dtype)

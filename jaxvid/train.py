@@ -1,0 +1,186 @@
+"""Train a video diffusion model.
+
+    python -m jaxvid.train --config=configs/base.py [--workdir=DIR] [--config.KEY=VALUE …]
+
+A work directory that holds checkpoints is resumed from the newest. With several processes, each
+runs this same command: see `--distributed`.
+"""
+
+import collections
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, config_flags
+
+from jaxvid import errors
+from jaxvid.data import pipeline
+from jaxvid.data.sources import make_source
+from jaxvid.diffusion.tasks import observed_frames
+from jaxvid.models.transformer import SpaceTimeTransformer
+from jaxvid.parallel import rules
+from jaxvid.parallel.mesh import make_mesh
+from jaxvid.training import config as configs
+from jaxvid.training import pictures, sampling
+from jaxvid.training.checkpoint import Checkpoints
+from jaxvid.training.logging import Log
+from jaxvid.training.metrics import Window
+from jaxvid.training.optimizer import make_optimizer, make_schedule
+from jaxvid.training.state import make_init, make_network
+from jaxvid.training.step import make_train_step
+
+CONFIG = config_flags.DEFINE_config_file("config", "configs/base.py", "File of get_config().")
+WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lies; by default runs/NAME.")
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Join the other processes: a TPU pod, Slurm and Open MPI are recognised."
+)
+
+
+def main(_: Sequence[str]) -> None:
+    if DISTRIBUTED.value:
+        jax.distributed.initialize()
+    config = configs.from_flag(CONFIG)
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]).stem
+    train(config, Path(WORKDIR.value or f"runs/{name}"))
+
+
+def train(config: ConfigDict, workdir: Path) -> None:
+    """Trains from where `workdir` is to `config.steps`; raises InputError for what cannot be."""
+    started, lead = time.monotonic(), jax.process_index() == 0
+
+    # Mesh and data. Everything that can be wrong is found before the first compile.
+    mesh = make_mesh(config.mesh)
+    configs.check_mesh(config, rules.batch_parts(mesh), mesh.shape["fsdp"])
+    source = make_source(config.data)
+    configs.check_labels(config, source.labels)
+    configs.claim(workdir, config, write=lead)
+    dataset = pipeline.make_dataset(
+        source,
+        config.data,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+    # Model, optimizer and state.
+    net, tx = make_network(config), make_optimizer(config)
+    init, abstract = make_init(config, net, tx, mesh)
+    train_step = jax.jit(
+        make_train_step(config, net, tx, make_schedule(config)),
+        donate_argnums=0,
+        out_shardings=(jax.tree.map(lambda x: x.sharding, abstract), rules.replicated(mesh)),
+    )
+
+    with jax.set_mesh(mesh), Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
+        # Restore, or begin. All that a step depends on beside the state follows from its number.
+        state = checkpoints.restore(abstract)
+        begins = "resuming" if state else "starting"
+        state = state or init()
+        step = int(state.step)
+
+        with Log(workdir, config.steps, step, write=lead) as log:
+            parameters = sum(x.size for x in jax.tree.leaves(state.params))
+            log.say(
+                f"{begins} at step {step} of {config.steps} in {workdir}: "
+                f"{parameters / 1e6:.2f} M parameters, {mesh.size} x {jax.devices()[0].device_kind}"
+            )
+            show_samples = _make_show_samples(config, net, mesh, workdir, log)
+            window = Window(step, config.data.max_bad)
+            batches = pipeline.batches(dataset, step, config.data)
+            stop_asked = _stop_signals()
+            stopping = False
+            in_flight: collections.deque[jax.Array] = collections.deque()
+
+            # In the loop nothing moves between host and devices unless the code says so.
+            with jax.transfer_guard("disallow"):
+                while step < config.steps and not stopping:
+                    # The devices are at the step before while this one's batch is fetched.
+                    with window.waiting_for_data(lambda: all(x.is_ready() for x in in_flight)):
+                        host_batch = next(batches)
+                    window.count_bad(host_batch.pop("bad"), log.say)
+                    batch = pipeline.put(host_batch, rules.batch_sharding(mesh))
+                    state, metrics = train_step(state, batch)
+                    step += 1
+                    window.add(metrics)
+                    in_flight.append(metrics["loss"])
+                    if len(in_flight) > 1:
+                        in_flight.popleft().block_until_ready()
+
+                    stopping = stop_asked(step)
+                    ends = stopping or step == config.steps
+                    saves = ends or step % config.checkpoint.every == 0
+                    if saves or step % config.log.every == 0:
+                        # Before the save: it raises if a loss since the last one is not finite.
+                        values = window.close(step, config.batch_size)
+                        log.metrics(step, values)
+                        log.progress(
+                            step, values["loss"], values["clips_per_s"], values["data_wait"]
+                        )
+                    if saves:
+                        checkpoints.save(step, state)
+                    shows = config.log.sample_every and step % config.log.sample_every == 0
+                    if step == config.steps or (shows and not stopping):
+                        show_samples(step, state.ema, batch)
+                        window.restart_clock()
+            checkpoints.wait()
+            batches.close()
+            if lead and (workdir / "metrics.jsonl").stat().st_size:
+                pictures.write_loss_curve(workdir / "loss.png", workdir / "metrics.jsonl")
+            if stopping:
+                log.say(f"stopped by a signal and saved at step {step}; the same command goes on")
+            minutes, seconds = divmod(round(time.monotonic() - started), 60)
+            log.say(f"{minutes}:{seconds:02d} min; samples, loss.png and checkpoints: {workdir}")
+
+
+def _make_show_samples(
+    config: ConfigDict, net: SpaceTimeTransformer, mesh: Mesh, workdir: Path, log: Log
+) -> Callable[[int, Any, dict[str, jax.Array]], None]:
+    """A function that draws clips for what is trained, and puts them in `samples/` and the log.
+
+    To generate, classes are asked for in turn; to predict, frames of the newest batch are given.
+    """
+    num = config.sampler.num
+    blank, key = sampling.blank_clips(config, num, mesh), jax.random.key(config.seed)
+    given = {
+        task: observed_frames(task, config.data.frames, max(1, config.data.frames // 4))
+        for task in ("generate", "predict")
+        if config.tasks[task]
+    }
+    samplers = {
+        task: sampling.make_sampler(config, net, mesh, observed) for task, observed in given.items()
+    }
+
+    def show(step: int, ema: Any, batch: dict[str, jax.Array]) -> None:
+        for task, draw in samplers.items():
+            clips = pipeline.put(blank, rules.batch_sharding(mesh)) if task == "generate" else batch
+            videos = np.asarray(jax.device_get(draw(ema, key, clips)))[:num]
+            log.videos(step, task, videos, config.data.fps)
+            if jax.process_index() == 0:
+                folder = workdir / "samples" / f"{step:07d}-{task}"
+                sampling.write_samples(folder, videos, config.data.fps, given[task])
+
+    return show
+
+
+def _stop_signals() -> Callable[[int], bool]:
+    """Asks at each step whether a signal to stop has come, with one answer for all processes."""
+    if jax.process_count() > 1:
+        # SIGTERM to any of them; JAX agrees with the others on a step to stop at.
+        return multihost_utils.reached_preemption_sync_point
+    came = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: came.set())
+    return lambda step: came.is_set()
+
+
+if __name__ == "__main__":
+    errors.run(main, configs.check_overrides)

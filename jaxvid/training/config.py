@@ -1,0 +1,270 @@
+"""Configs: every key there is, what it may be, and what must fit what. All before any compile."""
+
+import difflib
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxvid.diffusion.noise import DISTRIBUTIONS
+from jaxvid.diffusion.process import PREDICTIONS, PROCESSES
+from jaxvid.diffusion.sampler import SAMPLERS
+from jaxvid.diffusion.tasks import TASKS
+from jaxvid.errors import InputError
+from jaxvid.models import grammar
+from jaxvid.models.mixers import MIXERS
+from jaxvid.models.transformer import REMAT_POLICIES
+from jaxvid.parallel.mesh import AXES
+from jaxvid.training.optimizer import DECAYS, OPTIMIZERS
+
+Rule = tuple[str, Callable[[Any], bool]]
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_ints(value: Any, least: int) -> bool:
+    return (
+        isinstance(value, tuple | list)
+        and bool(value)
+        and all(_is_int(v) and v >= least for v in value)
+    )
+
+
+def _one_of(*names: str) -> Rule:
+    return "one of " + ", ".join(names), lambda v: v in names
+
+
+NATURAL: Rule = ("an integer of at least 0", lambda v: _is_int(v) and v >= 0)
+POSITIVE: Rule = ("an integer of at least 1", lambda v: _is_int(v) and v >= 1)
+AXIS: Rule = ("an integer of at least 1, or -1 for the rest", lambda v: _is_int(v) and v != 0)
+NUMBER: Rule = ("a number", _is_number)
+ABOVE_0: Rule = ("a number above 0", lambda v: _is_number(v) and v > 0)
+NOT_BELOW_0: Rule = ("a number of at least 0", lambda v: _is_number(v) and v >= 0)
+FRACTION: Rule = ("a number from 0 to 1, 1 left out", lambda v: _is_number(v) and 0 <= v < 1)
+SCALE: Rule = ("a number above 0, at most 1", lambda v: _is_number(v) and 0 < v <= 1)
+FLAG: Rule = ("True or False", lambda v: isinstance(v, bool))
+TEXT: Rule = ("a text", lambda v: isinstance(v, str))
+
+KEYS: dict[str, Rule] = {
+    "seed": NATURAL,
+    "steps": POSITIVE,
+    "batch_size": POSITIVE,
+    "data.source": _one_of("synthetic", "clips"),
+    "data.path": TEXT,
+    "data.frames": POSITIVE,
+    "data.size": POSITIVE,
+    "data.fps": ABOVE_0,
+    "data.shapes": ("(fewest, most) shapes", lambda v: _is_ints(v, 1) and len(v) == 2),
+    "data.strides": ("integers of at least 1", lambda v: _is_ints(v, 1)),
+    "data.flip": FLAG,
+    "data.crop": SCALE,
+    "data.reverse": FLAG,
+    "data.brightness": NOT_BELOW_0,
+    "data.contrast": NOT_BELOW_0,
+    "data.workers": NATURAL,
+    "data.prefetch": POSITIVE,
+    "data.max_bad": NATURAL,
+    **{f"tasks.{task}": NOT_BELOW_0 for task in TASKS},
+    "model.blocks": TEXT,
+    "model.depth": POSITIVE,
+    "model.width": POSITIVE,
+    "model.heads": POSITIVE,
+    "model.patch": ("(frames, rows, columns)", lambda v: _is_ints(v, 1) and len(v) == 3),
+    "model.mlp_ratio": POSITIVE,
+    "model.labels": NATURAL,
+    "model.label_dropout": FRACTION,
+    "model.remat": _one_of(*REMAT_POLICIES),
+    "model.unroll": POSITIVE,
+    "model.dtype": _one_of("float32", "bfloat16"),
+    "diffusion.process": _one_of(*PROCESSES),
+    "diffusion.prediction": _one_of(*PREDICTIONS),
+    "diffusion.loss": _one_of(*PREDICTIONS),
+    "diffusion.noise": _one_of(*DISTRIBUTIONS),
+    "diffusion.noise_mean": NUMBER,
+    "diffusion.noise_std": ABOVE_0,
+    "diffusion.noise_low": FRACTION,
+    "optimizer.name": _one_of(*OPTIMIZERS),
+    "optimizer.lr": ABOVE_0,
+    "optimizer.warmup": NATURAL,
+    "optimizer.decay": _one_of(*DECAYS),
+    "optimizer.weight_decay": NOT_BELOW_0,
+    "optimizer.b2": FRACTION,
+    "optimizer.clip": NOT_BELOW_0,
+    "optimizer.accumulate": POSITIVE,
+    "ema.decay": FRACTION,
+    **{f"mesh.{axis}": AXIS for axis in AXES},
+    "checkpoint.every": POSITIVE,
+    "checkpoint.keep": POSITIVE,
+    "log.every": POSITIVE,
+    "log.sample_every": NATURAL,
+    "sampler.name": _one_of(*SAMPLERS),
+    "sampler.steps": POSITIVE,
+    "sampler.cfg_scale": NUMBER,
+    "sampler.num": POSITIVE,
+}
+
+# Where and how a run is carried out, not what it computes: these may change when it is resumed.
+RESUMABLE = ("mesh.", "checkpoint.", "log.", "sampler.", "data.workers", "data.prefetch",
+             "data.max_bad", "model.unroll", "model.remat")  # fmt: skip
+
+
+def check_overrides(argv: Sequence[str]) -> None:
+    """Raises InputError for a `--config.KEY=…` whose key does not exist."""
+    for argument in argv:
+        name = argument.lstrip("-").partition("=")[0]
+        if argument.startswith("-") and name.startswith("config."):
+            _check_key(name.removeprefix("config."))
+
+
+def _check_key(name: str) -> None:
+    if name not in KEYS:
+        nearest = difflib.get_close_matches(name, KEYS, 1)
+        hint = f"did you mean config.{nearest[0]}?" if nearest else f"known: {', '.join(KEYS)}"
+        raise InputError(f"config.{name}: there is no such key; {hint}")
+
+
+def from_flag(flag: Any) -> ConfigDict:
+    """The value of a `config_flags.DEFINE_config_file` flag, checked.
+
+    Raises InputError for a file that does not load and for what `check` finds.
+    """
+    try:
+        config = flag.value
+    except Exception as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()
+        raise InputError(f"--config does not load: {reason}") from error
+    check(config)
+    return config
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested config as {"data.frames": 16, …}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, ConfigDict | dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def check(config: ConfigDict) -> None:
+    """Raises InputError, naming the key, for what is unknown, missing, mistyped or does not fit."""
+    flat = flatten(config)
+    for name, value in flat.items():
+        _check_key(name)
+        what, holds = KEYS[name]
+        if not holds(value):
+            raise InputError(f"config.{name}={value!r}: it must be {what}")
+    for name in KEYS:
+        if name not in flat:
+            raise InputError(f"config.{name} is missing: start from configs/base.py's get_config()")
+
+    c, model = config, config.model
+    grammar.parse(model.blocks, MIXERS)
+    if model.width % (2 * model.heads) or model.width % 4:
+        raise InputError(
+            f"config.model.width={model.width} must be a multiple of 4 and of "
+            f"2 * model.heads = {2 * model.heads}: rotary positions turn pairs"
+        )
+    for name, size, patch in (
+        ("frames", c.data.frames, model.patch[0]),
+        ("size", c.data.size, model.patch[1]),
+        ("size", c.data.size, model.patch[2]),
+    ):
+        if size % patch:
+            raise InputError(
+                f"config.data.{name}={size} does not divide into patches of {patch} "
+                f"(config.model.patch={tuple(model.patch)}): choose a multiple or another patch"
+            )
+    if model.depth % model.unroll:
+        raise InputError(f"config.model.unroll={model.unroll} must divide depth={model.depth}")
+    if c.batch_size % c.optimizer.accumulate:
+        raise InputError(
+            f"config.batch_size={c.batch_size} does not divide into "
+            f"config.optimizer.accumulate={c.optimizer.accumulate} parts"
+        )
+    if not any(c.tasks.values()):
+        raise InputError("config.tasks: every share is 0; give one task a share above 0")
+    if c.data.frames == 1 and not c.tasks.generate:
+        raise InputError("config.data.frames=1 leaves only tasks.generate: give it a share above 0")
+    if c.data.source == "clips" and not c.data.path:
+        raise InputError("config.data.path is empty: name a folder that jaxvid.prepare has made")
+
+
+def check_mesh(config: ConfigDict, parts: int, fsdp: int) -> None:
+    """Raises InputError if the batch or the width does not divide over the mesh.
+
+    Args:
+      config: the whole config.
+      parts: into how many parts the mesh splits a batch.
+      fsdp: size of that axis, which splits the width of the parameters.
+    """
+    micro = config.batch_size // config.optimizer.accumulate
+    if micro % parts:
+        raise InputError(
+            f"config.batch_size={config.batch_size} in config.optimizer.accumulate="
+            f"{config.optimizer.accumulate} part(s) does not divide over the {parts} devices of "
+            f"the mesh's replica, data and fsdp axes: make it a multiple of "
+            f"{parts * config.optimizer.accumulate}"
+        )
+    if config.model.width % fsdp:
+        raise InputError(
+            f"config.model.width={config.model.width} does not divide over config.mesh.fsdp={fsdp}"
+        )
+
+
+def check_labels(config: ConfigDict, labels: Sequence[str]) -> None:
+    """Raises InputError if the network's classes are not those of the data."""
+    if config.model.labels and config.model.labels != len(labels):
+        raise InputError(
+            f"config.model.labels={config.model.labels}, but the data has {len(labels)} classes"
+            f"{': ' + ', '.join(labels[:8]) if labels else ''}; set it to {len(labels)}, or to 0 "
+            "to train without them"
+        )
+
+
+def claim(workdir: Path, config: ConfigDict, write: bool) -> None:
+    """Makes `workdir` this config's, or raises InputError if it is another config's.
+
+    Keys under `RESUMABLE` may differ. `write`: whether this process writes `config.json`.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        old, new = flatten(load(workdir)), flatten(json.loads(config.to_json()))
+        changed = [
+            f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key) and not key.startswith(RESUMABLE)
+        ]
+        if changed:
+            raise InputError(
+                f"{workdir} holds a run with another config ({'; '.join(changed)}): "
+                "give another --workdir, or the config it was made with"
+            )
+    if write:
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(config.to_json(indent=2, sort_keys=True) + "\n")
+        os.replace(temporary, path)
+
+
+def load(workdir: Path) -> ConfigDict:
+    """The config of the run in `workdir`; raises InputError where there is none."""
+    path = workdir / "config.json"
+    try:
+        return ConfigDict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise InputError(f"{workdir}: no run is there ({path} is missing)") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not readable as JSON: {error}") from None

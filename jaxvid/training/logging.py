@@ -1,0 +1,156 @@
+"""What a run says while it runs: progress, metrics.jsonl and TensorBoard events."""
+
+import contextlib
+import json
+import math
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, SupportsFloat
+
+import numpy as np
+from jaxtyping import UInt8
+from tqdm import tqdm
+
+from jaxvid.training.pictures import gif, read_metrics, tile, write_whole
+
+if TYPE_CHECKING:
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+SECONDS_PER_LINE = 10.0  # between progress lines where there is no terminal
+
+
+class Log(contextlib.AbstractContextManager):
+    """The log of one run, from its start or from where it is resumed.
+
+    `workdir/metrics.jsonl` gets a JSON object a line and `workdir/tensorboard` an event file.
+    What an interrupted run logged after `start_step` is forgotten in both, for those steps are
+    taken again. All text goes to standard output: a bar on a terminal, plain lines elsewhere.
+
+    Args:
+      workdir: made if it does not exist.
+      total_steps: the step at which the run ends.
+      start_step: how many steps have been taken already.
+      write: whether this process logs at all; of several, let only the first.
+    """
+
+    def __init__(
+        self, workdir: str | Path, total_steps: int, start_step: int = 0, *, write: bool = True
+    ) -> None:
+        self._write = write
+        if not write:
+            return
+        self._total_steps = total_steps
+        self._first: tuple[int, float] | None = None
+        self._next_line = -math.inf
+        self._events = _open_events(Path(workdir) / "tensorboard", start_step)
+        self._metrics = _open_metrics(Path(workdir) / "metrics.jsonl", start_step)
+        self._bar = tqdm(
+            total=total_steps,
+            initial=start_step,
+            file=sys.stdout,
+            disable=not sys.stdout.isatty(),
+            bar_format="{percentage:3.0f}%|{bar}| {desc}",
+            dynamic_ncols=True,
+        )
+
+    def __exit__(self, *_: object) -> None:
+        if self._write:
+            self._bar.close()
+            self._events.close()
+            self._metrics.close()
+
+    def progress(self, step: int, loss: float, clips_per_s: float, data_wait: float) -> None:
+        """Shows where the run is; plain lines come at most every ten seconds, and at the end.
+
+        Args:
+          step: steps taken so far.
+          loss: the newest that is known.
+          clips_per_s: over all devices.
+          data_wait: share of the time spent waiting for data, 0 to 1.
+        """
+        if not self._write:
+            return
+        now = time.monotonic()
+        text = f"step {step}/{self._total_steps}  loss {loss:#.4g}  {clips_per_s:.1f} clips/s"
+        text += f"  data wait {data_wait:.0%}"
+        # The first step compiles: counted in, it would spoil the time left for long.
+        first_step, first_time = self._first = self._first or (step, now)
+        if step > first_step:
+            left = (now - first_time) / (step - first_step) * (self._total_steps - step)
+            text += f"  eta {tqdm.format_interval(left)}"
+        if not self._bar.disable:
+            self._bar.set_description_str(text, refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif now >= self._next_line or step >= self._total_steps:
+            self._next_line = now + SECONDS_PER_LINE
+            self.say(text)
+
+    def say(self, text: str) -> None:
+        """Prints a line, above the progress bar where there is one."""
+        if self._write:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+
+    def metrics(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        """Records numbers; in metrics.jsonl, those that are not finite as "nan", "inf", "-inf"."""
+        if not self._write:
+            return
+        self._metrics.write(_line(step, values))
+        self._metrics.flush()
+        scalars = [{"tag": name, "simple_value": float(v)} for name, v in values.items()]
+        _write_event(self._events, step, summary={"value": scalars})
+
+    def videos(
+        self, step: int, name: str, videos: UInt8[np.ndarray, "B T H W 3"], fps: int | float
+    ) -> None:
+        """Puts clips, side by side in one animation, among TensorBoard's images."""
+        if not self._write:
+            return
+        video = tile(videos)
+        image = {
+            "height": video.shape[1],
+            "width": video.shape[2],
+            "colorspace": 3,  # RGB
+            "encoded_image_string": gif(video, fps),
+        }
+        _write_event(self._events, step, summary={"value": [{"tag": name, "image": image}]})
+
+
+def _open_metrics(path: Path, start_step: int) -> IO[str]:
+    if path.exists():
+        kept = [_line(step, v) for step, v in read_metrics(path) if step <= start_step]
+        write_whole(path, "".join(kept).encode())
+    return path.open("a")
+
+
+def _line(step: int, values: Mapping[str, SupportsFloat]) -> str:
+    """One line of JSON; as JSON has no number that is not finite, those become strings."""
+    numbers = {name: float(v) for name, v in values.items()}
+    exact = {name: v if math.isfinite(v) else str(v) for name, v in numbers.items()}
+    return json.dumps({"step": step, **exact}) + "\n"
+
+
+def _open_events(folder: Path, start_step: int) -> "RecordWriter":
+    from tensorboard.compat.proto.event_pb2 import SessionLog
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    folder.mkdir(parents=True, exist_ok=True)
+    # TensorBoard reads the files of a folder in the order of their names.
+    name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+    # TensorBoard's EventFileWriter would import TensorFlow wherever that is installed.
+    events = RecordWriter((folder / name).open("xb"))
+    _write_event(events, 0, file_version="brain.Event:2")
+    # A start makes TensorBoard forget what earlier files hold from that step on.
+    _write_event(events, start_step + 1, session_log={"status": SessionLog.START})
+    return events
+
+
+def _write_event(events: "RecordWriter", step: int, **content: Any) -> None:
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    event = Event(wall_time=time.time(), step=step, **content)
+    events.write(event.SerializeToString())
+    events.flush()

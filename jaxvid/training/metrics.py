@@ -1,0 +1,96 @@
+"""What is measured between two lines of the log."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int32
+
+from jaxvid.errors import InputError
+
+
+class Window:
+    """Metrics of the steps since the last `close`.
+
+    They stay on the devices until then, so that no step waits for the host.
+
+    Args:
+      step: steps taken before the first.
+      max_bad: how many records may turn out bad before the run stops.
+    """
+
+    def __init__(self, step: int, max_bad: int):
+        self._first, self._max_bad = step + 1, max_bad
+        self._bad: set[int] = set()
+        self._steps: list[dict[str, Any]] = []
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leaves out of the rates what happened since the last step."""
+        self._waited, self._began = 0.0, time.monotonic()
+
+    @contextlib.contextmanager
+    def waiting_for_data(self, idle: Callable[[], bool]) -> Iterator[None]:
+        """Times what it encloses as waiting, unless the devices were still busy at its end."""
+        began = time.monotonic()
+        yield
+        if idle():
+            self._waited += time.monotonic() - began
+
+    def count_bad(self, bad: Int32[np.ndarray, "B K"], say: Callable[[str], None]) -> None:
+        """Lists records that could not be read; raises InputError when there are too many."""
+        new = set(bad[bad >= 0].tolist()) - self._bad
+        if not new:
+            return
+        self._bad |= new
+        say(f"skipped bad record(s) {sorted(new)}: {len(self._bad)} so far")
+        if len(self._bad) > self._max_bad:
+            raise InputError(
+                f"{len(self._bad)} records are bad, more than config.data.max_bad={self._max_bad}: "
+                f"{sorted(self._bad)}; prepare the data again, or raise the limit"
+            )
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        """Takes what `train_step` returned."""
+        self._steps.append(metrics)
+
+    def close(self, step: int, batch_size: int) -> dict[str, float]:
+        """The means since the last call, up to `step`.
+
+        Raises InputError if a loss or gradient was not finite: at which step, and where.
+        """
+        fetched = jax.device_get(self._steps)
+        for i, metrics in enumerate(fetched):
+            _check_finite(self._first + i, metrics)
+        seconds = time.monotonic() - self._began
+        sums, counts = (sum(m["bins"][i] for m in fetched) for i in range(2))
+        edges = np.linspace(0, 1, len(sums) + 1)
+        values = {
+            name: float(np.mean([m[name] for m in fetched]))
+            for name in ("loss", "lr", "grad_norm", "param_norm")
+        }
+        for low, high, total, count in zip(edges, edges[1:], sums, counts, strict=False):
+            if count:
+                values[f"loss/noise_{low:.2f}-{high:.2f}"] = float(total / count)
+        values["clips_per_s"] = len(fetched) * batch_size / seconds
+        values["data_wait"] = self._waited / seconds
+        values["bad_records"] = len(self._bad)
+        self._first, self._steps = step + 1, []
+        self.restart_clock()
+        return values
+
+
+def _check_finite(step: int, metrics: dict[str, Any]) -> None:
+    if np.isfinite(metrics["loss"]) and np.isfinite(metrics["grad_norm"]):
+        return
+    norms = jax.tree_util.tree_leaves_with_path(metrics["grad_norms"])
+    parts = ["/".join(key.key for key in path) for path, norm in norms if not np.isfinite(norm)]
+    where = f"{len(parts)} of {len(norms)} parts" + (f": {', '.join(parts[:8])}" if parts else "")
+    raise InputError(
+        f"at step {step} the loss is {metrics['loss']} and the gradient is not finite in {where}. "
+        "The last good checkpoint is kept. Try a lower optimizer.lr, a longer optimizer.warmup, "
+        "optimizer.clip=1, or model.dtype=float32"
+    )

@@ -1,0 +1,203 @@
+"""Pictures of a run: contact sheets, animations and the loss curve.
+
+A file gets its final name only when it is whole.
+"""
+
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import einops
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+
+from jaxvid.errors import InputError
+
+LEGIBLE = 64  # pixels: smaller frames are magnified to at least this
+BORDER = 3  # pixels
+OBSERVED = (46, 160, 67)  # green
+PAPER = 240  # light grey, 0 to 255
+NOISE_BIN = "loss/noise_"  # the rest of such a metric's name says which levels, as in "0.00-0.25"
+
+
+def contact_sheet(
+    videos: UInt8[np.ndarray, "B T H W 3"],
+    *,
+    scale: int | None = None,
+    gap: int = 2,
+    observed: Bool[np.ndarray, "T"] | None = None,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Clips in one picture: a row is a clip, a column a frame.
+
+    Args:
+      videos: clips, 0 to 255.
+      scale: how many pixels a pixel becomes along each axis; by default the fewest that make
+        frames of at least 64 pixels.
+      gap: pixels between frames and around them all.
+      observed: the frames that were given rather than generated: they get a green border.
+    """
+    frames = _magnify(videos, scale)
+    if observed is not None:
+        height, width = frames.shape[2:4]
+        frames = _pad(frames, (BORDER, BORDER))
+        edge = np.pad(np.zeros((height, width), bool), BORDER, constant_values=True)
+        frames[:, observed[:, None, None] & edge] = OBSERVED
+    return _grid(frames[None], gap)[0]
+
+
+def tile(
+    videos: UInt8[np.ndarray, "B T H W 3"], *, scale: int | None = None, gap: int = 2
+) -> UInt8[np.ndarray, "T h w 3"]:
+    """Clips playing side by side in one video, as a grid that is nearly square.
+
+    `scale` and `gap` as in `contact_sheet`; cells without a clip stay blank.
+    """
+    videos = _magnify(videos, scale)
+    count = len(videos)
+    columns = int(np.ceil(np.sqrt(count)))
+    blank = np.full((-count % columns, *videos.shape[1:]), PAPER, np.uint8)
+    cells = np.concatenate([videos, blank])
+    return _grid(einops.rearrange(cells, "(r c) t h w x -> t r c h w x", c=columns), gap)
+
+
+def gif(video: UInt8[np.ndarray, "T H W 3"], fps: int | float) -> bytes:
+    """An animated GIF that repeats for ever, at most 256 colours a frame.
+
+    GIF counts time in hundredths of a second, and browsers slow down what lasts less than two of
+    them: the frame rate is the nearest such, and 50 at most.
+    """
+    first, *rest = map(Image.fromarray, video)
+    duration = 10 * max(2, round(100 / fps))  # milliseconds
+    file = io.BytesIO()
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=duration, loop=0)
+    return file.getvalue()
+
+
+def write_png(path: str | Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
+    """Writes an image, 0 to 255, as PNG."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    write_whole(path, file.getvalue())
+
+
+def write_loss_curve(path: str | Path, metrics_jsonl: str | Path) -> None:
+    """Draws a run's loss against its steps, and by noise level where that was measured, as PNG.
+
+    Args:
+      path: where to write.
+      metrics_jsonl: lines with `step`, `loss` and, optionally, `loss/noise_LOW-HIGH`.
+
+    Raises:
+      InputError: there is no such file, or no loss in it.
+    """
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = [(step, v) for step, v in read_metrics(metrics_jsonl) if "loss" in v]
+    if not lines:
+        raise InputError(f"{metrics_jsonl} holds no loss yet: train for some steps first")
+    steps, values = zip(*lines, strict=True)
+    bins = sorted({name for v in values for name in v if name.startswith(NOISE_BIN)})
+
+    figure = Figure(figsize=(10 if bins else 6, 4), dpi=150, layout="constrained")
+    panels = figure.subplots(1, 2 if bins else 1, sharey=True, squeeze=False)[0]
+    loss = _column(values, "loss")
+    panels[0].plot(steps, loss, color="tab:blue", alpha=0.25, linewidth=0.8, label="as measured")
+    panels[0].plot(steps, _smooth(loss), color="tab:blue", linewidth=1.8, label="smoothed")
+    _label(panels[0], "Training loss")
+    if bins:
+        # Dark to light as noise rises, short of the yellow that white paper swallows.
+        colors = colormaps["viridis"](np.linspace(0, 0.85, len(bins)))
+        for name, color in zip(bins, colors, strict=True):
+            level = name.removeprefix(NOISE_BIN).replace("-", " to ")
+            panels[1].plot(steps, _smooth(_column(values, name)), color=color, label=level)
+        _label(panels[1], "By noise level, smoothed")
+
+    file = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(file)
+    write_whole(path, file.getvalue())
+
+
+def read_metrics(path: str | Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """The step and the values, finite or not, of each line of a metrics.jsonl.
+
+    A line that is not whole, as a kill leaves it, is passed over.
+
+    Raises:
+      InputError: there is no such file.
+    """
+    try:
+        lines = Path(path).read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: is its folder a run's work directory?") from None
+    for line in lines:
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        yield values.pop("step"), {name: float(v) for name, v in values.items()}
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Writes a file under a temporary name beside its own and renames it."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _magnify(
+    videos: UInt8[np.ndarray, "B T H W 3"], scale: int | None
+) -> UInt8[np.ndarray, "B T h w 3"]:
+    scale = scale or -(-LEGIBLE // min(videos.shape[2:4]))
+    return videos.repeat(scale, axis=2).repeat(scale, axis=3)
+
+
+def _pad(
+    images: UInt8[np.ndarray, "*n H W 3"], width: tuple[int, int]
+) -> UInt8[np.ndarray, "*n h w 3"]:
+    around = [(0, 0)] * (images.ndim - 3) + [width, width, (0, 0)]
+    return np.pad(images, around, constant_values=PAPER)
+
+
+def _grid(
+    images: UInt8[np.ndarray, "T rows columns H W 3"], gap: int
+) -> UInt8[np.ndarray, "T h w 3"]:
+    cells = _pad(images, (0, gap))
+    return _pad(einops.rearrange(cells, "t r c h w x -> t (r h) (c w) x"), (gap, 0))
+
+
+def _column(lines: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray, "S"]:
+    return np.array([values.get(name, np.nan) for values in lines])
+
+
+def _smooth(values: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S"]:
+    """Means under a sliding Gaussian, a hundredth of the curve wide, over the finite."""
+    width = len(values) / 100
+    reach = min(int(3 * width), (len(values) - 1) // 2)
+    window = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    finite = np.isfinite(values)
+    total = np.convolve(np.where(finite, values, 0.0), window, "same")
+    weight = np.convolve(finite.astype(float), window, "same")
+    return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
+
+
+def _label(axes: Any, title: str) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    axes.set(title=title, xlabel="step", ylabel="loss", yscale="log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.label_outer()
+    axes.legend(frameon=False)

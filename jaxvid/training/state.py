@@ -1,0 +1,74 @@
+"""The state of a training run: all that a step reads and changes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+from ml_collections import ConfigDict
+
+from jaxvid.models.transformer import Condition, SpaceTimeTransformer
+from jaxvid.parallel import rules
+
+
+@struct.dataclass
+class TrainState:
+    """Attributes:
+    step: steps taken.
+    params: of the network, float32.
+    ema: exponential moving average of `params`.
+    opt_state: the optimizer's.
+    """
+
+    step: Int[Array, ""]
+    params: Any
+    ema: Any
+    opt_state: Any
+
+
+def make_network(config: ConfigDict) -> SpaceTimeTransformer:
+    """The network of the `model` part of a config."""
+    fields = {k: v for k, v in config.model.items() if k not in ("label_dropout", "dtype", "patch")}
+    dtype = jnp.dtype(config.model.dtype)
+    return SpaceTimeTransformer(**fields, patch=tuple(config.model.patch), dtype=dtype)
+
+
+def make_init(
+    config: ConfigDict, net: SpaceTimeTransformer, tx: optax.GradientTransformation, mesh: Mesh
+) -> tuple[Callable[[], TrainState], TrainState]:
+    """How to make the state of step 0, each device making its own part.
+
+    Returns:
+      A function without arguments, and the abstract state: shapes, dtypes and shardings.
+    """
+    T, S = config.data.frames, config.data.size
+
+    def boxed_params() -> Any:
+        levels = jnp.zeros((1, T))
+        condition = Condition(label=jnp.zeros(1, jnp.int32))
+        key = jax.random.key(config.seed)
+        return net.init(key, jnp.zeros((1, T, S, S, 3)), levels, levels, condition)["params"]
+
+    def init() -> TrainState:
+        params = nn.meta.unbox(boxed_params())
+        ema = jax.tree.map(jnp.copy, params)
+        return TrainState(jnp.zeros((), jnp.int32), params, ema, tx.init(params))
+
+    of_params = rules.shardings(mesh, jax.eval_shape(boxed_params))
+    shape = jax.eval_shape(init)
+    same = rules.replicated(mesh)
+    sharding = TrainState(
+        step=same,
+        params=of_params,
+        ema=of_params,
+        opt_state=rules.like_params(shape.opt_state, of_params, same),
+    )
+    abstract = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shape, sharding
+    )
+    return jax.jit(init, out_shardings=sharding), abstract

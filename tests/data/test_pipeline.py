@@ -1,0 +1,165 @@
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from ml_collections import ConfigDict
+
+from jaxvid.data.clips import Clip
+from jaxvid.data.pipeline import batches, make_dataset, put
+from jaxvid.data.sources import make_source
+from jaxvid.errors import InputError
+
+CONFIG = ConfigDict(
+    {
+        **{"source": "synthetic", "frames": 4, "size": 16, "fps": 8.0, "shapes": (1, 2)},
+        **{"strides": (1, 2), "flip": True, "crop": 0.7, "reverse": True},
+        **{"brightness": 0.1, "contrast": 0.1, "workers": 0, "prefetch": 3},
+    }
+)
+
+
+class Numbered:
+    """`length` records whose label is their own number; those in `bad` do not decode."""
+
+    labels = ()
+
+    def __init__(self, length, bad=()):
+        self.length, self.bad = length, bad
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        def decode(frames):
+            if index in self.bad:
+                raise InputError(f"record {index} is damaged")
+            return np.full((len(frames), 16, 16, 3), index % 256, np.uint8)
+
+        return Clip(np.arange(7, dtype=np.float32), decode, index)
+
+
+def stream(start, stop, *, seed=0, hosts=1, workers=0, source=None):
+    """Steps [start, stop) of the global batches of 8, joined from what each host reads."""
+    source = source or make_source(CONFIG)
+    config = ConfigDict(CONFIG.to_dict() | {"workers": workers})
+    parts = []
+    for host in range(hosts):
+        dataset = make_dataset(
+            source, config, seed=seed, batch_size=8, process_index=host, process_count=hosts
+        )
+        reader = batches(dataset, start, config)
+        parts.append(list(itertools.islice(reader, stop - start)))
+        reader.close()
+    return [
+        jax.tree.map(lambda *arrays: np.concatenate(arrays), *step)
+        for step in zip(*parts, strict=True)
+    ]
+
+
+def assert_same(a, b):
+    assert len(a) == len(b) > 0
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_what_is_in_a_batch():
+    batch = stream(0, 1)[0]
+    assert {name: (array.dtype.name, array.shape) for name, array in batch.items()} == {
+        "video": ("uint8", (8, 4, 16, 16, 3)),
+        "time": ("float32", (8, 4)),
+        "label": ("int32", (8,)),
+        "position": ("float32", (8, 4, 2, 2)),
+        "bad": ("int32", (8, 4)),
+    }
+    assert (batch["time"][:, 0] == 0).all()
+    assert (batch["bad"] == -1).all()
+    strides = np.diff(batch["time"]) * CONFIG.fps
+    assert set(strides.ravel()) == {1, 2}
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_any_number_of_hosts_reads_the_same_clips(hosts):
+    assert_same(stream(0, 3, hosts=hosts), stream(0, 3))
+
+
+def test_reading_goes_on_from_any_step_on_other_hosts():
+    assert_same(stream(3, 5, hosts=2), stream(0, 5)[3:])
+
+
+def test_worker_processes_change_nothing():
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    assert_same(stream(1, 4, workers=1), stream(1, 4))
+
+
+def test_seeds_differ_in_order_and_in_augmentation():
+    one, other = (
+        np.concatenate([b["label"] for b in stream(0, 5, seed=s, source=Numbered(40))])
+        for s in (0, 1)
+    )
+    assert sorted(one) == sorted(other)
+    assert (one != other).any()
+
+
+def test_every_pass_takes_each_record_once_in_a_new_order():
+    labels = np.concatenate([b["label"] for b in stream(0, 15, source=Numbered(40))])
+    passes = labels.reshape(3, 40)
+    for order in passes:
+        assert sorted(order) == list(range(40))
+    assert (passes[0] != passes[1]).any()
+    assert (passes[1] != passes[2]).any()
+    assert (passes[0] != np.arange(40)).any()
+
+
+def test_passes_that_end_inside_a_batch():
+    labels = np.concatenate([b["label"] for b in stream(0, 5, source=Numbered(5))])
+    for order in labels.reshape(8, 5):
+        assert sorted(order) == list(range(5))
+
+
+def test_a_record_is_changed_anew_in_every_pass():
+    world = make_source(CONFIG)
+
+    class One:
+        labels = world.labels
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return world[index]
+
+    videos = stream(0, 1, source=One())[0]["video"]
+    assert len({video.tobytes() for video in videos}) == 8
+
+
+def test_a_bad_record_is_replaced_by_its_successor_and_listed():
+    steps = stream(0, 5, source=Numbered(40, bad=(7, 38, 39)))
+    label = np.concatenate([b["label"] for b in steps])
+    bad = np.concatenate([b["bad"] for b in steps])
+    replaced = {tuple(row): int(to) for row, to in zip(bad, label, strict=True) if row[0] >= 0}
+    assert replaced == {(7, -1, -1, -1): 8, (38, 39, -1, -1): 0, (39, -1, -1, -1): 0}
+    good = bad[:, 0] < 0
+    assert sorted(label[good]) == sorted(set(range(40)) - {7, 38, 39})
+
+
+def test_too_many_bad_records_in_a_row():
+    four, five = Numbered(8, bad=range(4)), Numbered(8, bad=range(5))
+    assert stream(0, 1, source=four)[0]["bad"].max() == 3
+    with pytest.raises(InputError, match=r"records 0 to 4 are all bad.*record 4 is damaged"):
+        stream(0, 1, source=five)
+
+
+def test_a_batch_that_does_not_divide_over_the_hosts():
+    with pytest.raises(InputError, match="batch_size=8 does not divide over 3 processes"):
+        make_dataset(Numbered(8), CONFIG, seed=0, batch_size=8, process_index=0, process_count=3)
+
+
+def test_put_keeps_values_and_types():
+    batch = stream(0, 1)[0]
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    placed = put(batch, sharding)
+    assert_same([jax.tree.map(np.asarray, placed)], [batch])
+    assert all(array.sharding == sharding for array in placed.values())
+    assert placed["video"].dtype == np.uint8

