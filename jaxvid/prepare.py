@@ -77,12 +77,12 @@ def _find_files(source: Path, output: Path) -> list[str]:
         raise InputError(f"{source}: no such folder; --input is a folder of video files")
     if source.resolve() == output.resolve():
         raise InputError(f"{source}: --input and --output are the same folder; choose another")
-    names = []
+    names, output = [], output.resolve()
     for folder, subfolders, files in os.walk(source):
         subfolders[:] = [
             name
             for name in subfolders
-            if not name.startswith(".") and Path(folder, name).resolve() != output.resolve()
+            if not name.startswith(".") and Path(folder, name).resolve() != output
         ]
         paths = [Path(folder, name) for name in files if not name.startswith(".")]
         names += [path.relative_to(source).as_posix() for path in paths if path.is_file()]
@@ -258,9 +258,7 @@ def _report(manifest: Mapping[str, Any], source: Path, output: Path) -> None:
     if len(skipped) > _MOST_REASONS:
         print(f"skipped {len(skipped) - _MOST_REASONS} more, see {output / 'manifest.json'}")
     if not manifest["shards"]:
-        raise InputError(
-            f"{source}: none of its {len(files)} files gives a clip, for these reasons"
-        )
+        raise InputError(f"{source}: no clips, all {len(files)} files were skipped, as listed")
     clips, done = sum(manifest["shards"].values()), len(files) - len(skipped)
     print(f"{clips} clips from {done} files ({len(skipped)} skipped) in {output}")
 

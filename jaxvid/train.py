@@ -37,7 +37,7 @@ from jaxvid.training.optimizer import make_optimizer, make_schedule
 from jaxvid.training.state import make_init, make_network
 from jaxvid.training.step import make_train_step
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/base.py", "File of get_config().")
+CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(), such as configs/base.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lies; by default runs/NAME.")
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other processes: a TPU pod, Slurm and Open MPI are recognised."

@@ -211,7 +211,7 @@ def test_nothing_to_use_is_one_line(tmp_path):
         result = run(source, output)
         assert result.returncode == 1
         assert "skipped notes.txt: not a video" in result.stdout
-        assert result.stderr.startswith(f"error: {source}: none of its 1 files gives a clip")
+        assert result.stderr.startswith(f"error: {source}: no clips, all 1 files were skipped")
         assert result.stderr.count("\n") == 1
 
 
@@ -223,9 +223,7 @@ def test_damaged_manifest_is_named(source, tmp_path):
             prepare(source, tmp_path / "out", SETTINGS, workers=1)
 
 
-@pytest.mark.parametrize(
-    "flag", ["--size=0", "--fps=0", "--frames=x", "--workers=0", "--quality=101", "--sise=8", "x"]
-)
+@pytest.mark.parametrize("flag", ["--size=0", "--frames=x", "--sise=8", "x"])
 def test_wrong_flags_are_one_line(tmp_path, flag):
     result = run(tmp_path, tmp_path / "out", flag)
     assert result.returncode == 1

@@ -18,9 +18,6 @@ from jaxvid.errors import InputError
 # would fill a data set with stills.
 _LONGEST_GAP_SECONDS = 60.0
 
-# A playlist among the videos must not make the reader open URLs.
-_OPEN_OPTIONS = {"protocol_whitelist": "file"}
-
 
 def read_frames(
     path: str | os.PathLike, *, size: int, fps: int | float | None = None
@@ -42,7 +39,8 @@ def read_frames(
         or changes resolution. What was yielded before is sound, but the rest of it is missing.
     """
     try:
-        container = av.open(os.path.abspath(path), options=_OPEN_OPTIONS)
+        # Absolute, or FFmpeg takes "clip:1.mp4" for a URL.
+        container = av.open(os.path.abspath(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {_reason(error)}") from error
     except EOFError as error:
@@ -85,8 +83,15 @@ def write_video(
 ) -> None:
     """Writes RGB frames as an H.264 mp4 that any player opens; `path` appears only when complete.
 
-    Each pixel becomes `scale` x `scale` pixels. Odd sizes grow by one repeated row or column,
-    because yuv420p halves them.
+    Args:
+      path: replaced if it is there; its folder must exist.
+      frames: RGB in [0, 255], at least one frame.
+      fps: frames per second.
+      scale: each pixel becomes `scale` x `scale` pixels. Odd sizes then grow by one repeated row
+        or column, because yuv420p halves them.
+
+    Raises:
+      OSError: the file cannot be written.
     """
     path = Path(path)
     frames = frames.repeat(scale, axis=1).repeat(scale, axis=2)

@@ -138,10 +138,13 @@ def from_flag(flag: Any) -> ConfigDict:
 
     Raises InputError for a file that does not load and for what `check` finds.
     """
+    config = flag.value
+    if config is None:
+        raise InputError("give --config=FILE.py, such as --config=configs/base.py")
     try:
-        config = flag.value
-    except Exception as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()
+        config.keys()  # A file that failed to load says so at the first touch.
+    except OSError as error:
+        reason = " ".join(str(error).partition("failure to load: ")[2].split())
         raise InputError(f"--config does not load: {reason}") from error
     check(config)
     return config

@@ -186,6 +186,7 @@ BAD = {
     "cut.mkv": (lambda path: halve(encode(path)), "of 2.00 s are missing"),
     "cut.webm": (lambda path: halve(encode(path, codec="libvpx")), "of 2.00 s are missing"),
     "cut.ts": (lambda path: halve(encode(path)), "truncated or damaged"),
+    "clip:1.mp4": (text, "not a video"),
     "audio.mp4": (audio_only, "no video stream"),
     "no_frames.mkv": (lambda path: encode(path, frames=0), "no frames"),
     "two_sizes.ts": (two_sizes, "from 96x64 to 64x96 after 1.96 s"),

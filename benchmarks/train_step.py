@@ -1,0 +1,156 @@
+"""Time the training step of a config on one batch of random clips, without reading any data.
+
+    python -m benchmarks.train_step --config=configs/base.py [--config.KEY=VALUE …] [--repeats=20]
+
+Run it from the repository's root. Progress goes to stderr, one line of JSON to stdout:
+
+- `compile_s`: tracing and compiling the step; `step_s_median`, `step_s_min`: over `repeats` steps,
+  each waited for before the next begins.
+- `flops_per_step`: of the network, forward and backward, as `jaxvid.models.flops` counts them;
+  `flops_by_word` has its parts, and `flops_per_s` divides it by the median step.
+- `peak_memory_bytes`: of one device; `peak_memory_source` says who counted, the device's allocator
+  or, where it does not (CPU), the compiler's plan of the step.
+- `mfu`: `flops_per_s` over `mfu_denominator`, the peak of all chips with dense bfloat16, whatever
+  the config computes in; null where the device's peak is not in `PEAK_FLOPS`.
+"""
+
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from jaxvid import errors
+from jaxvid.data import pipeline
+from jaxvid.models.flops import train_flops
+from jaxvid.parallel import rules
+from jaxvid.parallel.mesh import make_mesh
+from jaxvid.training import config as configs
+from jaxvid.training.optimizer import make_optimizer, make_schedule
+from jaxvid.training.state import make_init, make_network
+from jaxvid.training.step import make_train_step
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "File with get_config(), such as configs/base.py."
+)
+REPEATS = flags.DEFINE_integer("repeats", 20, "How many steps are timed.", lower_bound=1)
+WARMUP = 2
+
+# Vendors' figures for dense bfloat16, FLOP/s per chip, by `device_kind`.
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,  # v5e
+    "TPU v5": 459e12,  # v5p
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,  # v6e
+    "TPU7x": 2307e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,  # SXM; PCIe and NVL have other names and other peaks
+    "NVIDIA H200": 989e12,
+}
+
+
+def main(_: Sequence[str]) -> None:
+    config = configs.from_flag(CONFIG)
+    result = {
+        "config": config_flags.get_config_filename(flags.FLAGS["config"]),
+        "overrides": config_flags.get_override_values(flags.FLAGS["config"]),
+        **measure(config, REPEATS.value),
+    }
+    print(json.dumps(result), flush=True)
+
+
+def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
+    """Builds the step that `jaxvid.train` runs, and times it; raises InputError for bad configs."""
+    mesh = make_mesh(config.mesh)
+    configs.check_mesh(config, rules.batch_parts(mesh), mesh.shape["fsdp"])
+    net, tx = make_network(config), make_optimizer(config)
+    init, abstract = make_init(config, net, tx, mesh)
+    train_step = jax.jit(
+        make_train_step(config, net, tx, make_schedule(config)),
+        donate_argnums=0,
+        out_shardings=(jax.tree.map(lambda x: x.sharding, abstract), rules.replicated(mesh)),
+    )
+    batch = pipeline.put(random_batch(config), rules.batch_sharding(mesh))
+    with jax.set_mesh(mesh):
+        say("compiling")
+        started = time.perf_counter()
+        compiled = train_step.lower(abstract, batch).compile()
+        compile_s = time.perf_counter() - started
+        say(f"compiled in {compile_s:.1f} s")
+
+        state = init()
+        seconds = []
+        for i in range(WARMUP + repeats):
+            started = time.perf_counter()
+            state, _ = jax.block_until_ready(compiled(state, batch))
+            seconds.append(time.perf_counter() - started)
+            say(f"step {i + 1} of {WARMUP + repeats}: {seconds[-1]:.4f} s")
+
+    step_s = statistics.median(seconds[WARMUP:])
+    shape = batch["video"].shape
+    tokens = math.prod(shape[:4]) // math.prod(net.patch)
+    by_word = train_flops(net, shape)
+    flops = sum(by_word.values())
+    device = jax.devices()[0]
+    # A chip of some TPUs is two devices, one for each core.
+    chips = sum(getattr(d, "core_on_chip", 0) == 0 for d in jax.devices())
+    peak = PEAK_FLOPS.get(device.device_kind, 0) * chips or None
+    memory, memory_source = peak_memory(compiled)
+    return {
+        "device_kind": device.device_kind,
+        "device_count": jax.device_count(),
+        "platform": device.platform,
+        "jax": jax.__version__,
+        "parameters": sum(x.size for x in jax.tree.leaves(abstract.params)),
+        "compile_s": compile_s,
+        "step_s_median": step_s,
+        "step_s_min": min(seconds[WARMUP:]),
+        "repeats": repeats,
+        "clips_per_s": config.batch_size / step_s,
+        "tokens_per_s": tokens / step_s,
+        "flops_per_step": flops,
+        "flops_by_word": by_word,
+        "flops_per_s": flops / step_s,
+        "peak_memory_bytes": memory,
+        "peak_memory_source": memory_source,
+        "mfu": peak and flops / step_s / peak,
+        "mfu_denominator": peak,
+    }
+
+
+def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
+    """What the data pipeline would give: noise for pixels, frames evenly spaced, any class."""
+    B, T, S = config.batch_size, config.data.frames, config.data.size
+    rng = np.random.default_rng(config.seed)
+    return {
+        "video": rng.integers(0, 256, (B, T, S, S, 3), np.uint8),
+        "time": np.tile(np.arange(T, dtype=np.float32) / np.float32(config.data.fps), (B, 1)),
+        "label": rng.integers(0, max(config.model.labels, 1), B, np.int32),
+    }
+
+
+def peak_memory(compiled: jax.stages.Compiled) -> tuple[int, str]:
+    """Most bytes held by a device here since the process began, and where the number is from."""
+    used = [(d.memory_stats() or {}).get("peak_bytes_in_use", 0) for d in jax.local_devices()]
+    if any(used):
+        return max(used), "device.memory_stats"
+    plan = compiled.memory_analysis()
+    kept = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return kept + plan.temp_size_in_bytes, "compiled.memory_analysis"
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    errors.run(main, configs.check_overrides)

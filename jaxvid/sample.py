@@ -1,0 +1,106 @@
+"""Draw clips from a trained model: an mp4 for each, and a contact sheet (rows clips, columns frames).
+
+    python -m jaxvid.sample --workdir=DIR --num=16 [--steps=50 --cfg_scale=2 --seed=1 --label=0]
+    python -m jaxvid.sample --workdir=DIR --task=predict --observed=4 [--input=VIDEO]
+
+The averaged (EMA) weights of the newest checkpoint are used, on all devices. The frames that a task
+observes come from `--input`, a video file, or else from the data that the model was trained on.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+from jaxtyping import Bool
+from ml_collections import ConfigDict
+
+from jaxvid import errors
+from jaxvid.data import pipeline
+from jaxvid.data.sources import make_source
+from jaxvid.data.video import read_video
+from jaxvid.diffusion.tasks import observed_frames
+from jaxvid.parallel import rules
+from jaxvid.parallel.mesh import make_mesh
+from jaxvid.training import config as configs
+from jaxvid.training import sampling
+from jaxvid.training.checkpoint import Checkpoints
+from jaxvid.training.optimizer import make_optimizer
+from jaxvid.training.state import make_init, make_network
+
+WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.", required=True)
+NUM = flags.DEFINE_integer("num", 16, "How many clips.", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "Another seed gives other clips.", lower_bound=0)
+STEPS = flags.DEFINE_integer("steps", None, "Sampler steps; by default the config's.")
+SAMPLER = flags.DEFINE_string("sampler", None, "Sampler; by default the config's.")
+CFG_SCALE = flags.DEFINE_float("cfg_scale", None, "Guidance; by default the config's, 1 is none.")
+LABEL = flags.DEFINE_integer("label", None, "Class of all clips; by default all in turn.")
+TASK = flags.DEFINE_string("task", "generate", "generate, predict, interpolate or random.")
+OBSERVED = flags.DEFINE_integer("observed", None, "Frames given; by default a quarter of them.")
+INPUT = flags.DEFINE_string("input", None, "A video file that gives the observed frames.")
+OUTPUT = flags.DEFINE_string("output", None, "Folder; by default samples/TASK in the workdir.")
+
+
+def main(_: Sequence[str]) -> None:
+    # What to draw, checked before anything is compiled.
+    workdir = Path(WORKDIR.value)
+    config = configs.load(workdir)
+    with config.unlocked():
+        config.sampler.name = SAMPLER.value or config.sampler.name
+        config.sampler.steps = config.sampler.steps if STEPS.value is None else STEPS.value
+        if CFG_SCALE.value is not None:
+            config.sampler.cfg_scale = CFG_SCALE.value
+        config.mesh = ConfigDict(dict.fromkeys(config.mesh, 1) | {"data": -1})
+    configs.check(config)
+    frames = config.data.frames
+    count = max(1, frames // 4) if OBSERVED.value is None else OBSERVED.value
+    observed = observed_frames(TASK.value, frames, count)
+    mesh = make_mesh(config.mesh)
+    clips = _clips(config, observed, mesh)
+
+    # The weights, and one compiled call on all devices.
+    net = make_network(config)
+    _, abstract = make_init(config, net, make_optimizer(config), mesh)
+    with jax.set_mesh(mesh):
+        with Checkpoints(workdir) as checkpoints:
+            params = checkpoints.restore_ema(abstract.ema)
+        draw = sampling.make_sampler(config, net, mesh, observed)
+        given = pipeline.put(clips, rules.batch_sharding(mesh))
+        videos = np.asarray(draw(params, jax.random.key(SEED.value), given))[: NUM.value]
+
+    folder = Path(OUTPUT.value or workdir / "samples" / TASK.value)
+    sheet = sampling.write_samples(folder, videos, config.data.fps, observed)
+    print(f"{len(videos)} clips of {frames} frames in {folder}; all at a glance: {sheet}")
+
+
+def _clips(
+    config: ConfigDict, observed: Bool[np.ndarray, "T"], mesh: jax.sharding.Mesh
+) -> dict[str, np.ndarray]:
+    """Classes and times to draw, and the frames to start from; raises InputError."""
+    clips = sampling.blank_clips(config, NUM.value, mesh)
+    if INPUT.value:
+        if not observed.any():
+            raise errors.InputError("--input gives observed frames: name a --task that has some")
+        seen = int(np.flatnonzero(observed)[-1]) + 1
+        frames, _ = read_video(
+            INPUT.value, frames=seen, size=config.data.size, fps=config.data.fps
+        )
+        clips["video"][:, :seen] = frames
+        clips["label"][:] = -1
+    elif observed.any():
+        dataset = pipeline.make_dataset(
+            make_source(config.data), config.data, seed=SEED.value, batch_size=len(clips["label"])
+        )
+        clips = {name: dataset[0][name] for name in clips}
+    if LABEL.value is not None:
+        if not 0 <= LABEL.value < config.model.labels:
+            raise errors.InputError(
+                f"--label={LABEL.value}: the model has {config.model.labels} classes, from 0"
+            )
+        clips["label"][:] = LABEL.value
+    return clips
+
+
+if __name__ == "__main__":
+    errors.run(main)
