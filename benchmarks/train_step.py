@@ -33,9 +33,9 @@ from jaxvid.models.flops import train_flops
 from jaxvid.parallel import rules
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.training import config as configs
-from jaxvid.training.optimizer import make_optimizer, make_schedule
+from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import make_init, make_network
-from jaxvid.training.step import make_train_step
+from jaxvid.training.step import jit_train_step
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File with get_config(), such as configs/base.py."
@@ -74,11 +74,7 @@ def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
     configs.check_mesh(config, rules.batch_parts(mesh), mesh.shape["fsdp"])
     net, tx = make_network(config), make_optimizer(config)
     init, abstract = make_init(config, net, tx, mesh)
-    train_step = jax.jit(
-        make_train_step(config, net, tx, make_schedule(config)),
-        donate_argnums=0,
-        out_shardings=(jax.tree.map(lambda x: x.sharding, abstract), rules.replicated(mesh)),
-    )
+    train_step = jit_train_step(config, net, tx, abstract)
     batch = pipeline.put(random_batch(config), rules.batch_sharding(mesh))
     with jax.set_mesh(mesh):
         say("compiling")

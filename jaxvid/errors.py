@@ -31,7 +31,8 @@ def run(
 
     def parse(argv: Sequence[str]) -> list[str]:
         try:
-            logging.set_verbosity(logging.WARNING)  # --verbosity=0 brings back the libraries' chatter
+            # --verbosity=0 brings back what the libraries say.
+            logging.set_verbosity(logging.WARNING)
             check_arguments(argv)
             return flags.FLAGS(argv)
         except (flags.Error, InputError) as error:

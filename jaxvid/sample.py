@@ -1,4 +1,4 @@
-"""Draw clips from a trained model: an mp4 for each, and a contact sheet (rows clips, columns frames).
+"""Draw clips from a trained model: mp4s, and a contact sheet whose rows are clips.
 
     python -m jaxvid.sample --workdir=DIR --num=16 [--steps=50 --cfg_scale=2 --seed=1 --label=0]
     python -m jaxvid.sample --workdir=DIR --task=predict --observed=4 [--input=VIDEO]
@@ -83,9 +83,7 @@ def _clips(
         if not observed.any():
             raise errors.InputError("--input gives observed frames: name a --task that has some")
         seen = int(np.flatnonzero(observed)[-1]) + 1
-        frames, _ = read_video(
-            INPUT.value, frames=seen, size=config.data.size, fps=config.data.fps
-        )
+        frames, _ = read_video(INPUT.value, frames=seen, size=config.data.size, fps=config.data.fps)
         clips["video"][:, :seen] = frames
         clips["label"][:] = -1
     elif observed.any():

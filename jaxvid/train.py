@@ -33,21 +33,28 @@ from jaxvid.training import pictures, sampling
 from jaxvid.training.checkpoint import Checkpoints
 from jaxvid.training.logging import Log
 from jaxvid.training.metrics import Window
-from jaxvid.training.optimizer import make_optimizer, make_schedule
+from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import make_init, make_network
-from jaxvid.training.step import make_train_step
+from jaxvid.training.step import jit_train_step
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(), such as configs/base.py.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "File with get_config(), such as configs/base.py."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lies; by default runs/NAME.")
-DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "Join the other processes: a TPU pod, Slurm and Open MPI are recognised."
+DISTRIBUTED = flags.DEFINE_string(
+    "distributed",
+    None,
+    "Join other processes: 'auto' on a TPU pod, Slurm or Open MPI; else HOST:PORT,COUNT,INDEX.",
 )
 
 
 def main(_: Sequence[str]) -> None:
-    if DISTRIBUTED.value:
-        jax.distributed.initialize()
     config = configs.from_flag(CONFIG)
+    if DISTRIBUTED.value == "auto":
+        jax.distributed.initialize()
+    elif DISTRIBUTED.value:
+        address, count, index = DISTRIBUTED.value.split(",")
+        jax.distributed.initialize(address, int(count), int(index))
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]).stem
     train(config, Path(WORKDIR.value or f"runs/{name}"))
 
@@ -74,11 +81,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     # Model, optimizer and state.
     net, tx = make_network(config), make_optimizer(config)
     init, abstract = make_init(config, net, tx, mesh)
-    train_step = jax.jit(
-        make_train_step(config, net, tx, make_schedule(config)),
-        donate_argnums=0,
-        out_shardings=(jax.tree.map(lambda x: x.sharding, abstract), rules.replicated(mesh)),
-    )
+    train_step = jit_train_step(config, net, tx, abstract)
 
     with jax.set_mesh(mesh), Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
         # Restore, or begin. All that a step depends on beside the state follows from its number.

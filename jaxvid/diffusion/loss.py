@@ -38,12 +38,6 @@ def frame_errors(
     return jnp.mean(error**2, axis=(2, 3, 4))
 
 
-def masked_mean(errors: Float[Array, "B T"], unknown: Bool[Array, "B T"]) -> Float32[Array, ""]:
-    """The mean over the unknown frames of the whole batch; 0 if there are none."""
-    total = jnp.sum(jnp.where(unknown, errors, 0), dtype=jnp.float32)
-    return total / jnp.maximum(jnp.sum(unknown), 1)
-
-
 def by_noise_level(
     errors: Float[Array, "B T"],
     noise: Float[Array, "B T"],

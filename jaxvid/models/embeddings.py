@@ -53,26 +53,28 @@ def grid(rows: int, columns: int) -> Float32[np.ndarray, "N 2"]:
 
 
 def rotary_angles(
-    coordinates: list[tuple[Float[Array, "*S"], tuple[float, float]]], head_dim: int
-) -> Float32[Array, "*S F"]:
-    """The angle by which each of the F = head_dim / 2 pairs of a head is turned.
+    seconds: Float[Array, "B T"], place: Float[Array, "N 2"], head_dim: int
+) -> Float32[Array, "B T N F"]:
+    """The angle by which each of the F = head_dim / 2 pairs of a head is turned at each token.
 
-    Args:
-      coordinates: for each coordinate its values at the tokens and its (highest, lowest)
-        frequency in radians per unit; the pairs are dealt out evenly, the first get the rest.
+    The pairs are dealt out evenly among seconds, row and column; the first get what is left over.
+    One table serves every mixer, for q·k sees differences only: within a frame those of seconds
+    vanish, and within a place those of row and column.
     """
-    pairs, share = head_dim // 2, len(coordinates)
-    counts = [pairs // share + (i < pairs % share) for i in range(share)]
+    pairs = head_dim // 2
+    counts = [pairs // 3 + (i < pairs % 3) for i in range(3)]
+    limits = (TIME_FREQUENCIES, GRID_FREQUENCIES, GRID_FREQUENCIES)
+    values = (seconds[:, :, None], place[None, None, :, 0], place[None, None, :, 1])
     angles = [
-        values.astype(jnp.float32)[..., None] * frequencies(*limits, count)
-        for (values, limits), count in zip(coordinates, counts, strict=True)
+        x.astype(jnp.float32)[..., None] * frequencies(*limit, count)
+        for x, limit, count in zip(values, limits, counts, strict=True)
     ]
-    shape = jnp.broadcast_shapes(*(a.shape[:-1] for a in angles))
+    shape = (*seconds.shape, len(place))
     return jnp.concatenate([jnp.broadcast_to(a, (*shape, a.shape[-1])) for a in angles], axis=-1)
 
 
 def rotate(
-    x: Float[Array, "B T N K d"], angles: Float32[Array, "#B #T #N F"]
+    x: Float[Array, "B T N K d"], angles: Float32[Array, "B T N F"]
 ) -> Float[Array, "B T N K d"]:
     """Turns pair (i, i + F) of every head by its angle, so that q·k depends on differences only."""
     cos, sin = jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]

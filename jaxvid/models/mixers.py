@@ -10,7 +10,6 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
-from flax import struct
 from jaxtyping import Array, Float, Float32
 
 from jaxvid.models import embeddings
@@ -21,15 +20,6 @@ GROUPS = {
     "time": "b t n k d -> (b n) t k d",
     "joint": "b t n k d -> b (t n) k d",
 }
-
-
-@struct.dataclass
-class Positions:
-    """Where and when the tokens are: seconds [B, T], row and column [N] in patches."""
-
-    seconds: Float[Array, "B T"]
-    row: Float[Array, "N"]
-    column: Float[Array, "N"]
 
 
 def kernel(*names: str | None, inputs: int = 1, scale: float = 1.0) -> nn.initializers.Initializer:
@@ -55,7 +45,9 @@ class Attention(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T N D"], positions: Positions) -> Float[Array, "B T N D"]:
+    def __call__(
+        self, x: Float[Array, "B T N D"], angles: Float32[Array, "B T N F"]
+    ) -> Float[Array, "B T N D"]:
         B, T, N, D = x.shape
         head_dim = D // self.heads
         project = functools.partial(nn.Einsum, use_bias=False, dtype=self.dtype)
@@ -71,7 +63,6 @@ class Attention(nn.Module):
             dtype=self.dtype,
             scale_init=nn.with_logical_partitioning(nn.initializers.ones, (None,)),
         )
-        angles = self.angles(positions, head_dim)
         query = embeddings.rotate(norm(name="query_norm")(query), angles)
         key = embeddings.rotate(norm(name="key_norm")(key), angles)
         groups = GROUPS[self.axis]
@@ -83,13 +74,6 @@ class Attention(nn.Module):
             kernel_init=kernel("heads", None, "embed", inputs=2),
             name="out",
         )(y)
-
-    def angles(self, positions: Positions, head_dim: int) -> Float32[Array, "#B #T #N F"]:
-        seconds = (positions.seconds[:, :, None], embeddings.TIME_FREQUENCIES)
-        row = (positions.row[None, None, :], embeddings.GRID_FREQUENCIES)
-        column = (positions.column[None, None, :], embeddings.GRID_FREQUENCIES)
-        coordinates = {"space": [row, column], "time": [seconds], "joint": [seconds, row, column]}
-        return embeddings.rotary_angles(coordinates[self.axis], head_dim)
 
 
 class Mlp(nn.Module):
@@ -103,7 +87,9 @@ class Mlp(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T N D"], positions: Positions) -> Float[Array, "B T N D"]:
+    def __call__(
+        self, x: Float[Array, "B T N D"], angles: Float32[Array, "B T N F"]
+    ) -> Float[Array, "B T N D"]:
         D = x.shape[-1]
         dense = functools.partial(nn.Dense, use_bias=False, dtype=self.dtype)
         h = dense(self.ratio * D, kernel_init=kernel("embed", "mlp"), name="up")(x)

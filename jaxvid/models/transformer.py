@@ -12,7 +12,7 @@ from flax import struct
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxvid.models import embeddings, grammar
-from jaxvid.models.mixers import MIXERS, Positions, kernel
+from jaxvid.models.mixers import MIXERS, kernel
 
 REMAT_POLICIES = {
     "none": None,
@@ -43,7 +43,10 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T N D"], frame: Float[Array, "B T D"], positions: Positions
+        self,
+        x: Float[Array, "B T N D"],
+        frame: Float[Array, "B T D"],
+        angles: Float32[Array, "B T N F"],
     ) -> tuple[Float[Array, "B T N D"], None]:
         for i, words in enumerate(self.line):
             updates = []
@@ -52,7 +55,7 @@ class Block(nn.Module):
                 shift, scale, gate = modulation(3, self.dtype, f"{name}_modulation")(frame)
                 h = layer_norm(x, self.dtype) * (1 + scale) + shift
                 mixer = MIXERS[word](self.heads, self.mlp_ratio, self.dtype, name)
-                updates.append(gate * mixer(h, positions))
+                updates.append(gate * mixer(h, angles))
             x = x + sum(updates)
         return nn.with_logical_constraint(x, ("batch", "frames", "tokens", "width")), None
 
@@ -79,7 +82,7 @@ class SpaceTimeTransformer(nn.Module):
     labels: int = 0
     remat: str = "none"
     unroll: int = 1
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(
@@ -99,11 +102,14 @@ class SpaceTimeTransformer(nn.Module):
         """
         *_, H, W, C = video.shape
         per_patch, rows, columns = self.patch
-        positions, place = self.positions(time, H // rows, W // columns)
+        grid = jnp.asarray(embeddings.grid(H // rows, W // columns))
+        seconds = rearrange(time, "b (t p) -> b t p", p=per_patch).mean(-1)
+        angles = embeddings.rotary_angles(seconds, grid, self.width // self.heads)
         x = dense(self.width, self.dtype, ("patch", "embed"), "patches")(
             embeddings.patchify(video, self.patch)
         )
-        x = nn.with_logical_constraint(x + place, ("batch", "frames", "tokens", "width"))
+        x += self.place_embedding(grid)
+        x = nn.with_logical_constraint(x, ("batch", "frames", "tokens", "width"))
         frame = self.frame_embedding(noise, condition)
 
         block = Block
@@ -120,7 +126,7 @@ class SpaceTimeTransformer(nn.Module):
         )(
             grammar.parse(self.blocks, MIXERS), self.heads, self.mlp_ratio, self.dtype,
             name="blocks",
-        )(x, frame, positions)  # fmt: skip
+        )(x, frame, angles)  # fmt: skip
 
         shift, scale = modulation(2, self.dtype, "modulation")(frame)
         x = layer_norm(x, self.dtype) * (1 + scale) + shift
@@ -128,18 +134,13 @@ class SpaceTimeTransformer(nn.Module):
         x = dense(size, self.dtype, ("embed", "patch"), "pixels", scale=0.0)(x)
         return embeddings.unpatchify(x, self.patch, (H, W)).astype(jnp.float32)
 
-    def positions(
-        self, time: Float[Array, "B T"], rows: int, columns: int
-    ) -> tuple[Positions, Float[Array, "N D"]]:
-        """Coordinates of the tokens, and the patch grid as fixed sines and cosines.
+    def place_embedding(self, grid: Float32[Array, "N 2"]) -> Float[Array, "N D"]:
+        """The patch grid as fixed sines and cosines.
 
-        Rotary attention sees differences only; the fixed embedding tells where the frame ends.
+        Rotary attention sees differences only; this tells where in the frame a patch is.
         """
-        seconds = rearrange(time, "b (t p) -> b t p", p=self.patch[0]).mean(-1)
-        grid = jnp.asarray(embeddings.grid(rows, columns))
         freqs = embeddings.frequencies(*embeddings.GRID_FREQUENCIES, self.width // 4)
-        place = embeddings.sinusoidal(grid, freqs).reshape(len(grid), -1)
-        return Positions(seconds, grid[:, 0], grid[:, 1]), place.astype(self.dtype)
+        return embeddings.sinusoidal(grid, freqs).reshape(len(grid), -1).astype(self.dtype)
 
     def frame_embedding(
         self, noise: Float[Array, "B T"], condition: Condition | None

@@ -4,8 +4,8 @@ Two parts lie side by side: `ema`, which sampling reads alone, and `train`, whic
 well. The position in the data and all randomness follow from the step, so there is nothing else.
 """
 
-import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,12 @@ class Checkpoints:
                 return self._orbax.load_checkpointables(step, parts)
             except Exception as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                logging.warning("the checkpoint of step %d is damaged (%s)", step, reason[:300])
+                if jax.process_index() == 0:
+                    print(
+                        f"warning: the checkpoint of step {step} is damaged ({reason[:300]}); it "
+                        "is put aside in checkpoints-damaged, and the one before it is used",
+                        file=sys.stderr,
+                    )
                 self._put_aside(step)
         return None
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from jaxvid.diffusion import loss, noise, process, tasks
 from jaxvid.models.transformer import Condition, SpaceTimeTransformer
 from jaxvid.parallel.rules import RULES
+from jaxvid.training.optimizer import make_schedule
 from jaxvid.training.state import TrainState
 
 NOISE_BINS = 4
@@ -89,7 +90,7 @@ def make_train_step(
             d.prediction, d.loss,
         )  # fmt: skip
         bins = loss.by_noise_level(errors, part.noise, part.unknown, NOISE_BINS)
-        return jnp.sum(jnp.where(part.unknown, errors, 0)) / unknown, bins
+        return jnp.sum(bins[0]) / unknown, bins
 
     def train_step(state: TrainState, batch: dict[str, Array]):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -127,3 +128,14 @@ def make_train_step(
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 
     return train_step
+
+
+def jit_train_step(
+    config: ConfigDict, net: SpaceTimeTransformer, tx: optax.GradientTransformation, state: Any
+) -> Any:
+    """`make_train_step`, jitted: the state, sharded as the abstract `state`, is donated."""
+    return jax.jit(
+        make_train_step(config, net, tx, make_schedule(config)),
+        donate_argnums=0,
+        out_shardings=(jax.tree.map(lambda x: x.sharding, state), state.step.sharding),
+    )

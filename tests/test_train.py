@@ -1,0 +1,174 @@
+"""The commands as a user runs them, in processes of their own."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxvid.data.video import write_video
+from jaxvid.training.checkpoint import Checkpoints
+from jaxvid.training.optimizer import make_optimizer
+from jaxvid.training.state import make_init, make_network
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=1"}
+
+
+def command(module, *arguments):
+    return [sys.executable, "-m", f"jaxvid.{module}", *map(str, arguments)]
+
+
+def run(module, *arguments, expect=0, env=ENVIRONMENT):
+    done = subprocess.run(
+        command(module, *arguments), cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout if expect == 0 else done.stderr
+
+
+def train(workdir, *overrides, **kwargs):
+    return run("train", "--config=tests/tiny.py", f"--workdir={workdir}", *overrides, **kwargs)
+
+
+def state_of(workdir, config, mesh):
+    net, tx = make_network(config), make_optimizer(config)
+    with Checkpoints(workdir) as checkpoints:
+        return checkpoints.restore(make_init(config, net, tx, mesh)[1])
+
+
+def losses(workdir):
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {line["step"]: line["loss"] for line in lines}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run from start to end."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, train(workdir)
+
+
+def test_a_run_leaves_samples_curves_and_says_where(whole):
+    workdir, said = whole
+    assert said.splitlines()[-1].endswith(str(workdir))
+    assert re.search(r"step 8/8  loss \S+  \S+ clips/s  data wait \d+%", said)
+    assert list(losses(workdir)) == [2, 3, 4, 6, 8]
+    for name in (
+        "loss.png",
+        "samples/0000008-generate/sheet.png",
+        "samples/0000008-predict/000.mp4",
+    ):
+        assert (workdir / name).stat().st_size > 500
+    assert list((workdir / "tensorboard").iterdir())
+
+
+def test_killed_at_any_moment_and_restarted_it_ends_bit_for_bit_the_same(
+    whole, config, one_device_mesh, tmp_path
+):
+    process = subprocess.Popen(
+        command("train", "--config=tests/tiny.py", f"--workdir={tmp_path}"),
+        cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    # In the middle of writing the checkpoint of step 3, or just after.
+    while not list(tmp_path.glob("checkpoints/3*")) and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    train(tmp_path)
+    a, b = (state_of(w, config, one_device_mesh) for w in (whole[0], tmp_path))
+    import jax
+
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+    assert losses(tmp_path) == losses(whole[0])
+
+
+def test_a_signal_saves_and_leaves_and_the_run_goes_on_from_there(tmp_path):
+    process = subprocess.Popen(
+        command("train", "--config=tests/tiny.py", f"--workdir={tmp_path}",
+                "--config.steps=100000", "--config.checkpoint.every=100000"),
+        cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("step"):
+            process.send_signal(signal.SIGTERM)
+            break
+    rest = process.stdout.read()
+    assert process.wait() == 0
+    (step,) = re.findall(r"stopped by a signal and saved at step (\d+)", rest)
+    assert (tmp_path / "checkpoints" / step).is_dir()
+
+
+def test_another_config_is_refused_with_the_difference(whole):
+    error = train(whole[0], "--config.optimizer.lr=0.5", expect=1)
+    assert "optimizer.lr: 0.002 there, 0.5 now" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("--config.optimizer.lrr=1", "config.optimizer.lrr: there is no such key; did you mean"),
+        ("--config.steps=many", "invalid literal"),
+        ("--config.data.size=10", "does not divide into patches of 4"),
+        ("--config.mesh.data=3", "does not fit the 1 device"),
+        ("--config.model.blocks=space mpl", "did you mean 'mlp'"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_made(tmp_path, override, line):
+    error = train(tmp_path / "run", override, expect=1)
+    assert line in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_train_as_one_does(whole, config, one_device_mesh, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            command("train", "--config=tests/tiny.py", f"--workdir={tmp_path}",
+                    f"--distributed={address},2,{rank}", "--config.mesh.fsdp=2"),
+            cwd=ROOT, env=ENVIRONMENT | {"JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    said = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "".join(said)
+    alone, together = losses(whole[0]), losses(tmp_path)
+    assert list(alone) == list(together)
+    np.testing.assert_allclose(list(together.values()), list(alone.values()), rtol=1e-5)
+
+
+def test_sample_draws_from_the_average_and_continues_a_video(whole, tmp_path):
+    workdir = whole[0]
+    said = run("sample", f"--workdir={workdir}", "--num=3", "--steps=3", "--seed=5",
+               f"--output={tmp_path}/a")  # fmt: skip
+    assert "3 clips of 4 frames" in said
+    assert len(list((tmp_path / "a").glob("*.mp4"))) == 3
+
+    video = tmp_path / "given.mp4"
+    write_video(video, np.random.default_rng(0).integers(0, 255, (6, 16, 16, 3), np.uint8), 8)
+    run("sample", f"--workdir={workdir}", "--num=2", "--task=predict", "--observed=2",
+        f"--input={video}", f"--output={tmp_path}/b")  # fmt: skip
+    assert (tmp_path / "b/sheet.png").exists()
+
+    for arguments, line in [
+        (["--task=predcit"], "did you mean 'predict'"),
+        (["--task=predict", "--observed=4"], "leaves none"),
+        (["--task=predict", f"--input={tmp_path}/none.mp4"], "cannot be read"),
+        (["--label=9"], "has 3 classes"),
+        (["--steps=0"], "sampler.steps=0"),
+    ]:
+        error = run("sample", f"--workdir={workdir}", *arguments, expect=1)
+        assert line in error
+        assert "Traceback" not in error

@@ -1,0 +1,89 @@
+import jax
+import numpy as np
+import pytest
+
+from jaxvid.errors import InputError
+from jaxvid.parallel import rules
+from jaxvid.parallel.mesh import make_mesh
+from jaxvid.training.checkpoint import Checkpoints
+from jaxvid.training.optimizer import make_optimizer
+from jaxvid.training.state import make_init, make_network
+from jaxvid.training.step import jit_train_step
+
+
+@pytest.fixture
+def run(config, batch, one_device_mesh):
+    net, tx = make_network(config), make_optimizer(config)
+    init, abstract = make_init(config, net, tx, one_device_mesh)
+    return init, abstract, jit_train_step(config, net, tx, abstract)
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def test_what_is_saved_is_the_state_of_that_step_though_training_goes_on(run, batch, tmp_path):
+    """The step donates its state: the save must not read it after it has been given up."""
+    init, abstract, step = run
+    state, kept = init(), {}
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for i in range(1, 7):
+            state, _ = step(state, batch)
+            kept[i] = jax.tree.map(np.array, jax.device_get(state))
+            checkpoints.save(i, state)
+        checkpoints.wait()
+        assert checkpoints.steps == [5, 6]
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        same(checkpoints.restore(abstract), kept[6])
+        same(checkpoints.restore_ema(abstract.ema), kept[6].ema)
+
+
+def test_a_checkpoint_is_restored_onto_another_mesh(config, run, tmp_path):
+    init, _, _ = run
+    state = init()
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+    config.mesh.update(data=2, fsdp=4)
+    net, tx = make_network(config), make_optimizer(config)
+    _, spread = make_init(config, net, tx, make_mesh(config.mesh))
+    with Checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore(spread)
+    same(restored, state)
+    assert rules.bytes_per_device(restored) < rules.bytes_per_device(state)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "flipped"])
+def test_a_damaged_newest_checkpoint_is_put_aside_for_the_one_before(
+    run, batch, tmp_path, capsys, damage
+):
+    init, abstract, step = run
+    state = init()
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        checkpoints.save(1, state)
+        before = jax.tree.map(np.array, jax.device_get(state))
+        state, _ = step(state, batch)
+        checkpoints.save(2, state)
+    files = [f for f in (tmp_path / "checkpoints/2/train").rglob("*") if f.is_file()]
+    victim = max(files, key=lambda f: f.stat().st_size)
+    content = bytearray(victim.read_bytes())
+    if damage == "gone":
+        victim.unlink()
+    elif damage == "cut":
+        victim.write_bytes(content[: len(content) // 2])
+    else:
+        middle = len(content) // 2
+        content[middle : middle + 64] = bytes(b ^ 0xFF for b in content[middle : middle + 64])
+        victim.write_bytes(content)
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        same(checkpoints.restore(abstract), before)
+        assert checkpoints.steps == [1]
+    assert "step 2 is damaged" in capsys.readouterr().err
+    assert (tmp_path / "checkpoints-damaged/2").is_dir()
+
+
+def test_without_a_checkpoint_there_is_nothing_to_sample(run, tmp_path):
+    _, abstract, _ = run
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(abstract) is None
+        with pytest.raises(InputError, match="no checkpoint"):
+            checkpoints.restore_ema(abstract.ema)

@@ -1,0 +1,111 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvid.errors import InputError
+from jaxvid.training.metrics import Window
+from jaxvid.training.optimizer import make_optimizer, make_schedule
+from jaxvid.training.state import make_init, make_network
+from jaxvid.training.step import draw_examples, make_train_step
+
+
+def build(config, mesh):
+    net, tx = make_network(config), make_optimizer(config)
+    init, _ = make_init(config, net, tx, mesh)
+    return init(), jax.jit(make_train_step(config, net, tx, make_schedule(config)))
+
+
+def test_accumulation_is_the_whole_batch_in_parts(config, batch, one_device_mesh):
+    config.optimizer.clip = 0.0
+    results = []
+    for parts in (1, 4):
+        config.optimizer.accumulate = parts
+        state, step = build(config, one_device_mesh)
+        for _ in range(3):
+            state, metrics = step(state, batch)
+        results.append((metrics["loss"], metrics["grad_norm"], *metrics["bins"]))
+    for whole, in_parts in zip(*results, strict=True):
+        np.testing.assert_allclose(whole, in_parts, rtol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_training_on_one_batch_lowers_its_loss(config, batch, one_device_mesh, optimizer):
+    config.optimizer.update(name=optimizer, lr=3e-3, decay="constant")
+    config.diffusion.loss = "x0"
+    state, step = build(config, one_device_mesh)
+    losses = []
+    for _ in range(60):
+        state, metrics = step(state, batch)
+        losses.append(metrics["loss"])
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+
+
+def test_randomness_is_a_function_of_seed_and_step(config, batch, one_device_mesh):
+    state, step = build(config, one_device_mesh)
+    first, again = step(state, batch), step(state, batch)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    later = step(state.replace(step=jnp.array(5, jnp.int32)), batch)
+    assert later[1]["loss"] != first[1]["loss"]
+
+
+def test_observed_frames_are_clean_and_have_level_0(config, batch):
+    config.tasks.update(generate=0.0, predict=1.0, interpolate=0.0, random=0.0)
+    examples = draw_examples(config, batch, jax.random.key(0))
+    observed = ~np.asarray(examples.unknown)
+    assert observed[:, 0].all()
+    np.testing.assert_array_equal(np.asarray(examples.noise)[observed], 0)
+    np.testing.assert_array_equal(
+        np.asarray(examples.x_t)[observed], np.asarray(examples.x0)[observed]
+    )
+    levels = np.asarray(examples.noise)[~observed]
+    assert levels.min() >= config.diffusion.noise_low
+
+
+def test_labels_are_dropped_at_the_configured_rate(config, batch):
+    config.model.label_dropout = 0.25
+    keys = jax.random.split(jax.random.key(0), 200)
+    labels = jax.vmap(lambda key: draw_examples(config, batch, key).condition.label)(keys)
+    assert abs(np.mean(np.asarray(labels) == -1) - 0.25) < 0.04
+
+
+def test_the_average_lags_behind_by_its_decay(config, batch, one_device_mesh):
+    config.ema.decay = 0.5
+    state, step = build(config, one_device_mesh)
+    state = state.replace(step=jnp.array(100, jnp.int32))
+    new, _ = step(state, batch)
+    jax.tree.map(
+        lambda ema, a, b: np.testing.assert_allclose(ema, (a + b) / 2, atol=1e-6),
+        new.ema, state.ema, new.params,
+    )  # fmt: skip
+
+
+def test_the_schedule_rises_and_falls(config):
+    config.steps, config.optimizer.warmup, config.optimizer.lr = 100, 10, 1.0
+    for decay, end in (("constant", 1.0), ("linear", 0.0), ("cosine", 0.0)):
+        config.optimizer.decay = decay
+        lr = make_schedule(config)
+        assert [float(lr(s)) for s in (0, 5, 10)] == pytest.approx([0.0, 0.5, 1.0])
+        assert float(lr(100)) == pytest.approx(end, abs=1e-6)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_part(config, batch, one_device_mesh):
+    state, step = build(config, one_device_mesh)
+    window = Window(0, max_bad=0)
+    state, metrics = step(state, batch)
+    window.add(metrics)
+    bad = jax.tree.map(lambda x: x, state.params)
+    bad["pixels"]["kernel"] *= jnp.nan
+    _, metrics = step(state.replace(params=bad), batch)
+    window.add(metrics)
+    with pytest.raises(InputError, match=r"at step 2 the loss is nan.*parts: blocks/"):
+        window.close(2, config.batch_size)
+
+
+def test_bad_records_are_listed_once_and_too_many_stop_the_run():
+    window, said = Window(0, max_bad=1), []
+    for _ in range(2):
+        window.count_bad(np.array([[-1, -1], [7, -1]], np.int32), said.append)
+    assert said == ["skipped bad record(s) [7]: 1 so far"]
+    with pytest.raises(InputError, match=r"max_bad=1.*\[7, 9\]"):
+        window.count_bad(np.array([[9, -1]], np.int32), said.append)
