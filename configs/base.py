@@ -1,74 +1,80 @@
-"""Base."""
+"""The base of every other config: bouncing shapes, on any machine, in under ten minutes.
+
+    python -m jaxvid.train --config=configs/base.py
+
+Needs: two CPU cores, 3 GiB of memory; no data, no network.
+Gave: MEASURED
+"""
 
 from ml_collections import ConfigDict
 
 
-def get_config(arg: str = "") -> ConfigDict:
+def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
-    c.steps = 1000
-    c.batch_size = 32
-    c.data = ConfigDict(
-        dict(
-            source="synthetic",
-            path="",
-            frames=8,
-            size=32,
-            fps=8.0,
-            shapes=(1, 2),
-            strides=(1,),
-            flip=False,
-            crop=1.0,
-            reverse=False,
-            brightness=0.0,
-            contrast=0.0,
-            workers=0,
-            prefetch=2,
-            max_bad=100,
-        )
-    )
-    c.tasks = ConfigDict(dict(generate=0.6, predict=0.2, interpolate=0.1, random=0.1))
-    c.model = ConfigDict(
-        dict(
-            blocks="space mlp time mlp",
-            depth=4,
-            width=128,
-            heads=4,
-            patch=(1, 8, 8),
-            mlp_ratio=4,
-            labels=3,
-            label_dropout=0.1,
-            remat="none",
-            unroll=4,
-            dtype="float32",
-        )
-    )
-    c.diffusion = ConfigDict(
-        dict(
-            process="rectified_flow",
-            prediction="x0",
-            loss="velocity",
-            noise="logit_normal",
-            noise_mean=0.0,
-            noise_std=1.0,
-            noise_low=0.05,
-        )
-    )
-    c.optimizer = ConfigDict(
-        dict(
-            name="muon",
-            lr=2e-3,
-            warmup=50,
-            decay="linear",
-            weight_decay=0.0,
-            b2=0.99,
-            clip=1.0,
-            accumulate=1,
-        )
-    )
+    c.steps = 600
+    c.batch_size = 32  # clips per step, over all devices
+
+    c.data = ConfigDict()
+    c.data.source = "synthetic"  # or "clips", made by jaxvid.prepare
+    c.data.path = ""  # the folder of "clips"
+    c.data.frames = 8  # per clip
+    c.data.size = 16  # height and width in pixels
+    c.data.fps = 8.0
+    c.data.shapes = (1, 2)  # fewest and most, of the synthetic world
+    c.data.strides = (1,)  # of these, one is drawn for each clip
+    c.data.flip = False
+    c.data.crop = 1.0  # smallest side of the window, 1 is off
+    c.data.reverse = False
+    c.data.brightness = 0.0
+    c.data.contrast = 0.0
+    c.data.workers = 0  # processes; 0 reads in threads
+    c.data.prefetch = 2  # batches made ahead, per worker
+    c.data.max_bad = 100  # records that may be unreadable before the run stops
+
+    # Shares of the training clips.
+    c.tasks = ConfigDict()
+    c.tasks.generate = 0.7
+    c.tasks.predict = 0.2  # from the first frames
+    c.tasks.interpolate = 0.05  # between both ends
+    c.tasks.random = 0.05  # any frames given
+
+    c.model = ConfigDict()
+    c.model.blocks = "space mlp time mlp"  # the block grammar, see docs/architecture.md
+    c.model.depth = 4  # repeats of the line
+    c.model.width = 128
+    c.model.heads = 4
+    c.model.patch = (1, 4, 4)  # frames, rows, columns
+    c.model.mlp_ratio = 4
+    c.model.labels = 3  # classes; 0 is none
+    c.model.label_dropout = 0.1  # for classifier-free guidance
+    c.model.remat = "none"  # or "dots", "full": recompute instead of store
+    c.model.unroll = 4  # repeats per loop iteration: a CPU is faster without a loop
+    c.model.dtype = "float32"  # or "bfloat16": what is computed in
+
+    c.diffusion = ConfigDict()
+    c.diffusion.process = "rectified_flow"  # or "cosine"
+    c.diffusion.prediction = "x0"  # or "eps", "v", "velocity": what the network says
+    c.diffusion.loss = "velocity"  # the space in which its error is measured
+    c.diffusion.noise = "logit_normal"  # or "uniform": the noise levels it trains on
+    c.diffusion.noise_mean = 1.0  # of the logit
+    c.diffusion.noise_std = 1.0
+    c.diffusion.noise_low = 0.05  # the lowest level
+
+    c.optimizer = ConfigDict()
+    c.optimizer.name = "muon"  # or "adamw"
+    c.optimizer.lr = 2e-3
+    c.optimizer.warmup = 20  # steps
+    c.optimizer.decay = "linear"  # to 0 at the last step, or "cosine", "constant"
+    c.optimizer.weight_decay = 0.0
+    c.optimizer.b2 = 0.99
+    c.optimizer.clip = 1.0  # norm of the gradient, 0 is off
+    c.optimizer.accumulate = 1  # parts in which a batch goes through the network
     c.ema = ConfigDict(dict(decay=0.99))
+
+    # Sizes multiply to the number of devices; -1 is the rest.
     c.mesh = ConfigDict(dict(replica=1, data=-1, fsdp=1, context=1, tensor=1))
-    c.checkpoint = ConfigDict(dict(every=500, keep=2))
-    c.log = ConfigDict(dict(every=20, sample_every=500))
+    c.checkpoint = ConfigDict(dict(every=200, keep=2))
+    c.log = ConfigDict(dict(every=20, sample_every=0))  # samples at the end only
     c.sampler = ConfigDict(dict(name="euler", steps=32, cfg_scale=1.5, num=8))
     return c

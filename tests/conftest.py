@@ -9,6 +9,7 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -22,15 +23,16 @@ def config() -> ConfigDict:
 
 
 @pytest.fixture
-def batch(config) -> dict[str, np.ndarray]:
+def batch(config) -> dict[str, jax.Array]:
     """What the pipeline gives for `config`, of smooth random videos."""
     B, T, S = config.batch_size, config.data.frames, config.data.size
     rng = np.random.default_rng(0)
-    return {
+    arrays = {
         "video": rng.integers(0, 256, (B, T, S, S, 3), np.uint8),
         "time": np.tile(np.arange(T, dtype=np.float32) / 8, (B, 1)),
         "label": rng.integers(0, config.model.labels, B, np.int32),
     }
+    return jax.tree.map(jnp.asarray, arrays)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ Rotary positions: Su et al. 2021, arXiv 2104.09864. Here a token has several coo
 row, column) and the frequencies of a head are dealt out among them, as in 2D vision transformers.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
@@ -46,16 +47,16 @@ def sinusoidal(x: Float[Array, "*S"], freqs: Float32[np.ndarray, "F"]) -> Float3
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def grid(rows: int, columns: int) -> Float32[np.ndarray, "N 2"]:
+def grid(rows: int, columns: int) -> Float32[Array, "N 2"]:
     """(row, column) of each patch, counted from the middle of the frame, row by row."""
-    axes = [np.arange(n, dtype=np.float32) - (n - 1) / 2 for n in (rows, columns)]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+    axes = [jnp.arange(n, dtype=jnp.float32) - (n - 1) / 2 for n in (rows, columns)]
+    return jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def rotary_angles(
+def rotary(
     seconds: Float[Array, "B T"], place: Float[Array, "N 2"], head_dim: int
-) -> Float32[Array, "B T N F"]:
-    """The angle by which each of the F = head_dim / 2 pairs of a head is turned at each token.
+) -> Float32[Array, "2 B T N F"]:
+    """Cosine and sine of the angle by which each of the F = head_dim / 2 pairs of a head is turned.
 
     The pairs are dealt out evenly among seconds, row and column; the first get what is left over.
     One table serves every mixer, for q·k sees differences only: within a frame those of seconds
@@ -70,14 +71,16 @@ def rotary_angles(
         for x, limit, count in zip(values, limits, counts, strict=True)
     ]
     shape = (*seconds.shape, len(place))
-    return jnp.concatenate([jnp.broadcast_to(a, (*shape, a.shape[-1])) for a in angles], axis=-1)
+    angle = jnp.concatenate([jnp.broadcast_to(a, (*shape, a.shape[-1])) for a in angles], axis=-1)
+    # Without the barrier XLA would take the cosines again in every layer that uses them.
+    return jax.lax.optimization_barrier(jnp.stack([jnp.cos(angle), jnp.sin(angle)]))
 
 
 def rotate(
-    x: Float[Array, "B T N K d"], angles: Float32[Array, "B T N F"]
+    x: Float[Array, "B T N K d"], turn: Float32[Array, "2 B T N F"]
 ) -> Float[Array, "B T N K d"]:
     """Turns pair (i, i + F) of every head by its angle, so that q·k depends on differences only."""
-    cos, sin = jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]
+    cos, sin = turn[..., None, :]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x.dtype)

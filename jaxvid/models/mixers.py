@@ -46,7 +46,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T N D"], angles: Float32[Array, "B T N F"]
+        self, x: Float[Array, "B T N D"], turn: Float32[Array, "2 B T N F"]
     ) -> Float[Array, "B T N D"]:
         B, T, N, D = x.shape
         head_dim = D // self.heads
@@ -63,8 +63,8 @@ class Attention(nn.Module):
             dtype=self.dtype,
             scale_init=nn.with_logical_partitioning(nn.initializers.ones, (None,)),
         )
-        query = embeddings.rotate(norm(name="query_norm")(query), angles)
-        key = embeddings.rotate(norm(name="key_norm")(key), angles)
+        query = embeddings.rotate(norm(name="query_norm")(query), turn)
+        key = embeddings.rotate(norm(name="key_norm")(key), turn)
         groups = GROUPS[self.axis]
         y = attention(*(rearrange(a, groups) for a in (query, key, value)))
         y = rearrange(y, " -> ".join(reversed(groups.split(" -> "))), b=B, t=T, n=N)
@@ -88,7 +88,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T N D"], angles: Float32[Array, "B T N F"]
+        self, x: Float[Array, "B T N D"], turn: Float32[Array, "2 B T N F"]
     ) -> Float[Array, "B T N D"]:
         D = x.shape[-1]
         dense = functools.partial(nn.Dense, use_bias=False, dtype=self.dtype)

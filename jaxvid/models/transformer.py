@@ -4,12 +4,14 @@ Latte (Ma et al. 2024, arXiv 2401.03048) is the nearest published architecture; 
 (Peebles & Xie 2022, arXiv 2212.09748), here with one modulation per frame.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 from flax import struct
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32
 
 from jaxvid.models import embeddings, grammar
 from jaxvid.models.mixers import MIXERS, kernel
@@ -27,10 +29,10 @@ class Condition:
     """What a clip is asked to be. Every field is optional.
 
     Attributes:
-      label: class index [B]; -1 is the learned null, used for classifier-free guidance.
+      label: class index, int32 [B]; -1 is the learned null, used for classifier-free guidance.
     """
 
-    label: Int[Array, "B"] | None = None
+    label: Any = None
 
 
 class Block(nn.Module):
@@ -46,7 +48,7 @@ class Block(nn.Module):
         self,
         x: Float[Array, "B T N D"],
         frame: Float[Array, "B T D"],
-        angles: Float32[Array, "B T N F"],
+        turn: Float32[Array, "2 B T N F"],
     ) -> tuple[Float[Array, "B T N D"], None]:
         for i, words in enumerate(self.line):
             updates = []
@@ -55,7 +57,7 @@ class Block(nn.Module):
                 shift, scale, gate = modulation(3, self.dtype, f"{name}_modulation")(frame)
                 h = layer_norm(x, self.dtype) * (1 + scale) + shift
                 mixer = MIXERS[word](self.heads, self.mlp_ratio, self.dtype, name)
-                updates.append(gate * mixer(h, angles))
+                updates.append(gate * mixer(h, turn))
             x = x + sum(updates)
         return nn.with_logical_constraint(x, ("batch", "frames", "tokens", "width")), None
 
@@ -102,9 +104,9 @@ class SpaceTimeTransformer(nn.Module):
         """
         *_, H, W, C = video.shape
         per_patch, rows, columns = self.patch
-        grid = jnp.asarray(embeddings.grid(H // rows, W // columns))
+        grid = embeddings.grid(H // rows, W // columns)
         seconds = rearrange(time, "b (t p) -> b t p", p=per_patch).mean(-1)
-        angles = embeddings.rotary_angles(seconds, grid, self.width // self.heads)
+        turn = embeddings.rotary(seconds, grid, self.width // self.heads)
         x = dense(self.width, self.dtype, ("patch", "embed"), "patches")(
             embeddings.patchify(video, self.patch)
         )
@@ -126,7 +128,7 @@ class SpaceTimeTransformer(nn.Module):
         )(
             grammar.parse(self.blocks, MIXERS), self.heads, self.mlp_ratio, self.dtype,
             name="blocks",
-        )(x, frame, angles)  # fmt: skip
+        )(x, frame, turn)  # fmt: skip
 
         shift, scale = modulation(2, self.dtype, "modulation")(frame)
         x = layer_norm(x, self.dtype) * (1 + scale) + shift

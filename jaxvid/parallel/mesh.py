@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 from jax.sharding import AxisType, Mesh
+from ml_collections import ConfigDict
 
 from jaxvid.errors import InputError
 
@@ -12,7 +13,9 @@ from jaxvid.errors import InputError
 AXES = ("replica", "data", "fsdp", "context", "tensor")
 
 
-def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(
+    sizes: Mapping[str, int] | ConfigDict, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
     """A mesh over all devices, of all hosts.
 
     Args:

@@ -9,7 +9,6 @@ import optax
 from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
 from jaxvid.models.transformer import Condition, SpaceTimeTransformer
@@ -18,14 +17,16 @@ from jaxvid.parallel import rules
 
 @struct.dataclass
 class TrainState:
-    """Attributes:
-    step: steps taken.
-    params: of the network, float32.
-    ema: exponential moving average of `params`.
-    opt_state: the optimizer's.
+    """The state, or a tree of its form: of shapes, of shardings.
+
+    Attributes:
+      step: steps taken, int32 [].
+      params: of the network, float32.
+      ema: exponential moving average of `params`.
+      opt_state: the optimizer's.
     """
 
-    step: Int[Array, ""]
+    step: Any
     params: Any
     ema: Any
     opt_state: Any

@@ -9,7 +9,7 @@ import optax
 from einops import rearrange
 from flax import linen as nn
 from flax import struct
-from jaxtyping import Array, Bool, Float32, UInt8
+from jaxtyping import Array, Float32, UInt8
 from ml_collections import ConfigDict
 
 from jaxvid.diffusion import loss, noise, process, tasks
@@ -23,15 +23,23 @@ NOISE_BINS = 4
 
 @struct.dataclass
 class Examples:
-    """A batch after everything random has been drawn: what the network sees and should say."""
+    """A batch after everything random has been drawn: what the network sees and should say.
 
-    x_t: Float32[Array, "B T H W C"]
-    x0: Float32[Array, "B T H W C"]
-    eps: Float32[Array, "B T H W C"]
-    noise: Float32[Array, "B T"]
-    time: Float32[Array, "B T"]
-    unknown: Bool[Array, "B T"]
-    condition: Condition
+    Attributes:
+      x_t, x0, eps: noisy frames, clean frames and noise, float32 [B,T,H,W,C].
+      noise: levels [B,T].
+      time: seconds [B,T].
+      unknown: frames that are not observed, bool [B,T].
+      condition: a `Condition`.
+    """
+
+    x_t: Any
+    x0: Any
+    eps: Any
+    noise: Any
+    time: Any
+    unknown: Any
+    condition: Any
 
 
 def to_float(video: UInt8[Array, "B T H W 3"]) -> Float32[Array, "B T H W 3"]:

@@ -20,11 +20,11 @@ def test_unpatchify_inverts_patchify_and_a_patch_is_one_block_of_pixels(patch):
 def test_rotary_scores_depend_on_differences_of_coordinates_only():
     q, k = jax.random.normal(jax.random.key(0), (2, 1, 3, 4, 1, 16))
     seconds = jnp.array([[0.0, 0.3, 1.0]])
-    place = jnp.asarray(embeddings.grid(2, 2))
+    place = embeddings.grid(2, 2)
 
     def scores(seconds, place):
-        angles = embeddings.rotary_angles(seconds, place, 16)
-        turned = [embeddings.rotate(x, angles) for x in (q, k)]
+        turn = embeddings.rotary(seconds, place, 16)
+        turned = [embeddings.rotate(x, turn) for x in (q, k)]
         return jnp.einsum("btnkh,bsmkh->btnsm", *turned)
 
     moved = scores(seconds + 5.0, place + jnp.array([2.0, -3.0]))
@@ -33,8 +33,8 @@ def test_rotary_scores_depend_on_differences_of_coordinates_only():
 
 
 def test_frames_and_places_have_distinct_angles():
-    angles = embeddings.rotary_angles(jnp.arange(8.0)[None] / 30, embeddings.grid(8, 8), 16)
-    flat = np.asarray(angles).reshape(8 * 64, -1) % (2 * np.pi)
+    turn = embeddings.rotary(jnp.arange(8.0)[None] / 30, embeddings.grid(8, 8), 16)
+    flat = np.moveaxis(np.asarray(turn)[:, 0], 0, -1).reshape(8 * 64, -1)
     distance = np.abs(flat[:, None] - flat[None]).max(-1) + np.eye(len(flat))
     assert distance.min() > 0.1
 
