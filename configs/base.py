@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
-    c.steps = 600
-    c.batch_size = 32  # clips per step, over all devices
+    c.steps = 1000
+    c.batch_size = 16  # clips per step, over all devices
 
     c.data = ConfigDict()
     c.data.source = "synthetic"  # or "clips", made by jaxvid.prepare
@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     c.data.frames = 8  # per clip
     c.data.size = 16  # height and width in pixels
     c.data.fps = 8.0
-    c.data.shapes = (1, 2)  # fewest and most, of the synthetic world
+    c.data.shapes = (1, 1)  # fewest and most, of the synthetic world
     c.data.strides = (1,)  # of these, one is drawn for each clip
     c.data.flip = False
     c.data.crop = 1.0  # smallest side of the window, 1 is off
@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
     c.diffusion.prediction = "x0"  # or "eps", "v", "velocity": what the network says
     c.diffusion.loss = "velocity"  # the space in which its error is measured
     c.diffusion.noise = "logit_normal"  # or "uniform": the noise levels it trains on
-    c.diffusion.noise_mean = 1.0  # of the logit
+    c.diffusion.noise_mean = 0.8  # of the logit
     c.diffusion.noise_std = 1.0
     c.diffusion.noise_low = 0.05  # the lowest level
 

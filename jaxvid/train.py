@@ -100,7 +100,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
             window = Window(step, config.data.max_bad)
             batches = pipeline.batches(dataset, step, config.data)
             stop_asked = _stop_signals()
-            stopping = False
+            batch, stopping = None, False
             in_flight: collections.deque[jax.Array] = collections.deque()
 
             # In the loop nothing moves between host and devices unless the code says so.
@@ -130,11 +130,14 @@ def train(config: ConfigDict, workdir: Path) -> None:
                         )
                     if saves:
                         checkpoints.save(step, state)
-                    shows = config.log.sample_every and step % config.log.sample_every == 0
-                    if step == config.steps or (shows and not stopping):
+                    if not ends and config.log.sample_every and not step % config.log.sample_every:
                         show_samples(step, state.ema, batch)
                         window.restart_clock()
             checkpoints.wait()
+            if not stopping:
+                if batch is None:  # all steps had been taken before
+                    batch = pipeline.put(next(batches), rules.batch_sharding(mesh))
+                show_samples(step, state.ema, batch)
             batches.close()
             if lead and (workdir / "metrics.jsonl").stat().st_size:
                 pictures.write_loss_curve(workdir / "loss.png", workdir / "metrics.jsonl")

@@ -21,6 +21,7 @@ from jaxtyping import Float, Float32, Int, UInt8
 from jaxvid.data.clips import Clip
 
 CORNERS = {"circle": 0, "square": 4, "triangle": 3}
+HUES = 6
 TEXTURES = ("halves", "quarters", "stripes")
 
 
@@ -58,8 +59,8 @@ class SyntheticWorld:
         time = np.arange(self.frames) / self.fps
         label = int(rng.integers(len(CORNERS)))
         count = int(rng.integers(self.shapes[0], self.shapes[1] + 1))
-        # Evenly spread over the circle, so that no two shapes of a clip look alike.
-        hues = rng.uniform() + (np.arange(count) + rng.uniform(-0.2, 0.2, count)) / count
+        # A few hues far apart, so that a shape that changes its colour on the way stands out.
+        hues = np.resize(rng.permutation(HUES), count) / HUES
         corners = CORNERS[self.labels[label]]
         shapes = [_draw_shape(rng, corners, hue, self.spin, time) for hue in hues]
         background = _draw_background(rng, self.size)

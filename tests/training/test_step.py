@@ -19,11 +19,10 @@ def build(config, mesh):
 def test_accumulation_is_the_whole_batch_in_parts(config, batch, one_device_mesh):
     config.optimizer.clip = 0.0
     results = []
-    for parts in (1, 4):
+    for parts in (1, 2):
         config.optimizer.accumulate = parts
         state, step = build(config, one_device_mesh)
-        for _ in range(3):
-            state, metrics = step(state, batch)
+        state, metrics = step(state, batch)
         results.append((metrics["loss"], metrics["grad_norm"], *metrics["bins"]))
     for whole, in_parts in zip(*results, strict=True):
         np.testing.assert_allclose(whole, in_parts, rtol=1e-4)

@@ -1,0 +1,68 @@
+import json
+
+import pytest
+
+from configs import base, videos
+from jaxvid.errors import InputError
+from jaxvid.training import config as configs
+
+
+def test_the_configs_of_the_repository_are_sound(tmp_path):
+    configs.check(base.get_config())
+    made = {"size": 32, "fps": 12, "labels": ["cats", "dogs"]}
+    (tmp_path / "manifest.json").write_text(json.dumps(made))
+    config = videos.get_config(str(tmp_path))
+    configs.check(config)
+    assert (config.data.size, config.data.fps, config.model.labels) == (32, 12.0, 2)
+
+
+@pytest.mark.parametrize("key", configs.KEYS)
+def test_every_key_refuses_a_value_of_another_type(config, key):
+    part, _, name = key.rpartition(".")
+    with config.ignore_type():
+        (config[part] if part else config)[name] = [None]
+    with pytest.raises(InputError, match=rf"config\.{key}=.*: it must be"):
+        configs.check(config)
+
+
+@pytest.mark.parametrize("key", configs.KEYS)
+def test_a_missing_key_is_named(config, key):
+    part, _, name = key.rpartition(".")
+    del (config[part] if part else config)[name]
+    with pytest.raises(InputError, match=rf"config\.{key} is missing"):
+        configs.check(config)
+
+
+def test_a_key_that_no_one_reads_is_named_with_its_nearest(config):
+    config.optimizer.learning_rate = 1e-3
+    config.data.frame = 8
+    with pytest.raises(InputError, match=r"did you mean config\.data\.frames"):
+        configs.check(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (dict(batch_size=12), "does not divide over the 8 devices"),
+        (dict(accumulate=2), "make it a multiple of 16"),
+        (dict(width=20), "does not divide over config.mesh.fsdp=8"),
+    ],
+)
+def test_what_does_not_divide_over_the_mesh_is_told(config, change, line):
+    config.batch_size = change.get("batch_size", config.batch_size)
+    config.optimizer.accumulate = change.get("accumulate", 1)
+    config.model.width = change.get("width", config.model.width)
+    with pytest.raises(InputError, match=line):
+        configs.check_mesh(config, parts=8, fsdp=8)
+
+
+def test_a_work_directory_keeps_its_config_but_may_move_to_other_devices(config, tmp_path):
+    configs.claim(tmp_path, config, write=True)
+    config.mesh.fsdp = 4
+    config.log.every = 7
+    configs.claim(tmp_path, config, write=True)
+    assert configs.load(tmp_path).mesh.fsdp == 4
+    config.seed = 3
+    with pytest.raises(InputError, match="seed: 0 there, 3 now"):
+        configs.claim(tmp_path, config, write=True)
+    assert configs.load(tmp_path).seed == 0
