@@ -114,7 +114,8 @@ def batches(
 
 def put(batch: Mapping[str, np.ndarray], sharding: jax.sharding.Sharding) -> dict[str, jax.Array]:
     """Lays this host's part of a batch on its devices; the arrays are global, clips in order."""
-    return {
-        name: jax.make_array_from_process_local_data(sharding, array)
-        for name, array in batch.items()
-    }
+    with jax.transfer_guard_host_to_device("allow"):
+        return {
+            name: jax.make_array_from_process_local_data(sharding, array)
+            for name, array in batch.items()
+        }
