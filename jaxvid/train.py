@@ -183,8 +183,13 @@ def _stop_signals() -> Callable[[int], bool]:
         # SIGTERM to any of them; JAX agrees with the others on a step to stop at.
         return multihost_utils.reached_preemption_sync_point
     came = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: came.set())
+
+    def ask(number: int, _: Any) -> None:
+        came.set()
+        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for the step
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
     return lambda step: came.is_set()
 
 

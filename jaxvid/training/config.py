@@ -238,12 +238,12 @@ def check_labels(config: ConfigDict, labels: Sequence[str]) -> None:
 
 
 def claim(workdir: Path, config: ConfigDict, write: bool) -> None:
-    """Makes `workdir` this config's, or raises InputError if it is another config's.
+    """Makes `workdir` this config's, or raises InputError if it has checkpoints of another's.
 
     Keys under `RESUMABLE` may differ. `write`: whether this process writes `config.json`.
     """
     path = workdir / "config.json"
-    if path.exists():
+    if any(folder.name.isdigit() for folder in workdir.glob("checkpoints/*")):
         old, new = flatten(load(workdir)), flatten(json.loads(config.to_json()))
         changed = [
             f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"

@@ -58,11 +58,14 @@ def test_what_does_not_divide_over_the_mesh_is_told(config, change, line):
 
 def test_a_work_directory_keeps_its_config_but_may_move_to_other_devices(config, tmp_path):
     configs.claim(tmp_path, config, write=True)
+    config.seed = 1  # nothing has been trained yet
+    configs.claim(tmp_path, config, write=True)
+    (tmp_path / "checkpoints/3").mkdir(parents=True)
     config.mesh.fsdp = 4
     config.log.every = 7
     configs.claim(tmp_path, config, write=True)
     assert configs.load(tmp_path).mesh.fsdp == 4
     config.seed = 3
-    with pytest.raises(InputError, match="seed: 0 there, 3 now"):
+    with pytest.raises(InputError, match="seed: 1 there, 3 now"):
         configs.claim(tmp_path, config, write=True)
-    assert configs.load(tmp_path).seed == 0
+    assert configs.load(tmp_path).seed == 1
