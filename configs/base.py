@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
-    c.steps = 1000
+    c.steps = 800
     c.batch_size = 16  # clips per step, over all devices
 
     c.data = ConfigDict()

@@ -4,6 +4,7 @@ Latte (Ma et al. 2024, arXiv 2401.03048) is the nearest published architecture; 
 (Peebles & Xie 2022, arXiv 2212.09748), here with one modulation per frame.
 """
 
+import itertools
 from typing import Any
 
 import jax
@@ -50,10 +51,11 @@ class Block(nn.Module):
         frame: Float[Array, "B T D"],
         turn: Float32[Array, "2 B T N F"],
     ) -> tuple[Float[Array, "B T N D"], None]:
-        for i, words in enumerate(self.line):
+        number = itertools.count()
+        for words in self.line:
             updates = []
             for word in words:
-                name = f"{word}_{i}"
+                name = f"{word}_{next(number)}"
                 shift, scale, gate = modulation(3, self.dtype, f"{name}_modulation")(frame)
                 h = layer_norm(x, self.dtype) * (1 + scale) + shift
                 mixer = MIXERS[word](self.heads, self.mlp_ratio, self.dtype, name)

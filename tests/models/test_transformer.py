@@ -48,7 +48,7 @@ def test_space_keeps_frames_apart_and_time_keeps_places_apart():
     assert not of_first_patch[:, 0, 1].any()
 
 
-@pytest.mark.parametrize("blocks", ["space mlp time mlp", "joint mlp", "space+time mlp"])
+@pytest.mark.parametrize("blocks", ["space mlp time mlp", "space+time mlp", "joint+joint mlp+mlp"])
 def test_together_every_frame_and_place_reaches_every_other(blocks):
     assert changed(*make(blocks), frame=1, pixel=(slice(0, 4), slice(0, 4))).all()
 
