@@ -2,8 +2,11 @@
 
     python -m jaxvid.train --config=configs/base.py
 
-Needs: two CPU cores, 3 GiB of memory; no data, no network.
-Gave: MEASURED
+Needs: two CPU cores and 2 GiB of memory; no data, no network.
+Gave, on two cores of an AMD EPYC, 2026-11-22: 7:41 minutes, 1.4 GB at most, 24 to 35 clips/s, no
+waiting for data; loss 0.91 (mean of the first 20 steps) to 0.069 (of the last 20). Shapes keep to
+smooth paths and mostly keep their colour; their outlines are soft, and about one in four changes
+its colour or fades on the way.
 """
 
 from ml_collections import ConfigDict

@@ -31,8 +31,8 @@ def run(
 
     def parse(argv: Sequence[str]) -> list[str]:
         try:
-            # --verbosity=0 brings back what the libraries say.
-            logging.set_verbosity(logging.WARNING)
+            # Failures reach us as exceptions; --verbosity=0 shows what libraries log about them.
+            logging.set_verbosity(logging.FATAL)
             check_arguments(argv)
             return flags.FLAGS(argv)
         except (flags.Error, InputError) as error:

@@ -4,6 +4,7 @@ Two parts lie side by side: `ema`, which sampling reads alone, and `train`, whic
 well. The position in the data and all randomness follow from the step, so there is nothing else.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -47,7 +48,9 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._orbax.close()
+            # A save that failed has been told by `wait`; Orbax would raise its history again.
+            with contextlib.suppress(Exception):
+                self._orbax.close()
 
     @property
     def steps(self) -> list[int]:
@@ -123,7 +126,7 @@ class Checkpoints:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 if jax.process_index() == 0:
                     print(
-                        f"warning: the checkpoint of step {step} is damaged ({reason[:300]}); it "
+                        f"warning: the checkpoint of step {step} is damaged ({reason[:100]}…); it "
                         "is put aside in checkpoints-damaged, and the one before it is used",
                         file=sys.stderr,
                     )
