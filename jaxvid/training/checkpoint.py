@@ -25,10 +25,11 @@ class Checkpoints:
 
     Args:
       workdir: they lie in `workdir/checkpoints/STEP`.
-      keep: how many of the newest to keep.
+      keep: how many of the newest to keep; None only reads, and leaves everything in its place,
+        for the run that the directory belongs to may be going on.
     """
 
-    def __init__(self, workdir: Path, keep: int = 1):
+    def __init__(self, workdir: Path, keep: int | None = None):
         self.folder = workdir.absolute() / "checkpoints"
         self._keep = keep
         self._pending: tuple[int, Any] | None = None
@@ -38,7 +39,7 @@ class Checkpoints:
         self._orbax = ocp.training.Checkpointer(
             self.folder,
             preservation_policy=POLICIES.LatestN(self._keep),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=self._keep is not None,
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -97,8 +98,8 @@ class Checkpoints:
     def restore(self, abstract: TrainState) -> TrainState | None:
         """The state of the newest checkpoint that can be read, or None where there is none.
 
-        A damaged one is reported, put aside as `checkpoints-damaged/STEP`, and the one before it
-        is used. `abstract` has the shapes, dtypes and shardings wanted.
+        A damaged one is reported, put aside as `checkpoints-damaged/STEP` unless this only reads,
+        and the one before it is used. `abstract` has the shapes, dtypes and shardings wanted.
         """
         parts = {
             "ema": abstract.ema,
@@ -126,11 +127,12 @@ class Checkpoints:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 if jax.process_index() == 0:
                     print(
-                        f"warning: the checkpoint of step {step} is damaged ({reason[:100]}…); it "
-                        "is put aside in checkpoints-damaged, and the one before it is used",
+                        f"warning: the checkpoint of step {step} is damaged ({reason[:100]}…); "
+                        "the one before it is used",
                         file=sys.stderr,
                     )
-                self._put_aside(step)
+                if self._keep is not None:
+                    self._put_aside(step)
         return None
 
     def _put_aside(self, step: int) -> None:

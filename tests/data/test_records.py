@@ -53,7 +53,8 @@ def test_clips_travel_to_worker_processes():
 
 
 def test_file_names_need_not_be_text():
-    records.decode(make(source=b"caf\xe9.mp4".decode(errors="surrogateescape"))[2])
+    clip = records.decode(make(source=b"caf\xe9.mp4".decode(errors="surrogateescape"))[2])
+    assert len(clip.time) == 6
 
 
 def damaged():

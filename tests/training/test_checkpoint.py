@@ -41,7 +41,7 @@ def test_what_is_saved_is_the_state_of_that_step_though_training_goes_on(run, ba
 def test_a_checkpoint_is_restored_onto_another_mesh(config, run, tmp_path):
     init, _, _ = run
     state = init()
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(1, state)
     config.mesh.update(data=2, fsdp=4)
     net, tx = make_network(config), make_optimizer(config)
@@ -82,3 +82,20 @@ def test_without_a_checkpoint_there_is_nothing_to_sample(run, tmp_path):
         assert checkpoints.restore(abstract) is None
         with pytest.raises(InputError, match="no checkpoint"):
             checkpoints.restore_ema(abstract.ema)
+
+
+def test_reading_leaves_what_a_run_is_writing_in_its_place(run, tmp_path):
+    init, abstract, _ = run
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, init())
+    begun = tmp_path / "checkpoints/2.orbax-checkpoint-tmp"
+    (tmp_path / "checkpoints/1").rename(begun)
+    (begun / "commit_success.txt").unlink()
+    (tmp_path / "checkpoints/0").mkdir()  # damaged
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="no checkpoint"):
+        checkpoints.restore_ema(abstract.ema)
+    assert begun.is_dir()
+    assert (tmp_path / "checkpoints/0").is_dir()
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(3, init())
+    assert not begun.exists()
