@@ -13,11 +13,11 @@ class InputError(ValueError):
 
 def run(
     main: Callable[[Sequence[str]], None],
-    check_arguments: Callable[[Sequence[str]], None] = lambda argv: None,
+    parse: Callable[[Sequence[str]], list[str]] = flags.FLAGS,
 ) -> None:
     """Runs a command under absl; what the user got wrong is told in a line, without a traceback.
 
-    `check_arguments` sees the raw arguments before they are parsed.
+    `parse` takes the arguments in and returns those that are not flags.
     """
 
     @functools.wraps(main)
@@ -29,13 +29,12 @@ def run(
         except InputError as error:
             sys.exit(f"error: {error}")
 
-    def parse(argv: Sequence[str]) -> list[str]:
+    def guarded_parse(argv: Sequence[str]) -> list[str]:
         try:
             # Failures reach us as exceptions; --verbosity=0 shows what libraries log about them.
             logging.set_verbosity(logging.FATAL)
-            check_arguments(argv)
-            return flags.FLAGS(argv)
+            return parse(argv)
         except (flags.Error, InputError) as error:
             sys.exit(f"error: {error}")
 
-    app.run(guarded, flags_parser=parse)
+    app.run(guarded, flags_parser=guarded_parse)

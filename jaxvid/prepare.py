@@ -11,7 +11,6 @@ go on after an interruption or to add new files: what is done is not done twice.
 import collections
 import concurrent.futures
 import itertools
-import json
 import multiprocessing
 import os
 import re
@@ -26,14 +25,15 @@ from typing import IO, Any
 import cv2
 import msgpack
 import numpy as np
-from absl import app, flags
+from absl import flags
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
+from jaxvid import errors
+from jaxvid.data import manifest as manifests
 from jaxvid.data import records, video
 from jaxvid.errors import InputError
 
-VERSION = 1
 _MOST_SHARDS = 1024
 _MOST_REASONS = 20
 
@@ -56,13 +56,13 @@ def prepare(
       InputError: there are no files, or the output has other settings or cannot be written.
     """
     names = _find_files(source, output)
-    manifest = _load_manifest(output, settings)
+    manifest = manifests.resume(output, settings)
     _plan(manifest, source, names)
     try:
         output.mkdir(parents=True, exist_ok=True)
         for leftover in output.glob("clips-*.tmp"):
             leftover.unlink()
-        _save_manifest(output, manifest)
+        manifests.save(output, manifest)
         _write_shards(source, output, manifest, workers)
     except (OSError, RuntimeError) as error:  # a full disk, or a worker killed for lack of memory
         raise InputError(
@@ -91,29 +91,6 @@ def _find_files(source: Path, output: Path) -> list[str]:
     return sorted(names)
 
 
-def _load_manifest(output: Path, settings: Mapping[str, int | float]) -> dict[str, Any]:
-    path = output / "manifest.json"
-    new = {"version": VERSION, **settings, "labels": [], "shards": {}, "files": {}}
-    if not path.exists():
-        return new
-    try:
-        old = json.loads(path.read_text())
-        old = {key: old[key] for key in new}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: damaged ({error!r}); remove {output} and prepare it again"
-        ) from error
-    if not old["shards"]:
-        return new
-    was, now = (
-        " ".join(f"{key}={manifest[key]}" for key in ("version", *settings))
-        for manifest in (old, new)
-    )
-    if was != now:
-        raise InputError(f"{output}: holds clips of {was}, not {now}; choose another --output")
-    return old
-
-
 def _plan(manifest: dict[str, Any], source: Path, names: Sequence[str]) -> None:
     """Gives each new file, and each skipped one whose size has changed, its shard."""
     labels, files = manifest["labels"], manifest["files"]
@@ -132,12 +109,6 @@ def _plan(manifest: dict[str, Any], source: Path, names: Sequence[str]) -> None:
     for index, name in enumerate(new, start=first * per_shard):
         shard = f"clips-{index // per_shard:05d}.array_record"
         files[name] = {"status": "pending", "shard": shard, "bytes": sizes[name]}
-
-
-def _save_manifest(output: Path, manifest: Mapping[str, Any]) -> None:
-    temporary = output / "manifest.json.tmp"
-    temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True))
-    os.replace(temporary, output / "manifest.json")
 
 
 def _write_shards(source: Path, output: Path, manifest: dict[str, Any], workers: int) -> None:
@@ -168,7 +139,7 @@ def _write_shards(source: Path, output: Path, manifest: dict[str, Any], workers:
                 clips = sum(outcome.get("clips", 0) for outcome in outcomes.values())
                 if clips:
                     manifest["shards"][shard] = clips
-                _save_manifest(output, manifest)
+                manifests.save(output, manifest)
                 bar.update(len(outcomes))
                 done += len(outcomes)
                 if bar.disable:
@@ -256,7 +227,7 @@ def _report(manifest: Mapping[str, Any], source: Path, output: Path) -> None:
     for name, entry in itertools.islice(skipped.items(), _MOST_REASONS):
         print(f"skipped {name}: {entry['reason']}")
     if len(skipped) > _MOST_REASONS:
-        print(f"skipped {len(skipped) - _MOST_REASONS} more, see {output / 'manifest.json'}")
+        print(f"skipped {len(skipped) - _MOST_REASONS} more, see {output / manifests.NAME}")
     if not manifest["shards"]:
         raise InputError(f"{source}: no clips, all {len(files)} files were skipped, as listed")
     clips, done = sum(manifest["shards"].values()), len(files) - len(skipped)
@@ -273,33 +244,20 @@ def _define_flags() -> None:
     flags.DEFINE_integer("workers", os.cpu_count(), "Processes that decode.", lower_bound=1)
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        sys.exit(f"error: {error}")
-
-
-def main(argv: Sequence[str]) -> int:
+def main(_: Sequence[str]) -> None:
     # File names need not be text.
     sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     values = flags.FLAGS
     settings = {key: values[key].value for key in ("size", "fps", "frames", "quality")}
     try:
-        if argv[1:]:
-            raise InputError(f"{argv[1]}: not a flag; write --input=DIR --output=DIR")
         manifest = prepare(Path(values.input), Path(values.output), settings, values.workers)
         _report(manifest, Path(values.input), Path(values.output))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("interrupted: what is done is kept, run it again to go on", file=sys.stderr)
-        return 130
-    return 0
+        sys.exit(130)
 
 
 if __name__ == "__main__":
     _define_flags()
-    app.run(main, flags_parser=_parse_flags)
+    errors.run(main)

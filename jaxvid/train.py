@@ -194,4 +194,4 @@ def _stop_signals() -> Callable[[int], bool]:
 
 
 if __name__ == "__main__":
-    errors.run(main, configs.check_overrides)
+    errors.run(main, configs.parse_flags)

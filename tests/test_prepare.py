@@ -224,7 +224,7 @@ def test_damaged_manifest_is_named(source, tmp_path):
     (tmp_path / "out").mkdir()
     for text in ["{", "[]", "{}"]:
         (tmp_path / "out" / "manifest.json").write_text(text)
-        with pytest.raises(InputError, match=r"manifest\.json: damaged"):
+        with pytest.raises(InputError, match=r"manifest\.json is damaged"):
             prepare(source, tmp_path / "out", SETTINGS, workers=1)
 
 

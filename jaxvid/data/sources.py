@@ -1,14 +1,13 @@
 """Random-access sources of clips: the synthetic world, and folders that `jaxvid.prepare` made."""
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import grain
 from ml_collections import ConfigDict
 
-from jaxvid.data import records
+from jaxvid.data import manifest, records
 from jaxvid.data.clips import Clip, span
 from jaxvid.data.synthetic import SyntheticWorld
 from jaxvid.errors import InputError
@@ -29,14 +28,11 @@ def make_source(config: ConfigDict) -> Source:
     """The source that the `data` part of a config describes.
 
     Raises:
-      InputError: a value is out of its range, or does not suit what lies at `data.path`.
+      InputError: a value does not suit what lies at `data.path`.
     """
-    _check_ranges(config)
     if config.source == "synthetic":
         longest = span(config.frames, max(config.strides))
         return SyntheticWorld(0, longest, config.size, config.fps, tuple(config.shapes))
-    if config.source != "clips":
-        raise InputError(f"data.source={config.source!r} is unknown: use 'synthetic' or 'clips'")
     folder = ClipFolder(config.path)
     size, frames = folder.manifest["size"], folder.manifest["frames"]
     if size != config.size:
@@ -58,8 +54,7 @@ class ClipFolder:
     """The ArrayRecord shards that `python -m jaxvid.prepare` wrote, opened as they are read.
 
     Attributes:
-      manifest: what prepare says about them, among which `size` in pixels, `frames` per clip at
-        most, and the number of records in each of the `shards`.
+      manifest: what prepare says about them, see `jaxvid.data.manifest`.
       labels: names of the classes, empty if there are none.
     """
 
@@ -70,7 +65,7 @@ class ClipFolder:
           InputError: the folder is missing, empty, or not (or not wholly) one that prepare made.
         """
         self.path = Path(path)
-        self.manifest = _read_manifest(self.path)
+        self.manifest = manifest.read(self.path)
         self.labels = tuple(self.manifest["labels"])
         counts = {name: count for name, count in self.manifest["shards"].items() if count}
         if not counts:
@@ -112,41 +107,3 @@ class _Shard:
     @property
     def examples_in_shard(self) -> int:
         return self.take
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    prepare = f"make it with python -m jaxvid.prepare --output={path} --input=VIDEOS"
-    if not path.is_dir():
-        raise InputError(f"data.path={path} is not a folder: {prepare}")
-    if not any(path.iterdir()):
-        raise InputError(f"data.path={path} is empty: {prepare}")
-    file = path / "manifest.json"
-    if not file.is_file():
-        raise InputError(f"data.path={path} has no manifest.json: {prepare}")
-    try:
-        manifest = json.loads(file.read_text())
-        version = manifest["version"]
-        _ = [manifest[key] for key in ("size", "frames", "labels", "shards")]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is damaged ({error!r}): {prepare}") from error
-    if version != 1:
-        raise InputError(f"{file} is of version {version}, this code reads 1: {prepare}")
-    return manifest
-
-
-def _check_ranges(config: ConfigDict) -> None:
-    low, high = config.shapes
-    for name, valid, rule in (
-        ("frames", config.frames >= 1, "at least 1"),
-        ("size", config.size >= 1, "at least 1"),
-        ("fps", config.fps > 0, "above 0"),
-        ("shapes", 1 <= low <= high, "(fewest, most), from 1 up"),
-        ("strides", config.strides and min(config.strides) >= 1, "one or more, from 1 up"),
-        ("crop", 0 < config.crop <= 1, "in (0, 1], where 1 is off"),
-        ("brightness", 0 <= config.brightness <= 1, "in [0, 1], where 0 is off"),
-        ("contrast", 0 <= config.contrast <= 1, "in [0, 1], where 0 is off"),
-        ("workers", config.workers >= 0, "at least 0"),
-        ("prefetch", config.prefetch >= 1, "at least 1"),
-    ):
-        if not valid:
-            raise InputError(f"data.{name}={config[name]!r} is out of range: it must be {rule}")

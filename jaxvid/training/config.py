@@ -4,10 +4,12 @@ import difflib
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import flags
 from ml_collections import ConfigDict
 
 from jaxvid.diffusion.noise import DISTRIBUTIONS
@@ -49,6 +51,7 @@ POSITIVE: Rule = ("an integer of at least 1", lambda v: _is_int(v) and v >= 1)
 AXIS: Rule = ("an integer of at least 1, or -1 for the rest", lambda v: _is_int(v) and v != 0)
 NUMBER: Rule = ("a number", _is_number)
 ABOVE_0: Rule = ("a number above 0", lambda v: _is_number(v) and v > 0)
+UNIT: Rule = ("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1)
 NOT_BELOW_0: Rule = ("a number of at least 0", lambda v: _is_number(v) and v >= 0)
 FRACTION: Rule = ("a number from 0 to 1, 1 left out", lambda v: _is_number(v) and 0 <= v < 1)
 SCALE: Rule = ("a number above 0, at most 1", lambda v: _is_number(v) and 0 < v <= 1)
@@ -64,13 +67,16 @@ KEYS: dict[str, Rule] = {
     "data.frames": POSITIVE,
     "data.size": POSITIVE,
     "data.fps": ABOVE_0,
-    "data.shapes": ("(fewest, most) shapes", lambda v: _is_ints(v, 1) and len(v) == 2),
+    "data.shapes": (
+        "(fewest, most), from 1 up",
+        lambda v: _is_ints(v, 1) and len(v) == 2 and v[0] <= v[1],
+    ),
     "data.strides": ("integers of at least 1", lambda v: _is_ints(v, 1)),
     "data.flip": FLAG,
     "data.crop": SCALE,
     "data.reverse": FLAG,
-    "data.brightness": NOT_BELOW_0,
-    "data.contrast": NOT_BELOW_0,
+    "data.brightness": UNIT,
+    "data.contrast": UNIT,
     "data.workers": NATURAL,
     "data.prefetch": POSITIVE,
     "data.max_bad": NATURAL,
@@ -118,12 +124,23 @@ RESUMABLE = ("mesh.", "checkpoint.", "log.", "sampler.", "data.workers", "data.p
              "data.max_bad", "model.unroll", "model.remat")  # fmt: skip
 
 
-def check_overrides(argv: Sequence[str]) -> None:
-    """Raises InputError for a `--config.KEY=…` whose key does not exist."""
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """absl's parsing, with our own line for a `--config.KEY=VALUE` whose key or type is wrong.
+
+    Raises InputError for these, and `flags.Error` for other flags.
+    """
     for argument in argv:
         name = argument.lstrip("-").partition("=")[0]
         if argument.startswith("-") and name.startswith("config."):
             _check_key(name.removeprefix("config."))
+    try:
+        return flags.FLAGS(argv)
+    except flags.IllegalFlagValueError as error:
+        override = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error))
+        if not override:
+            raise
+        name, value = override.groups()
+        raise InputError(f"config.{name}={value}: it must be {KEYS[name][0]}") from error
 
 
 def _check_key(name: str) -> None:

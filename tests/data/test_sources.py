@@ -128,22 +128,3 @@ def test_a_manifest_that_is_damaged_or_new_or_without_clips(folder):
 def test_a_config_that_does_not_suit_the_folder(folder, changes, message):
     with pytest.raises(InputError, match=message):
         make_source(config(source="clips", path=str(folder), **changes))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"source": "sythetic"},
-        {"frames": 0},
-        {"shapes": (3, 2)},
-        {"strides": ()},
-        {"strides": (0,)},
-        {"crop": 0.0},
-        {"crop": 1.1},
-        {"brightness": -0.1},
-        {"prefetch": 0},
-    ],
-)
-def test_values_out_of_range(changes):
-    with pytest.raises(InputError, match=f"data.{next(iter(changes))}="):
-        make_source(config(**changes))

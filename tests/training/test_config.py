@@ -25,6 +25,28 @@ def test_every_key_refuses_a_value_of_another_type(config, key):
         configs.check(config)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("source", "sythetic"),
+        ("frames", 0),
+        ("shapes", (3, 2)),
+        ("strides", ()),
+        ("strides", (0,)),
+        ("crop", 0.0),
+        ("crop", 1.1),
+        ("brightness", -0.1),
+        ("contrast", 1.1),
+        ("fps", float("nan")),
+        ("prefetch", 0),
+    ],
+)
+def test_a_value_out_of_its_range_is_refused(config, key, value):
+    config.data[key] = value
+    with pytest.raises(InputError, match=rf"config\.data\.{key}=.*: it must be"):
+        configs.check(config)
+
+
 @pytest.mark.parametrize("key", configs.KEYS)
 def test_a_missing_key_is_named(config, key):
     part, _, name = key.rpartition(".")
