@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
-    c.steps = 800
-    c.batch_size = 16  # clips per step, over all devices
+    c.steps = 1150
+    c.batch_size = 8  # clips per step, over all devices
 
     c.data = ConfigDict()
     c.data.source = "synthetic"  # or "clips", made by jaxvid.prepare
@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     c.data.size = 16  # height and width in pixels
     c.data.fps = 8.0
     c.data.shapes = (1, 1)  # fewest and most, of the synthetic world
+    c.data.spin = 0.0  # its fastest rotation in radians per second; 0 for none
     c.data.strides = (1,)  # of these, one is drawn for each clip
     c.data.flip = False
     c.data.crop = 1.0  # smallest side of the window, 1 is off
@@ -45,9 +46,9 @@ def get_config() -> ConfigDict:
     c.model = ConfigDict()
     c.model.blocks = "space mlp time mlp"  # the block grammar, see docs/architecture.md
     c.model.depth = 4  # repeats of the line
-    c.model.width = 128
-    c.model.heads = 4
-    c.model.patch = (1, 4, 4)  # frames, rows, columns
+    c.model.width = 64
+    c.model.heads = 2
+    c.model.patch = (1, 2, 2)  # frames, rows, columns
     c.model.mlp_ratio = 4
     c.model.labels = 3  # classes; 0 is none
     c.model.label_dropout = 0.1  # for classifier-free guidance
@@ -60,13 +61,13 @@ def get_config() -> ConfigDict:
     c.diffusion.prediction = "x0"  # or "eps", "v", "velocity": what the network says
     c.diffusion.loss = "velocity"  # the space in which its error is measured
     c.diffusion.noise = "logit_normal"  # or "uniform": the noise levels it trains on
-    c.diffusion.noise_mean = 0.8  # of the logit
+    c.diffusion.noise_mean = 0.5  # of the logit
     c.diffusion.noise_std = 1.0
     c.diffusion.noise_low = 0.05  # the lowest level
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "muon"  # or "adamw"
-    c.optimizer.lr = 2e-3
+    c.optimizer.lr = 8e-3
     c.optimizer.warmup = 20  # steps
     c.optimizer.decay = "linear"  # to 0 at the last step, or "cosine", "constant"
     c.optimizer.weight_decay = 0.0

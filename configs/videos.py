@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.path = arg
     config.data.update(flip=True, crop=0.8, reverse=True, brightness=0.1, contrast=0.1)
     config.data.strides = (1, 2)
-    config.batch_size = 8
+    config.model.patch = (1, 4, 4)
     config.tasks.update(generate=0.5, predict=0.4, interpolate=0.05, random=0.05)
     manifest = Path(arg, "manifest.json")
     if arg and manifest.is_file():

@@ -32,7 +32,9 @@ def make_source(config: ConfigDict) -> Source:
     """
     if config.source == "synthetic":
         longest = span(config.frames, max(config.strides))
-        return SyntheticWorld(0, longest, config.size, config.fps, tuple(config.shapes))
+        return SyntheticWorld(
+            0, longest, config.size, config.fps, tuple(config.shapes), config.spin
+        )
     folder = ClipFolder(config.path)
     size, frames = folder.manifest["size"], folder.manifest["frames"]
     if size != config.size:

@@ -39,7 +39,8 @@ class SyntheticWorld:
       size: height and width in pixels.
       fps: frames per second; a shape travels 1/4 to 3/4 of the picture's side in a second.
       shapes: fewest and most shapes in a clip.
-      spin: the fastest rotation, in radians per second.
+      spin: the fastest rotation, in radians per second; 0 for shapes that stand
+        all alike.
     """
 
     labels: ClassVar[tuple[str, ...]] = tuple(CORNERS)
@@ -114,7 +115,7 @@ def render(
 def _draw_shape(
     rng: np.random.Generator, corners: int, hue: float, spin: float, time: Float[np.ndarray, "N"]
 ) -> Shape:
-    radius = rng.uniform(0.15, 0.22)
+    radius = rng.uniform(0.18, 0.24)
     if corners:  # of the same area as the circle
         half = math.pi / corners
         inradius = radius * math.sqrt(half / math.tan(half))
@@ -130,9 +131,9 @@ def _draw_shape(
         corners=corners,
         inradius=inradius,
         centre=circumradius + _fold(path, corridor),
-        angle=rng.uniform(0, 2 * np.pi) + rng.uniform(-spin, spin) * time,
+        angle=(rng.uniform(0, 2 * np.pi) + rng.uniform(-spin, spin) * time) * (spin > 0),
         texture=TEXTURES[rng.integers(len(TEXTURES))],
-        tones=np.stack([light, 0.45 * light]).astype(np.float32),
+        tones=np.stack([light, 0.5 * light]).astype(np.float32),
     )
 
 

@@ -11,9 +11,9 @@ from einops import rearrange
 from jaxtyping import Array, Float, Float32
 
 # Radians per unit, highest to lowest. Time: neighbouring frames are told apart at up to about 30
-# frames a second, and moments up to a minute apart. Grid: neighbouring patches, and grids of 100.
+# frames a second, and moments up to a minute apart. Grid: neighbouring patches, and grids of 60.
 TIME_FREQUENCIES = (2 * np.pi * 2.0, 2 * np.pi / 64.0)
-GRID_FREQUENCIES = (1.0, 0.01)
+GRID_FREQUENCIES = (np.pi, 0.1)
 
 
 def patchify(

@@ -71,6 +71,7 @@ KEYS: dict[str, Rule] = {
         "(fewest, most), from 1 up",
         lambda v: _is_ints(v, 1) and len(v) == 2 and v[0] <= v[1],
     ),
+    "data.spin": NOT_BELOW_0,
     "data.strides": ("integers of at least 1", lambda v: _is_ints(v, 1)),
     "data.flip": FLAG,
     "data.crop": SCALE,

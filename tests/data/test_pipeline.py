@@ -6,18 +6,15 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict
 
+from configs import base
 from jaxvid.data.clips import Clip
 from jaxvid.data.pipeline import batches, make_dataset, put
 from jaxvid.data.sources import make_source
 from jaxvid.errors import InputError
 
-CONFIG = ConfigDict(
-    {
-        **{"source": "synthetic", "frames": 4, "size": 16, "fps": 8.0, "shapes": (1, 2)},
-        **{"strides": (1, 2), "flip": True, "crop": 0.7, "reverse": True},
-        **{"brightness": 0.1, "contrast": 0.1, "workers": 0, "prefetch": 3},
-    }
-)
+CONFIG = base.get_config().data
+CONFIG.update(frames=4, size=16, shapes=(1, 2), strides=(1, 2), prefetch=3)
+CONFIG.update(flip=True, crop=0.7, reverse=True, brightness=0.1, contrast=0.1)
 
 
 class Numbered:

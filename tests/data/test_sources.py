@@ -4,8 +4,8 @@ import pickle
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
-from ml_collections import ConfigDict
 
+from configs import base
 from jaxvid.data import records
 from jaxvid.data.sources import ClipFolder, make_source
 from jaxvid.errors import InputError
@@ -41,12 +41,9 @@ def write_manifest(path, **changes):
 
 
 def config(**changes):
-    keys = {
-        **{"source": "synthetic", "path": "", "frames": 4, "size": SIZE, "fps": 8.0},
-        **{"shapes": (1, 2), "strides": (1,), "crop": 1.0, "brightness": 0.0, "contrast": 0.0},
-        **{"workers": 0, "prefetch": 2},
-    }
-    return ConfigDict(keys | changes)
+    data = base.get_config().data
+    data.update(frames=4, size=SIZE, shapes=(1, 2), **changes)
+    return data
 
 
 def test_every_record_of_every_shard_in_order(folder):

@@ -94,6 +94,16 @@ def test_a_later_shape_hides_an_earlier_one():
     assert middle.tolist() == [0, 0, 255]
 
 
+def test_without_spin_shapes_of_a_kind_stand_alike():
+    def angles(spin):
+        clips = [SyntheticWorld(1, 4, 16, shapes=(1, 1), spin=spin)[i] for i in range(8)]
+        return np.array([clip.decode.args[0][0].angle for clip in clips])
+
+    assert not angles(0.0).any()
+    assert (np.abs(np.diff(angles(1.0))) <= 1 / 8 + 1e-6).all()
+    assert np.ptp(angles(1.0)[:, 0]) > 3
+
+
 def test_every_kind_count_and_label_occurs():
     clips = [WORLD[i] for i in range(40)]
     assert {clip.label for clip in clips} == {0, 1, 2}
