@@ -14,24 +14,13 @@ from jaxtyping import Array, Float, Float32
 
 from jaxvid.models import embeddings
 from jaxvid.models.attention import attention
+from jaxvid.models.layers import kernel
 
 GROUPS = {
     "space": "b t n k d -> (b t) n k d",
     "time": "b t n k d -> (b n) t k d",
     "joint": "b t n k d -> b (t n) k d",
 }
-
-
-def kernel(*names: str | None, inputs: int = 1, scale: float = 1.0) -> nn.initializers.Initializer:
-    """A kernel's initializer with its logical axis names: variance `scale` / fan-in.
-
-    The first `inputs` axes are contracted with the layer's input; scale 0 means all zeros.
-    """
-    in_axis, out_axis = tuple(range(inputs)), tuple(range(inputs, len(names)))
-    init = nn.initializers.variance_scaling(
-        scale or 1.0, "fan_in", "truncated_normal", in_axis=in_axis, out_axis=out_axis
-    )
-    return nn.with_logical_partitioning(init if scale else nn.initializers.zeros, names)
 
 
 class Attention(nn.Module):

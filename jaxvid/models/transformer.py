@@ -15,7 +15,8 @@ from flax import struct
 from jaxtyping import Array, Float, Float32
 
 from jaxvid.models import embeddings, grammar
-from jaxvid.models.mixers import MIXERS, kernel
+from jaxvid.models.layers import dense, layer_norm, modulation
+from jaxvid.models.mixers import MIXERS
 
 REMAT_POLICIES = {
     "none": None,
@@ -167,43 +168,3 @@ class SpaceTimeTransformer(nn.Module):
             )
             h += table(jnp.where(label < 0, self.labels, label))[:, None]
         return nn.silu(h)
-
-
-def dense(
-    features: int,
-    dtype: jnp.dtype,
-    names: tuple[str | None, str | None],
-    name: str,
-    scale: float = 1.0,
-) -> nn.Dense:
-    """A layer with a bias and logical axis names."""
-    return nn.Dense(
-        features,
-        dtype=dtype,
-        kernel_init=kernel(*names, scale=scale),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, names[-1:]),
-        name=name,
-    )
-
-
-def layer_norm(x: Float[Array, "B T N D"], dtype: jnp.dtype) -> Float[Array, "B T N D"]:
-    """Layer normalisation without parameters: the modulation has them."""
-    return nn.LayerNorm(use_bias=False, use_scale=False, dtype=dtype)(x)
-
-
-def modulation(parts: int, dtype: jnp.dtype, name: str):
-    """`parts` zero-initialised vectors [B, T, 1, D] per frame (adaLN-zero)."""
-
-    def apply(frame: Float[Array, "B T D"]) -> list[Float[Array, "B T 1 D"]]:
-        D = frame.shape[-1]
-        layer = nn.Einsum(
-            (D, parts, D),
-            "btd,dpe->pbte",
-            dtype=dtype,
-            kernel_init=kernel("embed", None, "width", scale=0.0),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (None, "width")),
-            name=name,
-        )
-        return [m[:, :, None] for m in layer(frame)]
-
-    return apply
