@@ -1,9 +1,14 @@
 """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
 
     (1)  x0_hat = x0_null + scale (x0_condition - x0_null)
+    (2)  x0_hat <- (1 - rescale + rescale std(x0_condition) / std(x0_hat)) x0_hat
 
 At a fixed x_t all predictions are affine in one another, so guiding x0 guides eps, v and velocity
-alike. With this scale, 1 is no guidance at all and 0 is unconditional.
+alike. With this scale, 1 is no guidance at all and 0 is unconditional. (2) counters the glare of
+large scales (Lin et al. 2024, arXiv 2305.08891, section 3.4): here it acts on x0_hat, whatever the
+network predicts, and std is over the pixels and channels of a frame, as each has its own noise
+level. Both are confined to an interval of noise levels (Kynkäänniemi et al. 2024, arXiv
+2404.07724): guidance at the highest costs variety, at the lowest it does nothing.
 """
 
 from collections.abc import Callable
@@ -12,18 +17,32 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from jaxvid.errors import InputError
+
 
 def guide(
     denoise: Callable[[Array, Array, PyTree], Array],
     condition: PyTree,
     null: PyTree,
     scale: float | int,
+    *,
+    interval: tuple[float | int, float | int] = (0, 1),
+    rescale: float | int = 0,
 ) -> Callable[[Array, Array], Array]:
-    """Equation (1): `denoise(x, noise, condition)` as a guided `denoise(x, noise)`.
+    """Equations (1) and (2): `denoise(x, noise, condition)` as a guided `denoise(x, noise)`.
 
     `condition` and `null` are pytrees of the same structure with leaves [B, ...]. One call of the
     network serves both, on a batch of 2B; at a `scale` of exactly 1 the null is not computed.
+    Frames whose noise level is not in `interval`, bounds included, are not guided. Raises
+    InputError for an `interval` that is not low <= high within [0, 1] and a `rescale` outside it.
     """
+    low, high = interval
+    if not 0 <= low <= high <= 1:
+        raise InputError(
+            f"guidance interval is [{low}, {high}]: give noise levels 0 <= low <= high <= 1"
+        )
+    if not 0 <= rescale <= 1:
+        raise InputError(f"guidance rescale is {rescale}: it must be from 0 (none) to 1")
     if scale == 1:
         return lambda x, noise: denoise(x, noise, condition)
 
@@ -36,6 +55,13 @@ def guide(
     def guided(x: Float[Array, "B T H W C"], noise: Float[Array, "B T"]) -> Array:
         x0 = denoise(pair(x, x), pair(noise, noise), both).astype(jnp.float32)
         conditional, unconditional = jnp.moveaxis(x0.reshape(-1, 2, *x.shape[1:]), 1, 0)
-        return unconditional + scale * (conditional - unconditional)
+        x0 = unconditional + scale * (conditional - unconditional)
+        if rescale:
+            wanted, got = (jnp.std(v, axis=(2, 3, 4), keepdims=True) for v in (conditional, x0))
+            # A frame without contrast has nothing to restore.
+            ratio = jnp.where(got > 0, wanted / jnp.where(got > 0, got, 1), 1)
+            x0 *= 1 - rescale + rescale * ratio
+        inside = (low <= noise) & (noise <= high)
+        return jnp.where(inside[:, :, None, None, None], x0, conditional)
 
     return guided

@@ -4,18 +4,32 @@ The network predicts one thing and the loss may be measured in the space of anot
 the conversions are affine, so this weighs the noise levels; for what is most used,
 
     (1)  |velocity_hat - velocity|^2 = (alpha'  - sigma' alpha / sigma)^2 |x0_hat - x0|^2
-    (2)  |eps_hat - eps|^2           = (alpha / sigma)^2 |x0_hat - x0|^2
+    (2)  |eps_hat - eps|^2           = SNR |x0_hat - x0|^2,        SNR = alpha^2 / sigma^2
 
 (Salimans & Ho 2022, arXiv 2202.00512, section 4). For rectified flow the weight in (1) is 1 / t^2:
 it grows without bound towards t = 0, so keep the sampled levels away from there (`sample_noise`'s
-`low`).
+`low`). Other weightings of |x0_hat - x0|^2 have names, and then the space plays no part:
+
+    (3)  min_snr  min(SNR, gamma)                          Hang et al. 2023, arXiv 2303.09556
+    (4)  sigmoid  SNR sigmoid(bias - ln SNR)               Hoogeboom et al. 2024, arXiv 2410.19324
+    (5)  edm      SNR + 1 / SIGMA_DATA^2                   Karras et al. 2022, arXiv 2206.00364
+
+(4) is a smooth (3) with gamma = exp(bias), and sigmoid(bias - ln SNR) of the error in eps (Kingma &
+Gao 2023, arXiv 2303.00848; their factor d lnSNR / dt is left to the sampled levels). (5) is lambda
+= 1 / c_out^2, which is no weight at all in the space of the "edm" prediction; of any other it has
+no bound towards t = 0, like (1).
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
 from jaxvid.diffusion.process import Process, convert, regression_target
+from jaxvid.errors import InputError
+
+WEIGHTINGS = ("uniform", "min_snr", "sigmoid", "edm")
 
 
 def frame_errors(
@@ -27,15 +41,45 @@ def frame_errors(
     noise: Float[Array, "B T"],
     prediction: str,
     space: str,
+    weighting: str = "uniform",
+    *,
+    gamma: float | int = 5.0,
+    bias: float | int = 0.0,
 ) -> Float32[Array, "B T"]:
-    """Each frame's mean squared error, in `space`, of an `output` that predicts `prediction`.
+    """Each frame's mean squared error of an `output` that predicts `prediction`, weighted.
 
-    `x_t` is `corrupt(process, x0, eps, noise)`. The errors of observed frames (noise 0) are finite
-    but mean nothing. Raises InputError for a `prediction` or `space` that is not of `PREDICTIONS`.
+    `x_t` is `corrupt(process, x0, eps, noise)`. With the weighting "uniform" it is the plain error
+    in `space`; the others do not look at `space` and are equations (3), with `gamma`, (4), with
+    `bias`, and (5). The errors of observed frames (noise 0) are finite but mean nothing. Raises
+    InputError for a `prediction` or `space` that is not of `PREDICTIONS`, a `weighting` that is not
+    of `WEIGHTINGS`, and a `gamma` not above 0.
     """
+    match weighting:
+        case "uniform":
+            weight = 1.0
+        case "min_snr" | "sigmoid":
+            space, weight = "x0", _x0_weight(process, noise, weighting, gamma, bias)
+        case "edm":
+            space, weight = "edm", 1.0
+        case _:
+            known = ", ".join(WEIGHTINGS)
+            raise InputError(f"unknown loss weighting {weighting!r}: choose one of {known}")
     estimate = convert(process, output, x_t, noise, prediction, space)
     error = estimate - regression_target(process, x0, eps, noise, space)
-    return jnp.mean(error**2, axis=(2, 3, 4))
+    return weight * jnp.mean(error**2, axis=(2, 3, 4))
+
+
+def _x0_weight(
+    process: Process, noise: Array, weighting: str, gamma: float | int, bias: float | int
+) -> Float32[Array, "B T"]:
+    """Equation (3) or (4), written so that nothing is infinite where sigma or alpha is 0."""
+    t = noise.astype(jnp.float32)
+    signal, variance = process.alpha(t) ** 2, process.sigma(t) ** 2
+    if weighting == "sigmoid":
+        return signal / (variance + signal * math.exp(-bias))
+    if not gamma > 0:
+        raise InputError(f"gamma of the min_snr weighting is {gamma}: it must be above 0")
+    return signal / jnp.maximum(variance, signal / gamma)
 
 
 def by_noise_level(

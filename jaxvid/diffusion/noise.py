@@ -1,19 +1,33 @@
 """Noise levels for training: how often the network sees which t.
 
-    (1)  uniform       t = u,                           u ~ U[0, 1)
-    (2)  logit_normal  t = 1 / (1 + exp(-(mean + std n))),  n ~ N(0, 1)
+With u ~ U(0, 1), and n the normal quantile of u,
+
+    (1)  uniform       t = u
+    (2)  logit_normal  t = 1 / (1 + exp(-(mean + std n)))
+    (3)  edm           t = (sigma / 80)^(1/7),   ln sigma = mean + std n
 
 (2) is Esser et al. 2024 (arXiv 2403.03206): most of the effort goes to the middle levels, where the
-structure of a clip is decided. Either is then mapped to [low, 1] by t -> low + (1 - low) t.
+structure of a clip is decided. (1) and (2) are then mapped to [low, 1] by t -> low + (1 - low) t.
+(3) is Karras et al. 2022 (arXiv 2206.00364, with mean -1.2 and std 1.2), in the levels of the "edm"
+process, clipped to [low, 1].
+
+Larger clips need more noise to lose their structure; a time shift moves all levels up:
+
+    (4)  t' = s t / (1 + (s - 1) t)
+
+(Esser et al. 2024, equation 23), where s is the root of the ratio of pixels.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float32, Key
+from jaxtyping import Array, Float, Float32, Key
 
+from jaxvid.diffusion.process import EDM_RHO, EDM_SIGMA_MAX
 from jaxvid.errors import InputError
 
-DISTRIBUTIONS = ("uniform", "logit_normal")
+DISTRIBUTIONS = ("uniform", "logit_normal", "edm")
 
 
 def sample_noise(
@@ -24,23 +38,74 @@ def sample_noise(
     mean: float = 0.0,
     std: float = 1.0,
     low: float = 0.0,
+    stratified: bool = False,
 ) -> Float32[Array, "..."]:
-    """Independent noise levels in [low, 1]: equation (1) or (2).
+    """Noise levels in [low, 1]: equation (1), (2) or (3).
 
-    `mean` and `std` are of the logit and matter to "logit_normal" only. A `low` above 0 bounds the
-    weight of a loss that is measured in another space than the network predicts (see `loss`).
+    Args:
+      shape: (B, 1) for one level per clip, (B, T) for a level per frame (diffusion forcing, Chen et
+        al. 2024, arXiv 2407.01392), where B is the global batch.
+      mean, std: of the logit or of ln sigma; "uniform" has none.
+      low: above 0, bounds the weight of a loss that is measured in another space than the network
+        predicts (see `loss`).
+      stratified: each of the B intervals [i / B, (i + 1) / B) holds the quantile u of one clip,
+        in random order, for every frame anew. A single level is distributed as without, but the
+        mean over a batch varies less (cf. Kingma et al. 2021, arXiv 2107.00630).
+
     Raises InputError for another `distribution`, a `low` outside [0, 1) or a negative `std`.
     """
     if not 0 <= low < 1:
         raise InputError(f"lowest noise level is {low}: it must be in [0, 1)")
     if std < 0:
         raise InputError(f"std of the noise levels is {std}: it must not be negative")
+    u = _quantiles(key, shape, stratified)
     match distribution:
         case "uniform":
-            t = jax.random.uniform(key, shape, jnp.float32)
+            t = u
         case "logit_normal":
-            t = jax.nn.sigmoid(mean + std * jax.random.normal(key, shape, jnp.float32))
+            t = jax.nn.sigmoid(mean + std * jax.scipy.special.ndtri(u))
+        case "edm":
+            log_sigma = mean + std * jax.scipy.special.ndtri(u)
+            t = jnp.exp((log_sigma - math.log(EDM_SIGMA_MAX)) / EDM_RHO)
+            return jnp.clip(t, low, 1.0)
         case _:
             known = ", ".join(DISTRIBUTIONS)
             raise InputError(f"unknown noise distribution {distribution!r}: choose one of {known}")
     return low + (1 - low) * t
+
+
+def shift(t: Float[Array, "..."], s: float | int) -> Float32[Array, "..."]:
+    """Equation (4): levels in [0, 1], moved towards 1 by `s` > 1. 0 and 1 stay exactly.
+
+    Shifts compose: shift(shift(t, a), b) = shift(t, a b). Raises InputError for `s` not above 0.
+    """
+    if not s > 0:
+        raise InputError(f"time shift is {s}: it must be above 0, and 1 shifts nothing")
+    t = t.astype(jnp.float32)
+    return t / (t + (1 - t) / s)
+
+
+def resolution_shift(shape: tuple[int, int, int], reference: float | int) -> float:
+    """The `s` of equation (4) for clips of `shape` (T, H, W): sqrt(T H W / reference).
+
+    `reference` is the number of pixels per clip at which levels are not shifted. Raises InputError
+    unless all are above 0.
+    """
+    if min(*shape, reference) <= 0:
+        raise InputError(
+            f"time shift for clips of {shape} and a reference of {reference} pixels: "
+            "all must be above 0"
+        )
+    return math.sqrt(math.prod(shape) / reference)
+
+
+def _quantiles(key: Array, shape: tuple[int, ...], stratified: bool) -> Float32[Array, "..."]:
+    """u ~ U(0, 1) for `sample_noise`, never 0 or 1, whose normal quantiles are infinite."""
+    u_key, order_key = jax.random.split(key)
+    u = jax.random.uniform(u_key, shape, jnp.float32)
+    if stratified:
+        stratum = jnp.broadcast_to(jnp.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1)), shape)
+        order = jax.random.permutation(order_key, stratum, independent=True)
+        u = (order + u) / shape[0]
+    limits = jnp.finfo(jnp.float32)
+    return jnp.clip(u, limits.tiny, 1 - limits.epsneg)

@@ -5,21 +5,27 @@ The noise level t runs from 0 (clean) to 1 (pure noise), and each frame has its 
     (1)  x_t      = alpha(t) x0 + sigma(t) eps,                eps ~ N(0, I)
     (2)  v        = alpha eps - sigma x0
     (3)  velocity = dx_t/dt = alpha' x0 + sigma' eps
+    (4)  edm      = (sigma / s x0 - s alpha eps) / n,          n^2 = sigma^2 + s^2 alpha^2
 
-(1) and (2) are Salimans & Ho 2022 (arXiv 2202.00512), (3) is Lipman et al. 2023 (arXiv 2210.02747).
-With x_t at hand, any one of x0, eps, v and velocity gives the pair (x0, eps), and so the others:
+(1) and (2) are Salimans & Ho 2022 (arXiv 2202.00512), (3) is Lipman et al. 2023 (arXiv 2210.02747),
+(4) is F of Karras et al. 2022 (arXiv 2206.00364) at any alpha, with s = `SIGMA_DATA`:
 
-    (4)  from x0        eps = (x_t - alpha x0) / sigma
-    (5)  from eps       x0  = (x_t - sigma eps) / alpha
-    (6)  from v         x0  = (alpha x_t - sigma v) / (alpha^2 + sigma^2)
-                        eps = (sigma x_t + alpha v) / (alpha^2 + sigma^2)
-    (7)  from velocity  x0  = (sigma' x_t - sigma velocity) / (alpha sigma' - sigma alpha')
-                        eps = (alpha velocity - alpha' x_t) / (alpha sigma' - sigma alpha')
+    (5)  x0 = c_skip x_t + c_out F,      c_skip = s^2 alpha / n^2,     c_out = s sigma / n
 
-The denominators of (6) and (7) never vanish. Those of (4) and (5) do, at t = 0 and at t = 1, where
-x_t holds nothing of eps and nothing of x0: below `FLOOR` the unknown half is set to its mean, 0.
+With x_t at hand, any prediction gives the pair (x0, eps), and so the others:
+
+    (6)  from x0                eps = (x_t - alpha x0) / sigma
+    (7)  from eps               x0  = (x_t - sigma eps) / alpha
+    (8)  from y = p x0 + q eps  x0  = (q x_t - sigma y) / (alpha q - sigma p)
+                                eps = (alpha y - p x_t) / (alpha q - sigma p)
+
+The denominator of (8) never vanishes for v and edm, and for velocity only where the edm process
+begins. There, and where sigma vanishes in (6) or alpha in (7), x_t and the prediction hold nothing
+of eps or nothing of x0: below `FLOOR` the unknown half is set to its mean, 0.
 """
 
+import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,37 +35,156 @@ from jaxtyping import Array, Float, Float32
 
 from jaxvid.errors import InputError
 
-PREDICTIONS = ("x0", "eps", "v", "velocity")
+PREDICTIONS = ("x0", "eps", "v", "velocity", "edm")
 
 # A denominator this small amplifies the rounding of float32 to a hundredth of the answer.
 FLOOR = 1e-5
+
+SIGMA_DATA = 0.5
+EDM_SIGMA_MAX = 80.0
+EDM_RHO = 7
+
+# The first of the thousand steps with which the VP processes were published.
+FIRST_STEP = 1e-3
 
 
 @dataclass(frozen=True)
 class Process:
     """Equation (1): `alpha` and `sigma` are differentiable functions of the noise level in [0, 1].
 
-    sigma(0) and alpha(1) are exactly 0: clean frames are clean, and noise holds no signal
-    (Lin et al. 2024, arXiv 2305.08891).
+    alpha(0) is 1 and sigma(0) exactly 0: clean frames are clean. alpha / sigma falls all the way.
+    x_1 is sigma(1) N(0, I), but for the little signal that "vp_linear" and "edm" leave. With
+    `unit_input` the network is to see x_t at unit variance (`input_scale`).
     """
 
     name: str
     alpha: Callable[[Array], Array]
     sigma: Callable[[Array], Array]
+    unit_input: bool = False
+
+
+def zero_terminal_snr(process: Process) -> Process:
+    """A process with alpha^2 + sigma^2 = 1, rescaled until noise holds no signal.
+
+    alpha becomes (alpha - alpha(1)) / (1 - alpha(1)): exactly 0 at t = 1, still 1 at t = 0 (Lin et
+    al. 2024, arXiv 2305.08891, algorithm 1).
+    """
+
+    @functools.cache
+    def end() -> tuple[float, float]:
+        """alpha(1) and alpha'(1): not before they are used, as imports must not start devices."""
+        with jax.ensure_compile_time_eval():
+            value, slope = jax.jvp(process.alpha, (jnp.float32(1),), (jnp.float32(1),))
+            return float(value), float(slope)
+
+    def alpha(t: Array) -> Array:
+        last, slope = end()
+        # The tangent is exactly 0 at 1, which a difference of rounded numbers need not be.
+        return jnp.where(t < 1, process.alpha(t) - last, -slope * (1 - t)) / (1 - last)
+
+    def sigma(t: Array) -> Array:
+        # 1 - alpha^2 = (1 + alpha) (1 - alpha), and 1 - alpha is the old one's over 1 - alpha(1).
+        ratio = (1 + alpha(t)) / ((1 + process.alpha(t)) * (1 - end()[0]))
+        return jnp.where(t < 1, process.sigma(t) * jnp.sqrt(ratio), 1.0)
+
+    return Process(f"{process.name}_zero_snr", alpha, sigma)
+
+
+def _variance_preserving(
+    name: str, alpha: Callable[[Array], Array], variance: Callable[[Array], Array]
+) -> Process:
+    """The process with sigma^2 = `variance` = 1 - alpha^2, which grows like t from t = 0.
+
+    Below `FIRST_STEP` sigma is a straight line to 0: like the root of t it would have no slope at
+    t = 0, and no velocity.
+    """
+
+    def sigma(t: Array) -> Array:
+        early = t < FIRST_STEP
+        root = jnp.sqrt(variance(jnp.where(early, FIRST_STEP, t)))
+        return jnp.where(early, root * t / FIRST_STEP, root)
+
+    def early_alpha(t: Array) -> Array:
+        # The root of 1 - sigma^2 to the precision of float32, as sigma is at most 0.01 there.
+        return jnp.where(t < FIRST_STEP, 1 - sigma(t) ** 2 / 2, alpha(t))
+
+    return Process(name, early_alpha, sigma)
+
+
+def _vp_linear(first: float = 0.1, last: float = 20.0) -> Process:
+    """beta = first + (last - first) t, alpha^2 = exp(-integral of beta) (arXiv 2011.13456)."""
+
+    def integral(t: Array) -> Array:
+        return t * (first + (last - first) / 2 * t)
+
+    return _variance_preserving(
+        "vp_linear",
+        alpha=lambda t: jnp.exp(-integral(t) / 2),
+        variance=lambda t: -jnp.expm1(-integral(t)),
+    )
+
+
+def _vp_cosine(s: float = 0.008) -> Process:
+    """alpha = cos(a(t)) / cos(a(0)), a = pi/2 (t + s) / (1 + s) (arXiv 2102.09672, equation 17)."""
+    scale, cos = math.pi / 2 / (1 + s), math.cos(math.pi / 2 * s / (1 + s))
+    return _variance_preserving(
+        "vp_cosine",
+        # As a sine, because cos(pi/2) is not 0 in float32.
+        alpha=lambda t: jnp.sin(scale * (1 - t)) / cos,
+        # cos^2 a - cos^2 b = sin(b - a) sin(b + a): nothing cancels.
+        variance=lambda t: jnp.sin(scale * t) * jnp.sin(scale * (t + 2 * s)) / cos**2,
+    )
 
 
 PROCESSES = {
     process.name: process
     for process in (
         Process("rectified_flow", alpha=lambda t: 1 - t, sigma=lambda t: t),
-        # As a sine, because cos(pi/2) is not 0 in float32.
         Process(
             "cosine",
             alpha=lambda t: jnp.sin(jnp.pi / 2 * (1 - t)),
             sigma=lambda t: jnp.sin(jnp.pi / 2 * t),
         ),
+        _vp_linear(),
+        zero_terminal_snr(_vp_linear()),
+        _vp_cosine(),
+        # Even steps in t are the spacing of Karras et al. 2022, equation (5), with sigma_min = 0.
+        Process("edm", jnp.ones_like, lambda t: EDM_SIGMA_MAX * t**EDM_RHO, unit_input=True),
     )
 }
+
+
+def logsnr(process: Process, t: Float[Array, "..."]) -> Float32[Array, "..."]:
+    """ln(alpha^2 / sigma^2), falling with `t`: infinity at 0, and -infinity where alpha(1) is 0."""
+    t = _float32(t)
+    return 2 * (jnp.log(process.alpha(t)) - jnp.log(process.sigma(t)))
+
+
+def inverse_logsnr(process: Process, value: Float[Array, "..."]) -> Float32[Array, "..."]:
+    """The noise level in [0, 1] at which `logsnr` is `value`, or the end nearest to it.
+
+    By bisection, to the precision of float32; monotone in `value`, without a gradient.
+    """
+    value = _float32(value)
+
+    def halve(_, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        cleaner = (logsnr(process, middle) >= value) & (value < jnp.inf)
+        return jnp.where(cleaner, middle, low), jnp.where(cleaner, high, middle)
+
+    return jax.lax.fori_loop(0, 64, halve, (jnp.zeros_like(value), jnp.ones_like(value)))[0]
+
+
+def input_scale(process: Process, noise: Float[Array, "B T"]) -> Float32[Array, "B T 1 1 1"]:
+    """What x_t is multiplied by before the network sees it.
+
+    1, or with `unit_input` c_in of Karras et al. 2022, which is 1 / n of equation (4).
+    """
+    t = _per_pixel(noise)
+    if not process.unit_input:
+        return jnp.ones_like(t)
+    return 1 / jnp.hypot(process.sigma(t), SIGMA_DATA * process.alpha(t))
 
 
 def corrupt(
@@ -85,17 +210,13 @@ def regression_target(
     Raises InputError for another `prediction`.
     """
     x0, eps = _float32(x0), _float32(eps)
-    (alpha, d_alpha), (sigma, d_sigma) = _coefficients(process, noise)
     match prediction:
         case "x0":
             return x0
         case "eps":
             return eps
-        case "v":
-            return alpha * eps - sigma * x0
-        case "velocity":
-            return d_alpha * x0 + d_sigma * eps
-    raise _unknown(prediction)
+    p, q = _shares(process, noise, prediction)
+    return p * x0 + q * eps
 
 
 def convert(
@@ -106,30 +227,27 @@ def convert(
     source: str,
     target: str,
 ) -> Float32[Array, "B T H W C"]:
-    """`value`, a prediction of `source` from `x_t`, as a prediction of `target`: equations (4)-(7).
+    """`value`, a prediction of `source` from `x_t`, as a prediction of `target`: equations (6)-(8).
 
     `source` and `target` are of `PREDICTIONS`; equal ones return `value` unchanged. Finite for
-    every `noise` in [0, 1]: where sigma (from x0) or alpha (from eps) is below `FLOOR`, the half
-    that `value` and `x_t` do not determine, eps or x0, is taken as 0. Raises InputError for an
-    unknown name.
+    every `noise` in [0, 1]: where a denominator is below `FLOOR`, the half that `value` and `x_t`
+    do not determine, eps or x0, is taken as 0. Raises InputError for an unknown name.
     """
     value, x_t = _float32(value), _float32(x_t)
     if source == target and source in PREDICTIONS:
         return value
-    (alpha, d_alpha), (sigma, d_sigma) = _coefficients(process, noise)
+    t = _per_pixel(noise)
+    alpha, sigma = process.alpha(t), process.sigma(t)
     match source:
         case "x0":
             x0, eps = value, _divide(x_t - alpha * value, sigma)
         case "eps":
             x0, eps = _divide(x_t - sigma * value, alpha), value
-        case "v":
-            norm = alpha**2 + sigma**2
-            x0, eps = (alpha * x_t - sigma * value) / norm, (sigma * x_t + alpha * value) / norm
-        case "velocity":
-            det = alpha * d_sigma - sigma * d_alpha
-            x0, eps = (d_sigma * x_t - sigma * value) / det, (alpha * value - d_alpha * x_t) / det
         case _:
-            raise _unknown(source)
+            p, q = _shares(process, noise, source)
+            det = alpha * q - sigma * p
+            x0 = _divide(q * x_t - sigma * value, det, otherwise=x_t)
+            eps = _divide(alpha * value - p * x_t, det)
     return regression_target(process, x0, eps, noise, target)
 
 
@@ -141,17 +259,24 @@ def _per_pixel(noise: Float[Array, "B T"]) -> Float32[Array, "B T 1 1 1"]:
     return _float32(noise)[:, :, None, None, None]
 
 
-def _coefficients(process: Process, noise: Array) -> tuple[tuple[Array, Array], ...]:
-    """(alpha, alpha') and (sigma, sigma') at `noise`, each [B, T, 1, 1, 1]."""
+def _shares(process: Process, noise: Array, prediction: str) -> tuple[Array, Array]:
+    """p and q, each [B, T, 1, 1, 1], of a prediction that is p x0 + q eps: equations (2)-(4)."""
     t = _per_pixel(noise)
-    return tuple(jax.jvp(f, (t,), (jnp.ones_like(t),)) for f in (process.alpha, process.sigma))
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    match prediction:
+        case "v":
+            return -sigma, alpha
+        case "velocity":
+            coefficients = (process.alpha, process.sigma)
+            return tuple(jax.jvp(f, (t,), (jnp.ones_like(t),))[1] for f in coefficients)
+        case "edm":
+            norm = jnp.hypot(sigma, SIGMA_DATA * alpha)
+            return sigma / SIGMA_DATA / norm, -SIGMA_DATA * alpha / norm
+    known = ", ".join(PREDICTIONS)
+    raise InputError(f"unknown prediction {prediction!r}: choose one of {known}")
 
 
-def _divide(numerator: Array, denominator: Array) -> Array:
-    """The quotient, or 0 where the denominator is below `FLOOR`, with finite gradients in both."""
-    singular = denominator < FLOOR
-    return jnp.where(singular, 0.0, numerator / jnp.where(singular, 1.0, denominator))
-
-
-def _unknown(prediction: str) -> InputError:
-    return InputError(f"unknown prediction {prediction!r}: choose one of {', '.join(PREDICTIONS)}")
+def _divide(numerator: Array, denominator: Array, otherwise: Array | float = 0.0) -> Array:
+    """The quotient, or `otherwise` where the denominator is below `FLOOR`; gradients are finite."""
+    singular = jnp.abs(denominator) < FLOOR
+    return jnp.where(singular, otherwise, numerator / jnp.where(singular, 1.0, denominator))

@@ -1,22 +1,39 @@
 """Samplers: from noise to clips, along a schedule with a row per step and a column per frame.
 
-A step takes every frame from its noise level t to its next one, s, given the network's x0_hat(x_t):
+A step takes every frame from its noise level t to its next one, s. With x0 = x0_hat(x_t), eps the
+other half of x_t, h the step in log(alpha / sigma) and z ~ N(0, I):
 
-    (1)  euler  x_s = x_t + (s - t) velocity_hat              of the ODE dx/dt = velocity_hat(x, t)
-    (2)  ddim   x_s = alpha(s) x0_hat + sigma(s) eps_hat
+    (1)  euler     x_s = x_t + (s - t) velocity
+    (2)  ddim      x_s = alpha(s) x0 + sigma(s) (sqrt(1 - eta^2 (1 - r^2)) eps
+                                                 + eta sqrt(1 - r^2) z),            r = exp(-h)
+    (3)  ddpm      (2) with eta = 1
+    (4)  heun      (2) with eta = 0 to x', then
+                   x_s = x' + (alpha(s) sigma(t) / sigma(s) - alpha(t)) (x0_hat(x') - x0) / 2
+    (5)  dpmpp_2m  (2) with eta = 0 and x0 + w/2 (x0 - x0_before) for x0,       w = h / h_before
+    (6)  unipc     (5), and once x0_hat(x_s) = x0' is known, the step again with eta = 0 and
+                   x0 + rho_1 w (x0 - x0_before) + rho_2 (x0' - x0) for x0
 
-(1) integrates the probability-flow ODE (Song et al. 2021, arXiv 2011.13456; Lipman et al. 2023,
-arXiv 2210.02747), (2) is its first-order integral with x0_hat and eps_hat held fixed (Song et al.
-2021, arXiv 2010.02502, eta = 0). For rectified flow they are the same.
+(1) and (4) integrate dx = velocity dt = x0 dalpha + eps dsigma, the probability-flow ODE (Song et
+al. 2021, arXiv 2011.13456): (1) by steps of t; (4) by the trapezoidal rule in alpha and sigma, that
+is, Heun's rule for rectified flow (Lipman et al. 2023, arXiv 2210.02747) and Karras et al.'s for
+alpha = 1 (2022, arXiv 2206.00364). (2) is Song et al. 2021 (arXiv 2010.02502), (3) Ho et al. 2020
+(arXiv 2006.11239), (5) DPM-Solver++ 2M (Lu et al. 2022, arXiv 2211.01095), (6) UniPC of order 2
+with B(h) = e^h - 1 (Zhao et al. 2023, arXiv 2302.04867), whose order conditions give rho_1, rho_2.
+(1) and (2) are of first order, (4) and (5) of second, (6) with its correction of third. All but (1)
+see t through alpha and sigma alone: where sigma is steep in t, as in edm, (1) is poor. (4) asks the
+network twice a row, the others once.
+
+Limits. A step to sigma(s) = 0 lands on x0: there (4) is not corrected and w = 0, as an x0 beyond
+the data cannot be extrapolated. After a step from alpha(t) = 0, h_before is infinite and w = 0.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Array, Float, Float32, Key
 
 from jaxvid.diffusion.process import Process, convert, corrupt
 from jaxvid.errors import InputError
@@ -26,13 +43,14 @@ Levels = Float32[Array, "B T"]
 
 
 class Sampler(NamedTuple):
-    """`init(x) -> state` and a pure `step(process, state, x, t_from, t_to, x0_hat) -> (state, x)`.
+    """`init(x) -> state` and pure `step(process, state, x, t_from, t_to, x0_hat) -> (state, x)`.
 
-    The state is any pytree: what a step hands to the next, such as an earlier x0_hat.
+    The state is any pytree: what a step hands to the next, such as an earlier x0_hat. A row of the
+    schedule runs all `steps`; the network sees t_from before the first and t_to before the others.
     """
 
     init: Callable[[Array], Any]
-    step: Callable[[Process, Any, Array, Array, Array, Array], tuple[Any, Array]]
+    steps: tuple[Callable[..., tuple[Any, Array]], ...]
 
 
 def euler(
@@ -40,35 +58,130 @@ def euler(
 ) -> tuple[Any, Video]:
     """Equation (1)."""
     velocity = convert(process, x0_hat, x, t_from, "x0", "velocity")
-    return state, x + (t_to - t_from)[:, :, None, None, None] * velocity
+    return state, x + _per_pixel(t_to - t_from) * velocity
 
 
 def ddim(
+    process: Process,
+    state: Any,
+    x: Video,
+    t_from: Levels,
+    t_to: Levels,
+    x0_hat: Video,
+    z: Video | None = None,
+    eta: float | int = 0,
+) -> tuple[Any, Video]:
+    """Equation (2), and (3) at `eta` = 1; `z` is needed where `eta` is not 0."""
+    eps = convert(process, x0_hat, x, t_from, "x0", "eps")
+    if eta:
+        r = _safe_ratio(
+            process.alpha(t_from) * process.sigma(t_to), process.alpha(t_to) * process.sigma(t_from)
+        )
+        renewed = jnp.clip(1 - r**2, 0, 1)
+        eps = _per_pixel(jnp.sqrt(1 - eta**2 * renewed)) * eps
+        eps += _per_pixel(eta * jnp.sqrt(renewed)) * z
+    return state, corrupt(process, x0_hat, eps, t_to)
+
+
+def heun_correct(
+    process: Process, x0_from: Video, x: Video, t_from: Levels, t_to: Levels, x0_hat: Video
+) -> tuple[Any, Video]:
+    """The second half of equation (4); `x` is x' and `x0_from` the estimate that led there."""
+    slope = _safe_ratio(process.alpha(t_to) * process.sigma(t_from), process.sigma(t_to))
+    weight = jnp.where(process.sigma(t_to) == 0, 0, (slope - process.alpha(t_from)) / 2)
+    return x0_from, x + _per_pixel(weight) * (x0_hat - x0_from)
+
+
+def heun_predict(
     process: Process, state: Any, x: Video, t_from: Levels, t_to: Levels, x0_hat: Video
 ) -> tuple[Any, Video]:
-    """Equation (2)."""
-    eps_hat = convert(process, x0_hat, x, t_from, "x0", "eps")
-    return state, corrupt(process, x0_hat, eps_hat, t_to)
+    """The first half of equation (4)."""
+    return ddim(process, x0_hat, x, t_from, t_to, x0_hat)
+
+
+def dpmpp_2m(
+    process: Process, state: Any, x: Video, t_from: Levels, t_to: Levels, x0_hat: Video
+) -> tuple[Any, Video]:
+    """Equation (5); the state is each frame's level and x0_hat of the row before."""
+    t_before, x0_before = state
+    _, w = _pace(process, t_before, t_from, t_to)
+    ahead = x0_hat + _per_pixel(w / 2) * (x0_hat - x0_before)
+    return ddim(process, (t_from, x0_hat), x, t_from, t_to, ahead)
+
+
+def unipc(
+    process: Process, state: Any, x: Video, t_from: Levels, t_to: Levels, x0_hat: Video
+) -> tuple[Any, Video]:
+    """Equation (6): first the last step again, then the next.
+
+    The state is what the last step started from: its own state of (5), its x, its level and x0_hat.
+    """
+    (t_before, x0_before), x_last, (t_last, x0_last) = state
+    h, w = _pace(process, t_before, t_last, t_from)
+    g = _langevin(h)
+    rho_1 = g * w / (1 + w)
+    rho_2 = jnp.where(w == 0, 0.5, 0.5 + h * g / 2 - rho_1)
+    x0 = x0_last + _per_pixel(rho_1 * w) * (x0_last - x0_before)
+    x0 += _per_pixel(rho_2) * (x0_hat - x0_last)
+    _, again = ddim(process, (), x_last, t_last, t_from, x0)
+    x = jnp.where(_per_pixel(t_last > t_from), again, x)
+
+    last = (t_last, x0_last)
+    now, stepped = dpmpp_2m(process, last, x, t_from, t_to, x0_hat)
+    return (last, x, now), stepped
+
+
+def _pace(
+    process: Process, t_before: Levels, t_from: Levels, t_to: Levels
+) -> tuple[Levels, Levels]:
+    """h and w = h / h_before of the step t_from -> t_to of a frame that came from t_before.
+
+    w is 0, which makes (5) and (6) first order, in a frame's first step (it did not come from
+    above), and in the limits told above; there h means nothing.
+    """
+    levels = (t_before, t_from, t_to)
+    alphas, sigmas = ([f(t) for t in levels] for f in (process.alpha, process.sigma))
+    usable = (t_before > t_from) & (alphas[0] > 0) & (sigmas[2] > 0)
+    before, now, after = (
+        jnp.where(usable, jnp.log(jnp.where(usable, alpha / sigma, 1)), 0)
+        for alpha, sigma in zip(alphas, sigmas, strict=True)
+    )
+    return after - now, (after - now) / jnp.where(usable, now - before, 1)
+
+
+def _langevin(h: Levels) -> Levels:
+    """(coth(h/2) - 2/h) / h: what is left of UniPC's 2 x 2 system of equations for rho."""
+    large = jnp.maximum(h, 0.6)
+    exact = (1 / jnp.tanh(large / 2) - 2 / large) / large
+    return jnp.where(h < 0.6, 1 / 6 - h**2 / 360 + h**4 / 15120, exact)
+
+
+def _per_pixel(levels: Array) -> Array:
+    return levels[:, :, None, None, None]
+
+
+def _safe_ratio(numerator: Array, denominator: Array) -> Array:
+    """The quotient, or 0 where the denominator is 0."""
+    return jnp.where(denominator == 0, 0, numerator / jnp.where(denominator == 0, 1, denominator))
 
 
 def _stateless(x: Array) -> tuple[()]:
     return ()
 
 
-SAMPLERS = {"euler": Sampler(_stateless, euler), "ddim": Sampler(_stateless, ddim)}
+def _no_past(x: Array) -> tuple[Array, Array]:
+    # No frame comes down from level 0.
+    return jnp.zeros(x.shape[:2]), jnp.zeros_like(x)
 
 
-def schedule(
-    steps: int, observed: Bool[Array, "T"] | Bool[np.ndarray, "T"]
-) -> Float32[Array, "{steps}+1 T"]:
-    """Noise levels of each frame before, between and after `steps` even steps from 1 to 0.
-
-    Observed frames are at 0 in every row. Raises InputError for fewer than one step.
-    """
-    if steps < 1:
-        raise InputError(f"sampling with {steps} steps: take at least 1")
-    levels = jnp.linspace(1, 0, steps + 1, dtype=jnp.float32)
-    return jnp.where(observed, 0, levels[:, None])
+SAMPLERS = {
+    "euler": Sampler(_stateless, (euler,)),
+    "ddim": Sampler(_stateless, (ddim,)),
+    "ddpm": Sampler(_stateless, (ddim,)),
+    "heun": Sampler(jnp.zeros_like, (heun_predict, heun_correct)),
+    "dpmpp_2m": Sampler(_no_past, (dpmpp_2m,)),
+    "unipc": Sampler(lambda x: (_no_past(x), jnp.zeros_like(x), _no_past(x)), (unipc,)),
+}
 
 
 def sample(
@@ -77,25 +190,40 @@ def sample(
     x: Float[Array, "B T H W C"],
     schedule: Float[Array, "rows T"],
     sampler: str = "euler",
+    *,
+    eta: float | int = 0,
+    key: Key[Array, ""] | None = None,
 ) -> Video:
     """Take `x` from the noise levels of the first row of `schedule` to those of the last.
 
-    `denoise(x [B,T,H,W,C], noise [B,T]) -> x0_hat [B,T,H,W,C]`. Frames that start at level 1 are
-    N(0, I) in `x`, observed ones are clean. A frame whose level does not change in a step keeps
-    every bit. Raises InputError for a `sampler` that is not of `SAMPLERS`.
+    `denoise(x [B,T,H,W,C], noise [B,T]) -> x0_hat [B,T,H,W,C]`. Levels fall or stay from row to
+    row, each frame's on its own. Frames that start at level 1 are sigma(1) N(0, I) in `x`, observed
+    ones are clean. A frame whose level does not change in a row keeps every bit, and starts afresh
+    (first order) when it moves again. `eta` in [0, 1], of "ddim" only, is how much of its noise a
+    step renews. Where it is not 0, and for "ddpm", row k draws from `fold_in(key, k)`. Raises
+    InputError for a `sampler` that is not of `SAMPLERS`, a bad `eta` and a missing `key`.
     """
     if sampler not in SAMPLERS:
         raise InputError(f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
-    init, step = SAMPLERS[sampler]
+    if not 0 <= eta <= 1 or (eta and sampler != "ddim"):
+        raise InputError(f"eta is {eta} with sampler {sampler!r}: it is 0, or up to 1 with 'ddim'")
+    eta = 1 if sampler == "ddpm" else eta
+    if eta and key is None:
+        raise InputError(f"sampler {sampler!r} with eta {eta} draws noise: give it a key")
+
+    init, steps = SAMPLERS[sampler]
+    steps = [partial(step, process, **({"eta": eta} if eta else {})) for step in steps]
     x, schedule = x.astype(jnp.float32), schedule.astype(jnp.float32)
 
-    def advance(carry, rows):
-        state, x = carry
-        t_from, t_to = (jnp.broadcast_to(row, x.shape[:2]) for row in rows)
-        x0_hat = denoise(x, t_from).astype(jnp.float32)
-        state, stepped = step(process, state, x, t_from, t_to, x0_hat)
-        x = jnp.where((t_from == t_to)[:, :, None, None, None], x, stepped)
-        return (state, x), None
+    # One traced call of the network, however many of them a row takes.
+    def advance(carry, row):
+        (state, x), (k, stage, *levels) = carry, row
+        t_from, t_to = (jnp.broadcast_to(level, x.shape[:2]) for level in levels)
+        x0_hat = denoise(x, jnp.where(stage == 0, t_from, t_to)).astype(jnp.float32)
+        fresh = [jax.random.normal(jax.random.fold_in(key, k), x.shape)] if eta else []
+        state, stepped = jax.lax.switch(stage, steps, state, x, t_from, t_to, x0_hat, *fresh)
+        return (state, jnp.where(_per_pixel(t_from == t_to), x, stepped)), None
 
-    (_, x), _ = jax.lax.scan(advance, (init(x), x), (schedule[:-1], schedule[1:]))
+    k, stage = jnp.divmod(jnp.arange((len(schedule) - 1) * len(steps)), len(steps))
+    (_, x), _ = jax.lax.scan(advance, (init(x), x), (k, stage, schedule[k], schedule[k + 1]))
     return x

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxvid.diffusion.guidance import guide
+from jaxvid.errors import InputError
 
 X = jax.random.normal(jax.random.key(0), (3, 2, 4, 4, 1))
 NOISE = jnp.linspace(0.1, 0.9, 6).reshape(3, 2)
@@ -45,3 +46,49 @@ def test_guidance_without_a_condition_changes_nothing():
     network = Network()
     guided = guide(network, NULL, NULL, 3.0)(X, NOISE)
     np.testing.assert_allclose(guided, network(X, NOISE, NULL), atol=1e-6)
+
+
+def frames(x):
+    return x[:, :, None, None, None]
+
+
+def test_outside_the_interval_nothing_is_guided_frame_by_frame():
+    network = Network()
+    guided = guide(network, CONDITION, NULL, 4.0, interval=(0.2, 0.6), rescale=0.7)(X, NOISE)
+    everywhere = guide(network, CONDITION, NULL, 4.0, rescale=0.7)(X, NOISE)
+    conditional = guide(network, CONDITION, NULL, 1.0)(X, NOISE)
+    inside = (NOISE >= 0.2) & (NOISE <= 0.6)
+    assert 0 < inside.sum() < inside.size
+    assert (jnp.abs(everywhere - conditional).max((2, 3, 4)) > 0.01).all()
+    np.testing.assert_array_equal(guided, jnp.where(frames(inside), everywhere, conditional))
+
+
+@pytest.mark.parametrize("rescale", [0.3, 1.0])
+def test_rescaling_moves_the_contrast_of_each_frame_towards_the_conditional_one(rescale):
+    network = Network()
+    guided = guide(network, CONDITION, NULL, 5.0)(X, NOISE)
+    rescaled = guide(network, CONDITION, NULL, 5.0, rescale=rescale)(X, NOISE)
+    wanted, before, after = (
+        v.std((2, 3, 4)) for v in (network(X, NOISE, CONDITION), guided, rescaled)
+    )
+    assert (jnp.abs(before / wanted - 1) > 0.05).any()
+    np.testing.assert_allclose(after, (1 - rescale) * before + rescale * wanted, rtol=1e-4)
+    np.testing.assert_allclose(rescaled / frames(after), guided / frames(before), atol=1e-4)
+
+
+def test_a_frame_without_contrast_stays_finite():
+    flat = guide(lambda x, noise, c: jnp.ones_like(x), CONDITION, NULL, 5.0, rescale=1.0)(X, NOISE)
+    np.testing.assert_array_equal(flat, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"interval": (0.6, 0.2)}, r"\[0\.6, 0\.2\]"),
+        ({"interval": (0.1, 80.0)}, r"\[0\.1, 80\.0\].*noise levels"),
+        ({"rescale": 1.2}, r"rescale is 1\.2"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(InputError, match=message):
+        guide(Network(), CONDITION, NULL, 2.0, **settings)
