@@ -4,11 +4,17 @@ Rotary positions: Su et al. 2021, arXiv 2104.09864. Here a token has several coo
 row, column) and the frequencies of a head are dealt out among them, as in 2D vision transformers.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from flax import linen as nn
 from jaxtyping import Array, Float, Float32
+
+from jaxvid.errors import InputError
 
 # Radians per unit, highest to lowest. Time: neighbouring frames are told apart at up to about 30
 # frames a second, and moments up to a minute apart. Grid: neighbouring patches, and grids of 60.
@@ -74,6 +80,64 @@ def rotary(
     angle = jnp.concatenate([jnp.broadcast_to(a, (*shape, a.shape[-1])) for a in angles], axis=-1)
     # Without the barrier XLA would take the cosines again in every layer that uses them.
     return jax.lax.optimization_barrier(jnp.stack([jnp.cos(angle), jnp.sin(angle)]))
+
+
+def sincos(
+    width: int, place: Float[Array, "N 2"], seconds: Float[Array, "B T"] | None = None
+) -> Float32[Array, "... N {width}"]:
+    """Positions to be added to tokens: sines and cosines of row and column, [N,D].
+
+    With `seconds` those of time are a third of it, [B,T,N,D]. `width` is a multiple of 4; what
+    does not divide is left 0.
+    """
+    parts = 2 if seconds is None else 3
+    count = width // (2 * parts)
+    axes = sinusoidal(place, frequencies(*GRID_FREQUENCIES, count)).reshape(len(place), -1)
+    if seconds is not None:
+        of_time = sinusoidal(seconds, frequencies(*TIME_FREQUENCIES, count))[:, :, None]
+        shape = (*seconds.shape, len(place))
+        axes = jnp.broadcast_to(axes, (*shape, axes.shape[-1]))
+        axes = jnp.concatenate([jnp.broadcast_to(of_time, (*shape, 2 * count)), axes], axis=-1)
+    return jnp.pad(axes, [(0, 0)] * (axes.ndim - 1) + [(0, width - axes.shape[-1])])
+
+
+class Learned(nn.Module):
+    """Tables of frame numbers and of places, for one number of frames T and of patches N."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, shape: tuple[int, int]) -> Float32[Array, "{shape[0]} {shape[1]} D"]:
+        """The positions; raises InputError for another `shape` (T, N) than it was made for."""
+        tables = []
+        for name, length in zip(("frames", "places"), shape, strict=True):
+            if self.has_variable("params", name):
+                known = len(self.get_variable("params", name))
+                if known != length:
+                    raise InputError(
+                        f"learned positions hold {known} {name}, the video has {length}: stretch "
+                        "them with embeddings.interpolate, or use model.positions=rotary"
+                    )
+            init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "embed"))
+            tables.append(self.param(name, init, (length, self.width)))
+        frames, places = tables
+        return frames[:, None] + places
+
+
+def interpolate(
+    tables: Mapping[str, Any],
+    frames: int,
+    grid: tuple[int, int],
+    new_grid: tuple[int, int],
+) -> dict[str, Float[Array, "length D"]]:
+    """The parameters of `Learned` for another number of frames and patch grid, linearly."""
+    places = tables["places"]
+    D = places.shape[-1]
+    places = jax.image.resize(places.reshape(*grid, D), (*new_grid, D), "linear")
+    return {
+        "frames": jax.image.resize(tables["frames"], (frames, D), "linear"),
+        "places": places.reshape(-1, D),
+    }
 
 
 def rotate(

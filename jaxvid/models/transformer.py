@@ -5,86 +5,111 @@ Latte (Ma et al. 2024, arXiv 2401.03048) is the nearest published architecture; 
 """
 
 import itertools
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
-from flax import struct
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Int
 
 from jaxvid.models import embeddings, grammar
+from jaxvid.models.conditioning import (
+    NOISE_FREQUENCIES,
+    Condition,
+    FrameCondition,
+    TextEncoder,
+    concat_low_res,
+)
 from jaxvid.models.layers import dense, layer_norm, modulation
-from jaxvid.models.mixers import MIXERS
+from jaxvid.models.mixers import MIXERS, Context, MixerConfig
 
 REMAT_POLICIES = {
     "none": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-NOISE_FREQUENCIES = embeddings.frequencies(1000.0, 0.1, 64)
-
-
-@struct.dataclass
-class Condition:
-    """What a clip is asked to be. Every field is optional.
-
-    Attributes:
-      label: class index, int32 [B]; -1 is the learned null, used for classifier-free guidance.
-    """
-
-    label: Any = None
+POSITIONS = ("rotary", "sincos", "learned")
+ADALN = ("block", "shared")
 
 
 class Block(nn.Module):
-    """One line of the grammar: residual sub-layers, each modulated by the frame's embedding."""
+    """One line of the grammar: residual sub-layers, each modulated by the frame's embedding.
+
+    With `shared`, `frame` holds the shift, scale and gate of each word, [words,3,B,T,1,D], and a
+    learned offset is the block's own (Chen et al. 2023, arXiv 2310.00426, section 2.3).
+    """
 
     line: tuple[tuple[str, ...], ...]
-    heads: int
-    mlp_ratio: int
-    dtype: jnp.dtype
+    mixer: MixerConfig
+    shared: bool
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "B T N D"],
-        frame: Float[Array, "B T D"],
-        turn: Float32[Array, "2 B T N F"],
+        frame: Float[Array, "..."],
+        context: Context,
+        repeat: Int[Array, ""],
     ) -> tuple[Float[Array, "B T N D"], None]:
-        number = itertools.count()
+        dtype, number = self.mixer.dtype, itertools.count()
+        context = context.replace(repeat=repeat)
         for words in self.line:
             updates = []
             for word in words:
-                name = f"{word}_{next(number)}"
-                shift, scale, gate = modulation(3, self.dtype, f"{name}_modulation")(frame)
-                h = layer_norm(x, self.dtype) * (1 + scale) + shift
-                mixer = MIXERS[word](self.heads, self.mlp_ratio, self.dtype, name)
-                updates.append(gate * mixer(h, turn))
+                i = next(number)
+                name = f"{word}_{i}"
+                if self.shared:
+                    shift, scale, gate = frame[i] + self.offset(f"{name}_offset", x.shape[-1])
+                else:
+                    shift, scale, gate = modulation(3, dtype, f"{name}_modulation")(frame)
+                h = layer_norm(x, dtype) * (1 + scale) + shift
+                updates.append(gate * MIXERS[word](self.mixer, name, h, context))
             x = x + sum(updates)
         return nn.with_logical_constraint(x, ("batch", "frames", "tokens", "width")), None
+
+    def offset(self, name: str, width: int) -> Float[Array, "3 1 1 1 D"]:
+        init = nn.with_logical_partitioning(nn.initializers.zeros, (None, "width"))
+        offset = self.param(name, init, (3, width)).astype(self.mixer.dtype)
+        return offset[:, None, None, None]
 
 
 class SpaceTimeTransformer(nn.Module):
     """A transformer over space and time whose depth is written in the block grammar.
 
     Attributes:
-      blocks: a line of the grammar, repeated `depth` times by a scan.
+      blocks: a line of the grammar, repeated `depth` times by a scan, or a list of (line, depth).
       depth, width, heads, mlp_ratio: the usual sizes; width is a multiple of 2 * heads.
       patch: (frames, rows, columns) of a patch; they divide the video.
+      causal: whether a frame sees only itself and those before it.
+      window: (frames, rows, columns) of the word `window`, in tokens.
+      memory: frames before the window that causal `time` and `joint` still see when streaming.
+      positions: "rotary": attention turns by seconds, row and column, and fixed sines and cosines
+        of the patch grid are added. "sincos": fixed sines and cosines of all three are added.
+        "learned": tables of the patch grid and of frame numbers are added; for these alone the
+        number of frames and their size are fixed (see `embeddings.interpolate`).
+      adaln: "block": each word of each block makes its own modulation from the frame's embedding.
+        "shared": all repeats share one, plus a learned offset.
       labels: number of classes, 0 for none.
+      text_depth: blocks of the encoder of text, where the text comes as bytes.
       remat: what the backward pass recomputes: "none", all but matrix products ("dots"), "full".
       unroll: repeats per iteration of the scan; more can run faster, and compile longer.
       dtype: what the network computes in; parameters are float32.
     """
 
-    blocks: str = "space mlp time mlp"
+    blocks: str | Sequence[tuple[str, int]] = "space mlp time mlp"
     depth: int = 12
     width: int = 384
     heads: int = 6
     patch: tuple[int, int, int] = (1, 2, 2)
     mlp_ratio: int = 4
+    causal: bool = False
+    window: tuple[int, int, int] = (4, 4, 4)
+    memory: int = 0
+    positions: str = "rotary"
+    adaln: str = "block"
     labels: int = 0
+    text_depth: int = 2
     remat: str = "none"
     unroll: int = 1
     dtype: jnp.dtype = jnp.dtype("float32")
@@ -103,35 +128,35 @@ class SpaceTimeTransformer(nn.Module):
           video: noisy frames.
           noise: level of each frame in [0, 1], 0 = clean.
           time: presentation time of each frame in seconds.
-          condition: what the clip should be.
+          condition: what the clip should be; the same fields as at `init`.
         """
+        condition = condition or Condition()
         *_, H, W, C = video.shape
         per_patch, rows, columns = self.patch
-        grid = embeddings.grid(H // rows, W // columns)
+        place = embeddings.grid(H // rows, W // columns)
         seconds = rearrange(time, "b (t p) -> b t p", p=per_patch).mean(-1)
-        turn = embeddings.rotary(seconds, grid, self.width // self.heads)
+        context = Context(seconds, grid=(H // rows, W // columns))
         x = dense(self.width, self.dtype, ("patch", "embed"), "patches")(
-            embeddings.patchify(video, self.patch)
+            embeddings.patchify(concat_low_res(video, condition), self.patch)
         )
-        x += self.place_embedding(grid)
+        if self.positions == "rotary":
+            x += embeddings.sincos(self.width, place).astype(self.dtype)
+            turn = embeddings.rotary(seconds, place, self.width // self.heads)
+            context = context.replace(turn=turn)
+        elif self.positions == "sincos":
+            x += embeddings.sincos(self.width, place, seconds).astype(self.dtype)
+        else:
+            x += embeddings.Learned(self.width, name="positions")(x.shape[1:3]).astype(self.dtype)
         x = nn.with_logical_constraint(x, ("batch", "frames", "tokens", "width"))
-        frame = self.frame_embedding(noise, condition)
+        if condition.text_mask is not None:
+            text, mask = TextEncoder(
+                self.width, self.text_depth, self.heads, self.dtype, name="text"
+            )(condition)
+            context = context.replace(text=text, text_mask=mask)
+        frame = self.frame_embedding(noise, condition, context)
 
-        block = Block
-        if self.remat != "none":
-            block = nn.remat(block, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
-        x, _ = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast),
-            length=self.depth,
-            unroll=self.unroll,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )(
-            grammar.parse(self.blocks, MIXERS), self.heads, self.mlp_ratio, self.dtype,
-            name="blocks",
-        )(x, frame, turn)  # fmt: skip
+        for i, (line, depth) in enumerate(stacks(self.blocks, self.depth)):
+            x = self.stack(f"blocks_{i}", line, depth, x, frame, context)
 
         shift, scale = modulation(2, self.dtype, "modulation")(frame)
         x = layer_norm(x, self.dtype) * (1 + scale) + shift
@@ -139,32 +164,53 @@ class SpaceTimeTransformer(nn.Module):
         x = dense(size, self.dtype, ("embed", "patch"), "pixels", scale=0.0)(x)
         return embeddings.unpatchify(x, self.patch, (H, W)).astype(jnp.float32)
 
-    def place_embedding(self, grid: Float32[Array, "N 2"]) -> Float[Array, "N D"]:
-        """The patch grid as fixed sines and cosines.
-
-        Rotary attention sees differences only; this tells where in the frame a patch is.
-        """
-        freqs = embeddings.frequencies(*embeddings.GRID_FREQUENCIES, self.width // 4)
-        return embeddings.sinusoidal(grid, freqs).reshape(len(grid), -1).astype(self.dtype)
+    def stack(
+        self,
+        name: str,
+        line: str,
+        depth: int,
+        x: Float[Array, "B T N D"],
+        frame: Float[Array, "B T D"],
+        context: Context,
+    ) -> Float[Array, "B T N D"]:
+        """`depth` repeats of a line, as one scan."""
+        words = grammar.parse(line, MIXERS)
+        shared = self.adaln == "shared"
+        if shared:
+            count = sum(map(len, words))
+            parts = modulation(3 * count, self.dtype, f"{name}_modulation")(frame)
+            frame = jnp.stack(parts).reshape(count, 3, *parts[0].shape)
+        mixer = MixerConfig(
+            self.heads, self.mlp_ratio, self.dtype, self.causal, self.window, self.memory
+        )
+        block = Block
+        if self.remat != "none":
+            block = nn.remat(block, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
+        x, _ = nn.scan(
+            block,
+            variable_axes={"params": 0, "cache": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast, 0),
+            length=depth,
+            unroll=min(self.unroll, depth),
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(words, mixer, shared, name=name)(x, frame, context, jnp.arange(depth))
+        return x
 
     def frame_embedding(
-        self, noise: Float[Array, "B T"], condition: Condition | None
+        self, noise: Float[Array, "B T"], condition: Condition, context: Context
     ) -> Float[Array, "B t D"]:
         """One vector per frame from its noise level and the condition, past its last SiLU."""
         h = embeddings.sinusoidal(noise, NOISE_FREQUENCIES)
         h = rearrange(h, "b (t p) f -> b t (p f)", p=self.patch[0]).astype(self.dtype)
         h = dense(self.width, self.dtype, (None, "embed"), "noise_in")(h)
         h = dense(self.width, self.dtype, ("embed", None), "noise_out")(nn.silu(h))
-        if self.labels:
-            label = condition.label
-            table = nn.Embed(
-                self.labels + 1,
-                self.width,
-                dtype=self.dtype,
-                embedding_init=nn.with_logical_partitioning(
-                    nn.initializers.normal(0.02), (None, "embed")
-                ),
-                name="label",
-            )
-            h += table(jnp.where(label < 0, self.labels, label))[:, None]
+        h += FrameCondition(self.width, self.labels, self.patch[0], self.dtype, name="condition")(
+            condition, context.text, context.text_mask
+        )
         return nn.silu(h)
+
+
+def stacks(blocks: str | Sequence[tuple[str, int]], depth: int) -> list[tuple[str, int]]:
+    """The (line, depth) pairs that `blocks` stands for."""
+    return [(blocks, depth)] if isinstance(blocks, str) else [(line, n) for line, n in blocks]

@@ -56,13 +56,13 @@ def _matrices(params: Any) -> Any:
 
     def dimensions(path: tuple, x: jax.Array) -> MuonDimensionNumbers | None:
         names = [key.key for key in path]
-        if "blocks" not in names or names[-1] != "kernel":
+        if not names[0].startswith("blocks") or names[-1] != "kernel":
             return None
-        if names[-2] == "qkv":  # layers, in, 3, heads, head_dim
+        if names[-2] in ("qkv", "query", "key_value"):  # layers, in, parts, heads, head_dim
             return MuonDimensionNumbers(1, (3, 4))
-        if names[-2] == "out":  # layers, heads, head_dim, out
+        if names[-2] == "out" and x.ndim == 4:  # layers, heads, head_dim, out
             return MuonDimensionNumbers((1, 2), 3)
-        if names[-2].endswith("modulation"):  # layers, in, parts, out
+        if names[-2] == "in" or names[-2].endswith("modulation"):  # layers, in, parts, out
             return MuonDimensionNumbers(1, 3)
         return MuonDimensionNumbers(1, 2)  # layers, in, out
 

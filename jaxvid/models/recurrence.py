@@ -1,0 +1,140 @@
+"""A gated linear recurrence over time, computed for all frames at once.
+
+The gates are those of RG-LRU (De et al. 2024, arXiv 2402.19427); as in minGRU (Feng et al. 2024,
+arXiv 2410.01201) they see the input and not the state, which makes the recurrence linear:
+
+  h_t = a_t h_{t-1} + sqrt(1 - a_t^2) (i_t * v_t)
+  a_t = exp(-8 softplus(rate) r_t dt)
+
+with gates r_t and i_t in (0, 1) and dt the time since the frame before. So memory fades per second
+and not per frame. The square root keeps the variance of h that of its inputs, if these differ from
+frame to frame; if they stay the same, h grows by up to sqrt(2) when the frame rate doubles.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Float32
+
+from jaxvid.models.layers import kernel
+from jaxvid.models.streaming import carried, carry
+
+FRAME = 1 / 8  # seconds: the unit of dt
+MEMORY = (1.0, 64.0)  # units of dt in which a channel fades to 1/e, shortest to longest, at first
+SHARPNESS = 8.0  # c in the paper
+NEVER = -1e9  # seconds: beyond the clip is so long ago that nothing is left, a = 0
+
+
+def linear_recurrence(
+    decay: Float[Array, "B T *S"],
+    inputs: Float[Array, "B T *S"],
+    initial: Float[Array, "B *S"] | None = None,
+    reverse: bool = False,
+) -> tuple[Float32[Array, "B T *S"], Float32[Array, "B *S"]]:
+    """h_t = decay_t h_{t-1} + inputs_t along the second axis, by an associative scan in float32.
+
+    Args:
+      decay: in [0, 1].
+      inputs: what comes in.
+      initial: the state before the first frame, zero if None; after the last if `reverse`.
+      reverse: whether it runs from the last frame to the first.
+
+    Returns:
+      h, and the state it ends in.
+    """
+    decay, inputs = decay.astype(jnp.float32), inputs.astype(jnp.float32)
+    first, last = (-1, 0) if reverse else (0, -1)
+    if initial is not None:
+        inputs = inputs.at[:, first].add(decay[:, first] * initial)
+    # h solves a linear system, and its transpose is a recurrence the other way. Told so, JAX takes
+    # one scan for the gradient too; through the scan's own steps it needs more time and memory.
+    h = jax.lax.custom_linear_solve(
+        lambda h: h - decay * _before(h, reverse),
+        inputs,
+        solve=lambda _, b: _scan(decay, b, reverse),
+        transpose_solve=lambda _, g: _scan(_before(decay, not reverse), g, not reverse),
+    )
+    return h, h[:, last]
+
+
+class Recurrence(nn.Module):
+    """Gated linear recurrence over the tokens of each place, times a gate, and projected.
+
+    Translating `seconds` changes nothing. Frames are taken in their order, whatever their times.
+
+    Attributes:
+      causal: whether it runs forward only; else a second one, with gates and rates of its own,
+        runs backward, and the two are added. Only a causal one carries its state on.
+      dtype: what the projections compute in; gates and state are in float32.
+    """
+
+    causal: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T N D"], seconds: Float[Array, "B T"]
+    ) -> Float[Array, "B T N D"]:
+        B, _, N, D = x.shape
+        ways = 1 if self.causal else 2
+        value, gate, *gates = nn.Einsum(
+            (D, 2 + 2 * ways, D),
+            "btnd,dpe->pbtne",
+            dtype=self.dtype,
+            kernel_init=kernel("embed", None, "mlp"),
+            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (None, "mlp")),
+            name="in",
+        )(x)
+        rates = self.param("rate", nn.with_logical_partitioning(_rates, (None, "mlp")), (ways, D))
+
+        def start() -> tuple[Float32[Array, "B N D"], Float32[Array, "B"]]:
+            return jnp.zeros((B, N, D), jnp.float32), jnp.full(B, NEVER, jnp.float32)
+
+        past = carried(self, "past", start) if self.causal else None
+        state, before = start() if past is None else past.value
+        seconds = seconds.astype(jnp.float32)
+        since = jnp.abs(jnp.diff(seconds, prepend=before[:, None]))
+        h, state = linear_recurrence(*_gated(value, *gates[:2], rates[0], since), state)
+        carry(past, (state, seconds[:, -1]))
+        if not self.causal:
+            until = jnp.abs(jnp.diff(seconds, append=NEVER))
+            h += linear_recurrence(*_gated(value, *gates[2:], rates[1], until), reverse=True)[0]
+        h = nn.silu(gate) * h.astype(self.dtype)
+        init = kernel("mlp", "embed")
+        return nn.Dense(D, use_bias=False, dtype=self.dtype, kernel_init=init, name="out")(h)
+
+
+def _gated(
+    value: Float[Array, "B T N D"],
+    recurrence_gate: Float[Array, "B T N D"],
+    input_gate: Float[Array, "B T N D"],
+    rate: Float[Array, "D"],
+    elapsed: Float32[Array, "B T"],
+) -> tuple[Float32[Array, "B T N D"], Float32[Array, "B T N D"]]:
+    """a_t and sqrt(1 - a_t^2) (i_t * v_t), from the gates before their sigmoids and seconds."""
+    r, i = (jax.nn.sigmoid(g.astype(jnp.float32)) for g in (recurrence_gate, input_gate))
+    log_decay = -SHARPNESS * jax.nn.softplus(rate) * r * (elapsed / FRAME)[..., None, None]
+    # The floor keeps the root's slope finite for frames at the same time.
+    gain = jnp.sqrt(jnp.maximum(-jnp.expm1(2 * log_decay), 1e-12))
+    return jnp.exp(log_decay), gain * i * value
+
+
+def _rates(key: Array, shape: tuple[int, int]) -> Float32[Array, "ways D"]:
+    """With an open half of the gate, channel by channel from the shortest memory to the longest."""
+    softplus = 2 / (SHARPNESS * jnp.geomspace(*MEMORY, shape[-1]))
+    return jnp.broadcast_to(jnp.log(jnp.expm1(softplus)), shape)
+
+
+def _scan(
+    decay: Float32[Array, "B T *S"], inputs: Float32[Array, "B T *S"], reverse: bool
+) -> Float32[Array, "B T *S"]:
+    def combine(left: tuple[Array, Array], right: tuple[Array, Array]) -> tuple[Array, Array]:
+        return left[0] * right[0], right[0] * left[1] + right[1]
+
+    return jax.lax.associative_scan(combine, (decay, inputs), axis=1, reverse=reverse)[1]
+
+
+def _before(x: Float[Array, "B T *S"], reverse: bool) -> Float[Array, "B T *S"]:
+    """What stands at the frame before, or after if `reverse`; zero beyond the end."""
+    x, pad = (x[:, 1:], (0, 1)) if reverse else (x[:, :-1], (1, 0))
+    return jnp.pad(x, ((0, 0), pad, *((0, 0),) * (x.ndim - 2)))
