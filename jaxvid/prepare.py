@@ -3,9 +3,10 @@
     python -m jaxvid.prepare --input=DIR --output=DIR --size=64 --fps=8 --frames=32
 
 Every file below the input is cut into consecutive clips of `frames` frames at `fps` frames per
-second; a last remainder is dropped. The first-level subfolder is the class. `manifest.json` in the
-output holds the settings, the class names, the shards, and what came of each file. Run it again to
-go on after an interruption or to add new files: what is done is not done twice.
+second; a last remainder is dropped. The first-level subfolder is the class, and a text file beside
+a video that has its name (`dive.txt` of `dive.mp4`) is the caption of its clips. `manifest.json` in
+the output holds the settings, the class names, the shards, and what came of each file. Run it again
+to go on after an interruption or to add new files: what is done is not done twice.
 """
 
 import collections
@@ -72,7 +73,7 @@ def prepare(
 
 
 def _find_files(source: Path, output: Path) -> list[str]:
-    """All regular files that are not hidden, as sorted paths below `source`."""
+    """All regular files but hidden ones and captions, as sorted paths below `source`."""
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; --input is a folder of video files")
     if source.resolve() == output.resolve():
@@ -86,9 +87,23 @@ def _find_files(source: Path, output: Path) -> list[str]:
         ]
         paths = [Path(folder, name) for name in files if not name.startswith(".")]
         names += [path.relative_to(source).as_posix() for path in paths if path.is_file()]
+    captions = {_caption_of(name) for name in names if not name.endswith(".txt")}
+    names = sorted(set(names) - captions)
     if not names:
         raise InputError(f"{source}: holds no files; --input is a folder of video files")
-    return sorted(names)
+    return names
+
+
+def _caption_of(name: str) -> str:
+    return os.path.splitext(name)[0] + ".txt"
+
+
+def _read_caption(path: Path) -> str:
+    """In one line; "" where there is no such file."""
+    try:
+        return " ".join(path.read_text("utf-8-sig").split()) if path.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason}); save it as such") from error
 
 
 def _plan(manifest: dict[str, Any], source: Path, names: Sequence[str]) -> None:
@@ -96,7 +111,14 @@ def _plan(manifest: dict[str, Any], source: Path, names: Sequence[str]) -> None:
     labels, files = manifest["labels"], manifest["files"]
     folders = sorted({name.split("/")[0] for name in names if "/" in name})
     labels += [folder for folder in folders if folder not in labels]
-    sizes = {name: (source / name).stat().st_size for name in names}
+    sizes = {
+        name: sum(
+            path.stat().st_size
+            for path in (source / name, source / _caption_of(name))
+            if path.is_file()
+        )
+        for name in names
+    }
     new = [
         name
         for name in names
@@ -199,6 +221,7 @@ def _spool_clips(
 ) -> int:
     """Writes one record per clip, each wrapped by msgpack so that they part again; counts them."""
     size, fps, length = settings["size"], settings["fps"], settings["frames"]
+    caption = _read_caption(source / _caption_of(name))
     frames = video.read_frames(source / name, size=size, fps=fps)
     time = np.arange(length, dtype=np.float32) / np.float32(fps)
     for clips in itertools.count():
@@ -211,6 +234,7 @@ def _spool_clips(
             label=label,
             source=f"{name}#t={clips * length / fps:g}",
             quality=settings["quality"],
+            caption=caption,
         )
         spool.write(msgpack.packb(record))
     if not clips:

@@ -98,6 +98,29 @@ def test_clips_are_cut_labelled_and_listed(source, tmp_path):
             assert np.abs(clip.decode(np.arange(4)) - expected).mean() < 4
 
 
+def test_a_text_beside_a_video_is_its_caption(tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    for name in ("cats/1.mp4", "2.mkv.unknown", "3.mp4", "4.mp4"):
+        make_video(source / name)
+    (source / "cats" / "1.txt").write_bytes("\ufeffa naïve\r\n cat \n".encode())
+    (source / "2.mkv.txt").write_text("a dog")
+    (source / "4.txt").write_bytes("caf\xe9".encode("latin-1"))
+    (source / "notes.txt").write_text("no video")
+    files = prepare(source, output, SETTINGS, workers=1)["files"]
+    captions = {
+        name: {clip.caption for clip in read_shard(output / entry["shard"])}
+        for name, entry in files.items()
+        if entry["status"] == "done"
+    }
+    assert captions == {"cats/1.mp4": {"a naïve cat"}, "2.mkv.unknown": {"a dog"}, "3.mp4": {""}}
+    assert set(files) - set(captions) == {"4.mp4", "notes.txt"}
+    assert "4.txt: not UTF-8" in files["4.mp4"]["reason"]
+
+    (source / "4.txt").write_text("café", "utf-8")
+    files = prepare(source, output, SETTINGS, workers=1)["files"]
+    assert {clip.caption for clip in read_shard(output / files["4.mp4"]["shard"])} == {"café"}
+
+
 def test_records_are_read_one_by_one(source, tmp_path):
     prepare(source, tmp_path / "out", SETTINGS, workers=1)
     for shard in read_manifest(tmp_path / "out")["shards"]:

@@ -1,13 +1,18 @@
 """Random changes to a sampled clip: the same for all its frames, and the truth follows.
 
-A sample is what `jaxvid.data.clips.sample_clip` returns. Only `video`, `time` and the arrays with
-a row per frame are changed; of those, `position` holds (x, y) in [0,1] image coordinates.
+A sample is what `jaxvid.data.clips.sample_clip` returns. Only `video`, `time`, `caption` and the
+arrays with a row per frame are changed; of those, `position` holds (x, y) in [0,1] image
+coordinates and `action` a velocity, (x, y) in sides of the picture per second.
 """
+
+import re
 
 import cv2
 import numpy as np
 
 Sample = dict[str, np.ndarray]
+
+_SIDES = re.compile(r"\b(left|right)(?=\b|most|ward)", re.IGNORECASE)
 
 
 def augment(
@@ -25,7 +30,7 @@ def augment(
     Args:
       sample: `video` uint8 [T,H,W,3] and what goes with it.
       rng: the record's own generator.
-      flip: mirror half of the clips.
+      flip: mirror half of the clips, and exchange left and right in their captions.
       crop: smallest side of the window that is cut out, as a fraction of the picture's, in (0,1].
       reverse: play half of the clips backwards.
       brightness: largest shift, as a fraction of the range of values.
@@ -45,10 +50,14 @@ def augment(
 
 
 def mirror(sample: Sample) -> Sample:
-    """Left becomes right."""
+    """Left becomes right, in the caption too."""
     changed = {"video": np.ascontiguousarray(sample["video"][:, :, ::-1])}
     if "position" in sample:
         changed["position"] = sample["position"] * np.float32([-1, 1]) + np.float32([1, 0])
+    if "action" in sample:
+        changed["action"] = sample["action"] * np.float32([-1, 1])
+    if "caption" in sample:
+        changed["caption"] = np.array(_SIDES.sub(_other_side, str(sample["caption"])))
     return sample | changed
 
 
@@ -70,6 +79,8 @@ def window(sample: Sample, side: float, left: float, top: float) -> Sample:
     if "position" in sample:
         pixels = sample["position"] * np.float32([width, height])
         changed["position"] = (pixels - np.float32([x, y])) / size.astype(np.float32)
+    if "action" in sample:
+        changed["action"] = sample["action"] * np.float32([width, height] / size)
     return sample | changed
 
 
@@ -77,6 +88,8 @@ def backwards(sample: Sample) -> Sample:
     """Plays the clip from its end: time still rises from 0, by the same gaps in reverse order."""
     changed = {name: rows[::-1].copy() for name, rows in sample.items() if np.ndim(rows)}
     changed["time"] = sample["time"][-1] - changed["time"]
+    if "action" in sample:
+        changed["action"] = -changed["action"]
     return sample | changed
 
 
@@ -85,3 +98,9 @@ def relight(sample: Sample, brightness: float, contrast: float) -> Sample:
     mean = sample["video"].mean()
     table = mean + contrast * (np.arange(256) - mean) + 255 * brightness
     return sample | {"video": np.rint(table).clip(0, 255).astype(np.uint8)[sample["video"]]}
+
+
+def _other_side(match: re.Match[str]) -> str:
+    word = match.group()
+    other = "right" if word.lower() == "left" else "left"
+    return other.capitalize() if word[0].isupper() else other

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Float16, Float32, Int, UInt8
 
 from jaxvid.errors import InputError
 
@@ -18,12 +18,18 @@ class Clip:
       decode: frame indices in [0, N) -> those frames, and no others are touched.
       label: class index, or -1 where there is none.
       truth: further arrays that have one row per frame, such as ground-truth positions.
+      caption: what is to be seen, "" where nothing says so.
+      text: the caption as n tokens of an outside encoder, or None.
+      action: what is done at each frame, as A numbers, or None.
     """
 
     time: Float32[np.ndarray, "N"]
     decode: Callable[[Int[np.ndarray, "T"]], UInt8[np.ndarray, "T H W 3"]]
     label: int = -1
     truth: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    caption: str = ""
+    text: Float16[np.ndarray, "n E"] | None = None
+    action: Float32[np.ndarray, "N A"] | None = None
 
 
 def span(frames: int, stride: int) -> int:
@@ -38,7 +44,8 @@ def sample_clip(
 
     Returns:
       `video` uint8 [T,H,W,3]; `time` float32 [T], seconds from the first sampled frame; `label`
-      int32 []; and the sampled rows of every array in `clip.truth`.
+      int32 []; `caption`, an array of one str; the sampled rows of `action`, if there are any, and
+      of every array in `clip.truth`.
 
     Raises:
       InputError: the clip is too short for the smallest stride.
@@ -53,9 +60,13 @@ def sample_clip(
     stride = int(rng.choice(fitting))
     start = rng.integers(len(clip.time) - span(frames, stride) + 1)
     index = start + stride * np.arange(frames)
+    per_frame = dict(clip.truth)
+    if clip.action is not None:
+        per_frame["action"] = clip.action
     return {
         "video": clip.decode(index),
         "time": clip.time[index] - clip.time[start],
         "label": np.array(clip.label, np.int32),
-        **{name: rows[index] for name, rows in clip.truth.items()},
+        "caption": np.array(clip.caption),
+        **{name: rows[index] for name, rows in per_frame.items()},
     }

@@ -15,7 +15,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvid.data.augment import augment
-from jaxvid.data.clips import sample_clip
+from jaxvid.data.clips import Clip, sample_clip
+from jaxvid.data.conditions import condition_arrays
 from jaxvid.data.sources import Source
 from jaxvid.errors import InputError
 
@@ -46,8 +47,9 @@ def make_dataset(
 
     Returns:
       An endless dataset of dicts of arrays: `video` uint8 [B,T,H,W,3], `time` float32 [B,T] in
-      seconds from each clip's first frame, `label` int32 [B], the source's truth, and `bad` int32
-      [B,4]: the records that could not be read and were replaced, -1 where there is none.
+      seconds from each clip's first frame, `label` int32 [B], what `condition_arrays` adds, the
+      source's truth, and `bad` int32 [B,4]: the records that could not be read and were replaced,
+      -1 where there is none.
 
     Raises:
       InputError: the batch does not divide over the hosts.
@@ -73,7 +75,7 @@ def _load(
     while True:
         record = (index + len(bad)) % len(source)
         try:
-            sample = sample_clip(source[record], config.frames, config.strides, rng)
+            sample = _sample(source[record], config, rng)
             break
         except InputError as error:
             bad.append(record)
@@ -81,8 +83,13 @@ def _load(
                 raise InputError(
                     f"records {bad[0]} to {record} are all bad, the last one because: {error}"
                 ) from error
-    changed = augment(
-        sample,
+    padding = [-1] * (MAX_BAD_IN_A_ROW - len(bad))
+    return sample | {"bad": np.array(bad + padding, np.int32)}
+
+
+def _sample(clip: Clip, config: ConfigDict, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    sample = augment(
+        sample_clip(clip, config.frames, config.strides, rng),
         rng,
         flip=config.flip,
         crop=config.crop,
@@ -90,8 +97,24 @@ def _load(
         brightness=config.brightness,
         contrast=config.contrast,
     )
-    padding = [-1] * (MAX_BAD_IN_A_ROW - len(bad))
-    return changed | {"bad": np.array(bad + padding, np.int32)}
+    return condition_arrays(sample, clip.text, config)
+
+
+def blank_batch(config: ConfigDict, num: int) -> dict[str, np.ndarray]:
+    """A batch of `num` clips like those of `make_dataset`, in which nothing is known.
+
+    Frames are black and evenly spaced, the label is -1, and what else the config asks for is null.
+    """
+    shape = (config.frames, config.size, config.size, 3)
+    time = np.arange(config.frames, dtype=np.float32) / np.float32(config.fps)
+    sample = {
+        "video": np.zeros(shape, np.uint8),
+        "time": time,
+        "label": np.array(-1, np.int32),
+        "caption": np.array(""),
+    }
+    clip = condition_arrays(sample, None, config)
+    return {name: np.repeat(array[None], num, axis=0) for name, array in clip.items()}
 
 
 def batches(

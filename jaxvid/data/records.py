@@ -1,7 +1,8 @@
 """One clip as one record: a msgpack map that holds a JPEG per frame, so any frame decodes alone.
 
 The map's keys: `version`, `frames` (JPEG bytes), `time` (little-endian float32 bytes, seconds),
-`label` and `source`. Nothing in it is ever executed or unpickled.
+`label`, `source`, and where they exist `caption` and `action` (little-endian float32 bytes, as many
+numbers per frame as there are). Nothing in it is ever executed or unpickled.
 """
 
 import functools
@@ -25,8 +26,14 @@ def encode(
     label: int,
     source: str,
     quality: int,
+    caption: str = "",
+    action: Float32[np.ndarray, "_ A"] | None = None,
 ) -> bytes:
-    """Packs RGB frames, their times in seconds and their origin; JPEG `quality` is in [1, 100]."""
+    """Packs RGB frames, their times in seconds and their origin; JPEG `quality` is in [1, 100].
+
+    Raises:
+      InputError: there are not as many actions as frames.
+    """
     # Clips are small, and halving their colour resolution would show.
     options = [
         *(cv2.IMWRITE_JPEG_QUALITY, quality),
@@ -43,6 +50,12 @@ def encode(
         "label": label,
         "source": source,
     }
+    if caption:
+        record["caption"] = caption
+    if action is not None:
+        if len(action) != len(time):
+            raise InputError(f"{source}: {len(action)} actions for {len(time)} frames")
+        record["action"] = action.astype("<f4").tobytes()
     return msgpack.packb(record, unicode_errors="surrogateescape")
 
 
@@ -60,11 +73,21 @@ def decode(record: bytes) -> Clip:
         time = np.frombuffer(fields["time"], "<f4").astype(np.float32)
         if len(jpegs) != len(time):
             raise ValueError(f"{len(jpegs)} frames but {len(time)} times")
+        caption, action = str(fields.get("caption", "")), None
+        if "action" in fields:
+            action = np.frombuffer(fields["action"], "<f4").astype(np.float32)
+            action = action.reshape(len(time), -1)
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise InputError(
             f"a clip's record of {len(record)} bytes is damaged ({error!r}); prepare the data again"
         ) from error
-    return Clip(time=time, decode=functools.partial(_decode_frames, jpegs, source), label=label)
+    return Clip(
+        time=time,
+        decode=functools.partial(_decode_frames, jpegs, source),
+        label=label,
+        caption=caption,
+        action=action,
+    )
 
 
 def _decode_frames(

@@ -1,13 +1,14 @@
 """Random-access sources of clips: the synthetic world, and folders that `jaxvid.prepare` made."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import grain
 from ml_collections import ConfigDict
 
-from jaxvid.data import manifest, records
+from jaxvid.data import manifest, records, text
 from jaxvid.data.clips import Clip, span
 from jaxvid.data.synthetic import SyntheticWorld
 from jaxvid.errors import InputError
@@ -35,7 +36,7 @@ def make_source(config: ConfigDict) -> Source:
         return SyntheticWorld(
             0, longest, config.size, config.fps, tuple(config.shapes), config.spin
         )
-    folder = ClipFolder(config.path)
+    folder = ClipFolder(config.path, config.text_embeddings)
     size, frames = folder.manifest["size"], folder.manifest["frames"]
     if size != config.size:
         raise InputError(
@@ -60,11 +61,16 @@ class ClipFolder:
       labels: names of the classes, empty if there are none.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, embeddings: str = ""):
         """Checks that everything is there, and opens nothing.
 
+        Args:
+          path: of the folder.
+          embeddings: name of those to read with the clips, see `jaxvid.data.text`; "" for none.
+
         Raises:
-          InputError: the folder is missing, empty, or not (or not wholly) one that prepare made.
+          InputError: the folder is missing, empty, or not (or not wholly) one that prepare made, or
+            it lacks the embeddings.
         """
         self.path = Path(path)
         self.manifest = manifest.read(self.path)
@@ -74,28 +80,47 @@ class ClipFolder:
             raise InputError(
                 f"{path} holds no clips: its manifest.json says why each video was skipped"
             )
-        missing = [name for name in counts if not (self.path / name).is_file()]
-        if missing:
-            raise InputError(
-                f"{path} lacks {len(missing)} of the {len(counts)} shards in its manifest.json, "
-                f"the first {missing[0]}: copy the folder again, or prepare it again"
+        self._records = _open(self.path, counts, "copy the folder again, or prepare it again")
+        self._text = None
+        if embeddings:
+            self._text = _open(
+                text.folder_of(self.path, embeddings),
+                counts,
+                "write them with jaxvid.data.text.write_embeddings",
             )
-        self._records = grain.sources.ArrayRecordDataSource(
-            [_Shard(str(self.path / name), count) for name, count in counts.items()]
-        )
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Clip:
         """The clip; raises InputError if its record cannot be read or is damaged."""
+        clip = records.decode(self._read(self._records, index))
+        if self._text is None:
+            return clip
+        return dataclasses.replace(clip, text=text.decode_tokens(self._read(self._text, index)))
+
+    def _read(self, shards: grain.sources.ArrayRecordDataSource, index: int) -> bytes:
         try:
-            data = self._records[index]
+            data = shards[index]
         except RuntimeError as error:
             raise InputError(f"{self.path}: record {index} cannot be read: {error}") from error
         if not data:  # what a shard that was cut short returns
             raise InputError(f"{self.path}: record {index} is empty")
-        return records.decode(data)
+        return data
+
+
+def _open(
+    folder: Path, counts: Mapping[str, int], remedy: str
+) -> grain.sources.ArrayRecordDataSource:
+    missing = [name for name in counts if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder} lacks {len(missing)} of the {len(counts)} shards in the clips' "
+            f"manifest.json, the first {missing[0]}: {remedy}"
+        )
+    return grain.sources.ArrayRecordDataSource(
+        [_Shard(str(folder / name), count) for name, count in counts.items()]
+    )
 
 
 @dataclasses.dataclass(frozen=True)

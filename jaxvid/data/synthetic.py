@@ -21,7 +21,7 @@ from jaxtyping import Float, Float32, Int, UInt8
 from jaxvid.data.clips import Clip
 
 CORNERS = {"circle": 0, "square": 4, "triangle": 3}
-HUES = 6
+COLOURS = ("red", "yellow", "green", "cyan", "blue", "magenta")  # evenly around the circle of hues
 TEXTURES = ("halves", "quarters", "stripes")
 
 
@@ -32,6 +32,11 @@ class SyntheticWorld:
     A clip shows several shapes of one kind, which is its label. `truth["position"]` is float32
     [N,S,2]: the (x, y) of the centres in [0,1] image coordinates, padded with NaN to the largest
     S the world allows. A shape hides those that come before it in that order.
+
+    `action` is the velocity of the first shape, (x, y) in sides per second. The caption says only
+    what bouncing, mirroring, playing backwards and cutting out leave true: of one shape whether it
+    moves more along x or along y, "a red circle moving side to side" or "… up and down"; of several
+    their colours, "2 circles: red and blue".
 
     Attributes:
       seed: of the whole world.
@@ -61,8 +66,9 @@ class SyntheticWorld:
         label = int(rng.integers(len(CORNERS)))
         count = int(rng.integers(self.shapes[0], self.shapes[1] + 1))
         # A few hues far apart, so that a shape that changes its colour on the way stands out.
-        hues = np.resize(rng.permutation(HUES), count) / HUES
+        colours = np.resize(rng.permutation(len(COLOURS)), count)
         corners = CORNERS[self.labels[label]]
+        hues = colours / len(COLOURS)
         shapes = [_draw_shape(rng, corners, hue, self.spin, time) for hue in hues]
         background = _draw_background(rng, self.size)
 
@@ -70,7 +76,14 @@ class SyntheticWorld:
         for s, shape in enumerate(shapes):
             position[:, s] = shape.centre
         decode = functools.partial(render, shapes, background)
-        return Clip(time.astype(np.float32), decode, label, {"position": position})
+        return Clip(
+            time.astype(np.float32),
+            decode,
+            label=label,
+            caption=_caption(self.labels[label], [COLOURS[c] for c in colours], shapes[0]),
+            action=shapes[0].velocity.astype(np.float32),
+            truth={"position": position},
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +94,7 @@ class Shape:
       corners: 0, 3 or 4.
       inradius: of the largest circle inside.
       centre: (x, y).
+      velocity: of the centre, in sides per second.
       angle: in radians.
       texture: one of TEXTURES, fixed to the shape.
       tones: the RGB of its light and dark parts, in [0,1].
@@ -89,6 +103,7 @@ class Shape:
     corners: int
     inradius: float
     centre: Float[np.ndarray, "N 2"]
+    velocity: Float[np.ndarray, "N 2"]
     angle: Float[np.ndarray, "N"]
     texture: str
     tones: Float32[np.ndarray, "2 3"]
@@ -131,10 +146,18 @@ def _draw_shape(
         corners=corners,
         inradius=inradius,
         centre=circumradius + _fold(path, corridor),
+        velocity=velocity * np.where(path // corridor % 2, -1, 1),
         angle=(rng.uniform(0, 2 * np.pi) + rng.uniform(-spin, spin) * time) * (spin > 0),
         texture=TEXTURES[rng.integers(len(TEXTURES))],
         tones=np.stack([light, 0.5 * light]).astype(np.float32),
     )
+
+
+def _caption(kind: str, colours: Sequence[str], first: Shape) -> str:
+    if len(colours) > 1:
+        return f"{len(colours)} {kind}s: {', '.join(colours[:-1])} and {colours[-1]}"
+    x, y = np.abs(first.velocity[0])
+    return f"a {colours[0]} {kind} moving {'side to side' if x > y else 'up and down'}"
 
 
 def _draw_background(rng: np.random.Generator, size: int) -> Float32[np.ndarray, "3 H H"]:

@@ -16,7 +16,14 @@ def sample():
     position = np.stack([18 + 2 * row, 12 + row], -1)[:, None] / SIZE
     position = np.concatenate([position, np.full_like(position, np.nan)], 1)  # one shape is absent
     time = np.float32([0, 1, 3, 4, 8])
-    return {"video": video, "time": time, "label": np.array(2, np.int32), "position": position}
+    return {
+        "video": video,
+        "time": time,
+        "label": np.array(2, np.int32),
+        "position": position,
+        "caption": np.array("a block on the left, moving rightwards"),
+        "action": np.gradient(position[:, 0], axis=0) * np.float32([[1], [0.5], [1], [2], [4]]),
+    }
 
 
 def found(video):
@@ -102,3 +109,27 @@ def test_each_choice_is_taken_and_left(sample):
             for s in range(20)
         ]
         assert 3 < sum(changed) < 17
+
+
+def test_actions_are_velocities_in_the_picture_that_is_shown(sample):
+    sample["time"] = np.arange(5, dtype=np.float32)
+    sample["action"] = np.gradient(sample["position"][:, 0], axis=0)
+    assert np.abs(sample["action"]).min() > 0
+    seen = set()
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        changed = augment(sample, rng, flip=True, crop=0.6, reverse=True)
+        expected = np.gradient(changed["position"][:, 0], axis=0)
+        np.testing.assert_allclose(changed["action"], expected, atol=1e-5)
+        seen.add(tuple(np.sign(changed["action"][0])))
+    assert seen == {(1, 1), (-1, 1), (1, -1), (-1, -1)}
+
+
+def test_mirrored_captions_exchange_their_sides_and_nothing_else(sample):
+    for caption, other in (
+        ("a block on the left, moving rightwards", "a block on the right, moving leftwards"),
+        ("Left of the leftmost: bright leftovers", "Right of the rightmost: bright leftovers"),
+        ("2 circles: red and blue", "2 circles: red and blue"),
+        ("", ""),
+    ):
+        assert mirror(sample | {"caption": np.array(caption)})["caption"] == other

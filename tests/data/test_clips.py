@@ -14,7 +14,8 @@ def numbered(length, asked=None):
         return np.broadcast_to(index.astype(np.uint8)[:, None, None, None], (len(index), 2, 2, 3))
 
     time = (5 + np.arange(length) / 10).astype(np.float32)
-    return Clip(time, decode, 3, {"row": np.arange(length)})
+    action = np.arange(2.0 * length, dtype=np.float32).reshape(length, 2)
+    return Clip(time, decode, 3, {"row": np.arange(length)}, caption="a row", action=action)
 
 
 def test_decodes_exactly_the_sampled_frames():
@@ -24,6 +25,8 @@ def test_decodes_exactly_the_sampled_frames():
     assert np.diff(asked[0]).tolist() == [3, 3, 3]
     np.testing.assert_array_equal(sample["video"][:, 0, 0, 0], asked[0])
     np.testing.assert_array_equal(sample["row"], asked[0])
+    np.testing.assert_array_equal(sample["action"][:, 0], 2 * asked[0])
+    assert sample["caption"] == "a row"
     np.testing.assert_allclose(sample["time"], [0, 0.3, 0.6, 0.9], atol=1e-6)
     assert sample["time"].dtype == np.float32
     assert sample["label"] == 3

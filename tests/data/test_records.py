@@ -31,6 +31,21 @@ def test_round_trip():
     assert np.abs(picked.astype(int) - frames[[4, 0, 4]]).mean() < 2
 
 
+def test_captions_and_actions_travel_along_and_may_be_absent():
+    action = np.arange(12, dtype=np.float32).reshape(6, 2)
+    clip = records.decode(make(caption="a naïve cat", action=action)[2])
+    assert clip.caption == "a naïve cat"
+    np.testing.assert_array_equal(clip.action, action)
+    plain = records.decode(make()[2])
+    assert plain.caption == ""
+    assert plain.action is None
+
+
+def test_actions_for_other_frames_are_refused():
+    with pytest.raises(InputError, match="3 actions for 6 frames"):
+        make(action=np.zeros((3, 4), np.float32))
+
+
 def test_quality_is_honoured():
     assert len(make(quality=30)[2]) < 0.7 * len(make(quality=95)[2])
 
@@ -72,6 +87,7 @@ def damaged():
     yield msgpack.packb({**fields, "time": fields["time"][:-4]})
     yield msgpack.packb({**fields, "frames": 6})
     yield msgpack.packb({**fields, "label": "cat"})
+    yield msgpack.packb({**fields, "action": fields["time"][:-4]})
     yield msgpack.packb({key: fields[key] for key in fields if key != "source"})
 
 

@@ -42,7 +42,7 @@ def write_manifest(path, **changes):
 
 def config(**changes):
     data = base.get_config().data
-    data.update(frames=4, size=SIZE, shapes=(1, 2), **changes)
+    data.update(dict(frames=4, size=SIZE, shapes=(1, 2)) | changes)
     return data
 
 

@@ -70,8 +70,8 @@ def test_truth_is_where_the_shape_is_drawn(size, label):
 
 def test_rendering_is_antialiased_to_the_right_area():
     background = np.zeros((3, 64, 64), np.float32)
-    one = np.ones((2, 3), np.float32)
-    circle = Shape(0, 0.2, np.array([[0.5, 0.5], [0.51, 0.5]]), np.zeros(2), "halves", one)
+    one, centre = np.ones((2, 3), np.float32), np.array([[0.5, 0.5], [0.51, 0.5]])
+    circle = Shape(0, 0.2, centre, np.zeros((2, 2)), np.zeros(2), "halves", one)
     square = dataclasses.replace(circle, corners=4, inradius=0.17)
     triangle = dataclasses.replace(circle, corners=3, inradius=0.12)
     for shape, area in (
@@ -87,7 +87,7 @@ def test_a_later_shape_hides_an_earlier_one():
     background = np.zeros((3, 32, 32), np.float32)
     place = np.full((1, 2), 0.5)
     red, blue = (
-        Shape(0, 0.2, place, np.zeros(1), "halves", np.float32([rgb, rgb]))
+        Shape(0, 0.2, place, 0 * place, np.zeros(1), "halves", np.float32([rgb, rgb]))
         for rgb in ([1, 0, 0], [0, 0, 1])
     )
     middle = render([red, blue], background, np.arange(1))[0, 16, 16]
@@ -117,3 +117,36 @@ def _centre(video):
     grid = (np.arange(video.shape[2]) + 0.5) / video.shape[2]
     total = bright.sum((1, 2))
     return np.stack([(bright * g).sum((1, 2)) / total for g in (grid, grid[:, None])], -1)
+
+
+def test_actions_are_the_velocity_of_the_first_shape():
+    turns = 0
+    for i in range(20):
+        clip = SyntheticWorld(1, 240, 8, fps=120.0)[i]
+        assert (clip.action.dtype, clip.action.shape) == (np.float32, (240, 2))
+        moved = np.diff(clip.truth["position"][:, 0], axis=0) * 120
+        steady = (clip.action[1:] == clip.action[:-1]).all(1)
+        np.testing.assert_allclose(moved[steady], clip.action[1:][steady], atol=1e-3)
+        turns += (~steady).sum()
+    assert turns > 20
+
+
+def test_captions_tell_what_is_drawn():
+    seen = set()
+    for i in range(40):
+        clip = SyntheticWorld(5, 8, 32, shapes=(1, 2))[i]
+        shapes, kind = clip.decode.args[0], WORLD.labels[clip.label]
+        light = [shape.tones[0] for shape in shapes]
+        colours = [
+            {(1, 0, 0): "red", (1, 1, 0): "yellow", (0, 1, 0): "green", (0, 1, 1): "cyan",
+             (0, 0, 1): "blue", (1, 0, 1): "magenta"}[tuple((rgb > 0.5).astype(int))]
+            for rgb in light
+        ]  # fmt: skip
+        if len(shapes) == 1:
+            x, y = np.abs(np.diff(clip.truth["position"][:, 0], axis=0)).max(0)
+            way = "side to side" if x > y else "up and down"
+            assert clip.caption == f"a {colours[0]} {kind} moving {way}"
+        else:
+            assert clip.caption == f"2 {kind}s: {colours[0]} and {colours[1]}"
+        seen |= set(clip.caption.split())
+    assert seen > {"circle", "squares:", "red", "magenta", "side", "up", "2", "a"}

@@ -1,0 +1,115 @@
+"""What a clip is conditioned on beside its label: whether the data has it, and as which arrays."""
+
+import contextlib
+
+import numpy as np
+from jaxtyping import Float16
+from ml_collections import ConfigDict
+
+from jaxvid.data import text
+from jaxvid.data.augment import Sample
+from jaxvid.data.sources import Source
+from jaxvid.errors import InputError
+
+LOOKED_AT = 32
+
+
+def condition_arrays(
+    sample: Sample, tokens: Float16[np.ndarray, "n E"] | None, config: ConfigDict
+) -> Sample:
+    """The sample with what `config` asks for, in arrays of fixed shape, in place of its caption.
+
+    `data.text_length` = L > 0 adds `text_mask` bool [L] and, of the caption, `text_bytes` uint8
+    [L], or with `data.text_embeddings` instead `text` float16 [L,E]; `data.action_dim` = A > 0 adds
+    `action` float32 [T,A] and `action_mask` bool [T]. Where a clip has none the mask is False.
+
+    Args:
+      sample: with `caption` and, if there are any, `action`.
+      tokens: the clip's embedding.
+      config: the `data` part of a config.
+
+    Raises:
+      InputError: the embedding or the actions are not as wide as `config` says.
+    """
+    caption, action = sample["caption"], sample.get("action")
+    arrays = {name: x for name, x in sample.items() if name not in ("caption", "action")}
+    length, A = config.text_length, config.action_dim
+    if length and config.text_embeddings:
+        if tokens is None or not len(tokens):
+            tokens = np.zeros((0, config.text_dim), np.float16)
+        _check_width("text_dim", config.text_dim, tokens)
+        arrays["text"], arrays["text_mask"] = text.pad(tokens, length)
+    elif length:
+        arrays["text_bytes"], arrays["text_mask"] = text.to_bytes(str(caption), length)
+    if A:
+        T = len(sample["time"])
+        arrays["action_mask"] = np.full(T, action is not None)
+        arrays["action"] = np.zeros((T, A), np.float32) if action is None else action
+        _check_width("action_dim", A, arrays["action"])
+    return arrays
+
+
+def check_conditions(source: Source, config: ConfigDict) -> None:
+    """Raises InputError if the data lacks a condition, or an augmentation would make it false.
+
+    A few clips, evenly spaced over the source, are looked at: it is enough that one has it.
+    """
+    length, name = config.text_length, config.text_embeddings
+    A = config.action_dim
+    if name and not length:
+        raise InputError(f"data.text_embeddings={name}: set data.text_length, in tokens, above 0")
+    if not length and not A:
+        return
+    clips = []
+    for index in np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int)):
+        with contextlib.suppress(InputError):
+            clips.append(source[int(index)])
+    texts = [clip.text for clip in clips if clip.text is not None and len(clip.text)]
+    actions = [clip.action for clip in clips if clip.action is not None]
+    if name and not texts:
+        raise InputError(
+            f"data.text_embeddings={name}, but the clips have none: write them with "
+            "jaxvid.data.text.write_embeddings, or set it to '' for the captions' bytes"
+        )
+    if length and not name and not any(clip.caption for clip in clips):
+        raise InputError(
+            f"data.text_length={length}, but the clips have no captions: put NAME.txt beside each "
+            "NAME.mp4 and prepare them again, or set data.text_length=0"
+        )
+    if A and not actions:
+        raise InputError(
+            f"data.action_dim={A}, but the clips have no actions: set data.action_dim=0, or write "
+            "records that have some (jaxvid.data.records.encode)"
+        )
+    for tokens in texts if name else ():
+        _check_width("text_dim", config.text_dim, tokens)
+    for action in actions if A else ():
+        _check_width("action_dim", A, action)
+    _check_augmentations(config)
+
+
+def _check_width(key: str, width: int, array: np.ndarray) -> None:
+    if array.shape[1] != width:
+        raise InputError(
+            f"data.{key}={width}, but the data has {array.shape[1]} numbers: set data.{key}="
+            f"{array.shape[1]}"
+        )
+
+
+def _check_augmentations(config: ConfigDict) -> None:
+    """Only the synthetic world's captions and actions are known to survive every change."""
+    if config.source == "synthetic":
+        return
+    captions, actions = config.text_length, config.action_dim
+    for key, changes, used, what in (
+        ("flip", config.flip, captions and config.text_embeddings, "embedded captions"),
+        ("reverse", config.reverse, captions, "captions"),
+        ("flip", config.flip, actions, "actions"),
+        ("reverse", config.reverse, actions, "actions"),
+        ("crop", config.crop < 1, actions, "actions"),
+    ):
+        if changes and used:
+            raise InputError(
+                f"data.{key}={config[key]} would make the clips' {what} false: turn it off, or do "
+                f"without {what}"
+            )

@@ -1,0 +1,138 @@
+"""Captions as arrays: their bytes, or embeddings that any outside encoder has left on disk.
+
+Embeddings lie beside the shards of a folder that `jaxvid.prepare` made:
+
+    clips-00000.array_record            a clip per record
+    text/NAME/clips-00000.array_record  the embedding of its caption in the record of equal number
+
+Such a record is a msgpack map with the keys `version`, `shape` (n tokens, E numbers each) and
+`data` (little-endian float16 bytes); a clip without a caption has n = 0. Nothing is ever unpickled.
+`write_embeddings` makes them; a caption that many clips share is encoded once a shard:
+
+    write_embeddings("clips", "t5-base", lambda captions: [my_encoder(c) for c in captions])
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgpack
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from jaxtyping import Bool, Float, Float16, UInt8
+
+from jaxvid.data import manifest, records
+from jaxvid.errors import InputError
+
+VERSION = 1
+
+
+def to_bytes(caption: str, length: int) -> tuple[UInt8[np.ndarray, "L"], Bool[np.ndarray, "L"]]:
+    """The first `length` bytes of a caption in UTF-8, padded with 0, and which are there."""
+    data = np.frombuffer(caption.encode(errors="surrogateescape")[:length], np.uint8)
+    return np.pad(data, (0, length - len(data))), np.arange(length) < len(data)
+
+
+def pad(
+    tokens: Float16[np.ndarray, "n E"], length: int
+) -> tuple[Float16[np.ndarray, "L E"], Bool[np.ndarray, "L"]]:
+    """The first `length` tokens of an embedding, padded with 0, and which are there."""
+    tokens = tokens[:length]
+    return np.pad(tokens, ((0, length - len(tokens)), (0, 0))), np.arange(length) < len(tokens)
+
+
+def folder_of(folder: str | Path, name: str) -> Path:
+    """Where the embeddings called `name` lie, beside the shards in `folder`."""
+    return Path(folder) / "text" / name
+
+
+def write_embeddings(
+    folder: str | Path,
+    name: str,
+    encode: Callable[[list[str]], Sequence[Float[np.ndarray, "n E"]]],
+    batch_size: int = 64,
+) -> None:
+    """Embeds the captions of all clips in a folder, for `data.text_embeddings = name`.
+
+    Each file appears only when it is whole, and those that are there are left as they are: run it
+    again to go on after an interruption, or when videos were added.
+
+    Args:
+      folder: made by `jaxvid.prepare`.
+      name: of the encoder, which becomes a folder's.
+      encode: captions -> an array per caption, of any number of tokens n but always E wide.
+      batch_size: most captions that are given to `encode` at a time.
+
+    Raises:
+      InputError: the folder is not one of clips, or `encode` returned something else.
+    """
+    folder, target = Path(folder), folder_of(folder, name)
+    shards = manifest.read(folder)["shards"]
+    target.mkdir(parents=True, exist_ok=True)
+    for shard, count in shards.items():
+        if (target / shard).exists():
+            continue
+        if not (folder / shard).is_file():
+            raise InputError(f"{folder} lacks {shard}: copy the folder again, or prepare it again")
+        captions = _captions(folder / shard, count)
+        unique = sorted(set(captions) - {""})
+        embedded = {"": np.zeros((0, 0))}
+        for start in range(0, len(unique), batch_size):
+            part = unique[start : start + batch_size]
+            arrays = encode(part)
+            if len(arrays) != len(part):
+                raise InputError(
+                    f"the encoder was given {len(part)} captions and returned {len(arrays)} arrays"
+                )
+            embedded |= zip(part, arrays, strict=True)
+        temporary = target / f"{shard}.{os.getpid()}.tmp"
+        try:
+            writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+            for caption in captions:
+                writer.write(encode_tokens(embedded[caption]))
+            writer.close()
+            os.replace(temporary, target / shard)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def encode_tokens(tokens: Float[np.ndarray, "..."]) -> bytes:
+    """Packs an embedding [n,E] as a record.
+
+    Raises:
+      InputError: it is of another shape, or holds what float16 cannot.
+    """
+    with np.errstate(over="ignore"):
+        data = np.asarray(tokens, "<f2")
+    if data.ndim != 2 or not np.isfinite(data).all():
+        raise InputError(
+            f"an embedding of shape {data.shape} is not of shape (tokens, width) or not finite in "
+            "float16: see what the encoder returns"
+        )
+    return msgpack.packb({"version": VERSION, "shape": data.shape, "data": data.tobytes()})
+
+
+def decode_tokens(record: bytes) -> Float16[np.ndarray, "n E"]:
+    """Unpacks a record; raises InputError if it is damaged."""
+    try:
+        fields = msgpack.unpackb(record)
+        if fields["version"] != VERSION:
+            raise ValueError(f"version {fields['version']}, not {VERSION}")
+        rows, width = fields["shape"]
+        return np.frombuffer(fields["data"], "<f2").astype(np.float16).reshape(rows, width)
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise InputError(
+            f"an embedding's record of {len(record)} bytes is damaged ({error!r}): remove its "
+            "folder and write it again"
+        ) from error
+
+
+def _captions(shard: Path, count: int) -> list[str]:
+    """The captions of a shard's clips; "" for a clip that cannot be read, as none will use it."""
+    reader, captions = ArrayRecordReader(str(shard)), []
+    for index in range(count):
+        try:
+            captions.append(records.decode(reader.read([index])[0]).caption)
+        except (InputError, RuntimeError, IndexError):
+            captions.append("")
+    return captions
