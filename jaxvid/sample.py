@@ -1,14 +1,18 @@
 """Draw clips from a trained model: mp4s, and a contact sheet whose rows are clips.
 
     python -m jaxvid.sample --workdir=DIR --num=16 [--steps=50 --cfg_scale=2 --seed=1 --label=0]
+    python -m jaxvid.sample --workdir=DIR --caption=TEXT --cfg_scale=3
     python -m jaxvid.sample --workdir=DIR --task=predict --observed=4 [--input=VIDEO]
 
-The averaged (EMA) weights of the newest checkpoint are used, on all devices. The frames that a task
-observes come from `--input`, a video file, or else from the data that the model was trained on.
+The averaged (EMA) weights of the newest checkpoint are used, on all devices; or, with
+`--ema_width=0.15`, an average of that width, made from the snapshots of a run with `ema.widths`.
+The frames that a task observes come from `--input`, a video file, or else from the data that the
+model was trained on.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,13 +23,14 @@ from ml_collections import ConfigDict
 from jaxvid import errors
 from jaxvid.data import pipeline
 from jaxvid.data.sources import make_source
+from jaxvid.data.text import to_bytes
 from jaxvid.data.video import read_video
 from jaxvid.diffusion.tasks import observed_frames
 from jaxvid.parallel import rules
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.training import config as configs
 from jaxvid.training import sampling
-from jaxvid.training.checkpoint import Checkpoints
+from jaxvid.training.checkpoint import Checkpoints, Snapshots
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import make_init, make_network
 
@@ -36,6 +41,10 @@ STEPS = flags.DEFINE_integer("steps", None, "Sampler steps; by default the confi
 SAMPLER = flags.DEFINE_string("sampler", None, "Sampler; by default the config's.")
 CFG_SCALE = flags.DEFINE_float("cfg_scale", None, "Guidance; by default the config's, 1 is none.")
 LABEL = flags.DEFINE_integer("label", None, "Class of all clips; by default all in turn.")
+CAPTION = flags.DEFINE_string("caption", None, "What all clips show, for a model of captions.")
+EMA_WIDTH = flags.DEFINE_float(
+    "ema_width", None, "Relative width of a post-hoc EMA, up to 0.28; by default the plain EMA."
+)
 TASK = flags.DEFINE_string("task", "generate", "generate, predict, interpolate or random.")
 OBSERVED = flags.DEFINE_integer("observed", None, "Frames given; by default a quarter of them.")
 INPUT = flags.DEFINE_string("input", None, "A video file that gives the observed frames.")
@@ -63,8 +72,7 @@ def main(_: Sequence[str]) -> None:
     net = make_network(config)
     _, abstract = make_init(config, net, make_optimizer(config), mesh)
     with jax.set_mesh(mesh):
-        with Checkpoints(workdir) as checkpoints:
-            params = checkpoints.restore_ema(abstract.ema)
+        params = _average(config, workdir, abstract.ema)
         draw = sampling.make_sampler(config, net, mesh, observed)
         given = pipeline.put(clips, rules.batch_sharding(mesh))
         videos = np.asarray(draw(params, jax.random.key(SEED.value), given))[: NUM.value]
@@ -72,6 +80,20 @@ def main(_: Sequence[str]) -> None:
     folder = Path(OUTPUT.value or workdir / "samples" / TASK.value)
     sheet = sampling.write_samples(folder, videos, config.data.fps, observed)
     print(f"{len(videos)} clips of {frames} frames in {folder}; all at a glance: {sheet}")
+
+
+def _average(config: ConfigDict, workdir: Path, abstract: Any) -> Any:
+    """The plain EMA, or that of `--ema_width` at the newest snapshot; raises InputError."""
+    if EMA_WIDTH.value is None:
+        with Checkpoints(workdir) as checkpoints:
+            return checkpoints.restore_ema(abstract)
+    with Snapshots(workdir, config.ema.widths) as snapshots:
+        params, missed = snapshots.average(EMA_WIDTH.value, abstract)
+        print(
+            f"EMA of width {EMA_WIDTH.value:g} at step {snapshots.steps[-1]}, from "
+            f"{len(snapshots.steps)} snapshot(s); its profile is off by {missed:.2%}"
+        )
+    return params
 
 
 def _clips(
@@ -91,6 +113,11 @@ def _clips(
             make_source(config.data), config.data, seed=SEED.value, batch_size=len(clips["label"])
         )
         clips = {name: dataset[0][name] for name in clips}
+    if CAPTION.value is not None:
+        length = config.data.text_length
+        if not length or config.data.text_embeddings:
+            raise errors.InputError("--caption: the model was not trained on captions' bytes")
+        clips["text_bytes"][:], clips["text_mask"][:] = to_bytes(CAPTION.value, length)
     if LABEL.value is not None:
         if not 0 <= LABEL.value < config.model.labels:
             raise errors.InputError(

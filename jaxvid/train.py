@@ -23,14 +23,15 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxvid import errors
 from jaxvid.data import pipeline
+from jaxvid.data.conditions import check_conditions
 from jaxvid.data.sources import make_source
 from jaxvid.diffusion.tasks import observed_frames
 from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel import rules
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.training import config as configs
-from jaxvid.training import pictures, sampling
-from jaxvid.training.checkpoint import Checkpoints
+from jaxvid.training import ema, pictures, sampling
+from jaxvid.training.checkpoint import Checkpoints, Snapshots
 from jaxvid.training.logging import Log
 from jaxvid.training.metrics import Window
 from jaxvid.training.optimizer import make_optimizer
@@ -68,6 +69,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     configs.check_mesh(config, rules.batch_parts(mesh), mesh.shape["fsdp"])
     source = make_source(config.data)
     configs.check_labels(config, source.labels)
+    check_conditions(source, config.data)
     configs.claim(workdir, config, write=lead)
     dataset = pipeline.make_dataset(
         source,
@@ -83,12 +85,18 @@ def train(config: ConfigDict, workdir: Path) -> None:
     init, abstract = make_init(config, net, tx, mesh)
     train_step = jit_train_step(config, net, tx, abstract)
 
-    with jax.set_mesh(mesh), Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
+    with (
+        jax.set_mesh(mesh),
+        Checkpoints(workdir, config.checkpoint.keep) as checkpoints,
+        Snapshots(workdir, config.ema.widths, write=True) as snapshots,
+    ):
         # Restore, or begin. All that a step depends on beside the state follows from its number.
         state = checkpoints.restore(abstract)
         begins = "resuming" if state else "starting"
         state = state or init()
         step = int(state.step)
+        if ema.is_due(config, step):  # cut off after the checkpoint of the same step
+            snapshots.save(step, state.profiles)
 
         with Log(workdir, config.steps, step, write=lead) as log:
             parameters = sum(x.size for x in jax.tree.leaves(state.params))
@@ -121,7 +129,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
                     stopping = stop_asked(step)
                     ends = stopping or step == config.steps
                     saves = ends or step % config.checkpoint.every == 0
-                    if saves or step % config.log.every == 0:
+                    keeps = ema.is_due(config, step)
+                    if saves or keeps or step % config.log.every == 0:
                         # Before the save: it raises if a loss since the last one is not finite.
                         values = window.close(step, config.batch_size)
                         log.metrics(step, values)
@@ -129,11 +138,16 @@ def train(config: ConfigDict, workdir: Path) -> None:
                             step, values["loss"], values["clips_per_s"], values["data_wait"]
                         )
                     if saves:
+                        # Whoever goes on from here does not come past the snapshots before again.
+                        snapshots.wait()
                         checkpoints.save(step, state)
+                    if keeps:
+                        snapshots.save(step, state.profiles)
                     if not ends and config.log.sample_every and not step % config.log.sample_every:
                         show_samples(step, state.ema, batch)
                         window.restart_clock()
             checkpoints.wait()
+            snapshots.wait()
             if not stopping:
                 if batch is None:  # all steps had been taken before
                     batch = pipeline.put(next(batches), rules.batch_sharding(mesh))
@@ -165,10 +179,10 @@ def _make_show_samples(
         task: sampling.make_sampler(config, net, mesh, observed) for task, observed in given.items()
     }
 
-    def show(step: int, ema: Any, batch: dict[str, jax.Array]) -> None:
+    def show(step: int, params: Any, batch: dict[str, jax.Array]) -> None:
         for task, draw in samplers.items():
             clips = pipeline.put(blank, rules.batch_sharding(mesh)) if task == "generate" else batch
-            videos = np.asarray(jax.device_get(draw(ema, key, clips)))[:num]
+            videos = np.asarray(jax.device_get(draw(params, key, clips)))[:num]
             log.videos(step, task, videos, config.data.fps)
             if jax.process_index() == 0:
                 folder = workdir / "samples" / f"{step:07d}-{task}"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,16 +11,18 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from jaxvid.data.video import write_video
-from jaxvid.training.checkpoint import Checkpoints
+from jaxvid.training.checkpoint import Checkpoints, Snapshots
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import make_init, make_network
 
 ROOT = Path(__file__).parents[1]
-ENVIRONMENT = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=1"}
+PROFILES = "--config.ema.widths=(0.05, 0.1)", "--config.ema.snapshot_every=3"
+ENVIRONMENT = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 
 def command(module, *arguments):
@@ -39,9 +42,13 @@ def train(workdir, *overrides, **kwargs):
 
 
 def state_of(workdir, config, mesh):
+    """The newest state, and the average of a width that was not kept, from all snapshots."""
+    config.ema.widths = (0.05, 0.1)
     net, tx = make_network(config), make_optimizer(config)
-    with Checkpoints(workdir) as checkpoints:
-        return checkpoints.restore(make_init(config, net, tx, mesh)[1])
+    abstract = make_init(config, net, tx, mesh)[1]
+    with Checkpoints(workdir) as checkpoints, Snapshots(workdir, config.ema.widths) as snapshots:
+        assert snapshots.steps == [3, 6, 8]
+        return checkpoints.restore(abstract), snapshots.average(0.15, abstract.params)
 
 
 def losses(workdir):
@@ -53,7 +60,7 @@ def losses(workdir):
 def whole(tmp_path_factory):
     """A run from start to end."""
     workdir = tmp_path_factory.mktemp("whole")
-    return workdir, train(workdir)
+    return workdir, train(workdir, *PROFILES)
 
 
 def test_a_run_leaves_samples_curves_and_says_where(whole):
@@ -74,7 +81,7 @@ def test_killed_at_any_moment_and_restarted_it_ends_bit_for_bit_the_same(
     whole, config, one_device_mesh, tmp_path
 ):
     process = subprocess.Popen(
-        command("train", "--config=tests/tiny.py", f"--workdir={tmp_path}"),
+        command("train", "--config=tests/tiny.py", f"--workdir={tmp_path}", *PROFILES),
         cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     # In the middle of writing the checkpoint of step 3, or just after.
@@ -82,10 +89,10 @@ def test_killed_at_any_moment_and_restarted_it_ends_bit_for_bit_the_same(
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    train(tmp_path)
+    # The checkpoint may be whole and the snapshot of its step not.
+    shutil.rmtree(tmp_path / "snapshots/3", ignore_errors=True)
+    train(tmp_path, *PROFILES)
     a, b = (state_of(w, config, one_device_mesh) for w in (whole[0], tmp_path))
-    import jax
-
     jax.tree.map(np.testing.assert_array_equal, a, b)
     assert losses(tmp_path) == losses(whole[0])
 
@@ -116,7 +123,7 @@ def test_another_config_is_refused_with_the_difference(whole):
     ("override", "line"),
     [
         ("--config.optimizer.lrr=1", "config.optimizer.lrr: there is no such key; did you mean"),
-        ("--config.steps=many", "invalid literal"),
+        ("--config.steps=many", "it must be an integer of at least 1"),
         ("--config.data.size=10", "does not divide into patches of 4"),
         ("--config.mesh.data=3", "does not fit the 1 device"),
         ("--config.model.blocks=space mpl", "did you mean 'mlp'"),
@@ -136,7 +143,7 @@ def test_two_processes_train_as_one_does(whole, config, one_device_mesh, tmp_pat
     processes = [
         subprocess.Popen(
             command("train", "--config=tests/tiny.py", f"--workdir={tmp_path}",
-                    f"--distributed={address},2,{rank}", "--config.mesh.fsdp=2"),
+                    f"--distributed={address},2,{rank}", "--config.mesh.fsdp=2", *PROFILES),
             cwd=ROOT, env=ENVIRONMENT | {"JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
@@ -147,6 +154,8 @@ def test_two_processes_train_as_one_does(whole, config, one_device_mesh, tmp_pat
     alone, together = losses(whole[0]), losses(tmp_path)
     assert list(alone) == list(together)
     np.testing.assert_allclose(list(together.values()), list(alone.values()), rtol=1e-5)
+    (_, (a, _)), (_, (b, _)) = (state_of(w, config, one_device_mesh) for w in (whole[0], tmp_path))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), a, b)
 
 
 def test_sample_draws_from_the_average_and_continues_a_video(whole, tmp_path):
@@ -158,8 +167,9 @@ def test_sample_draws_from_the_average_and_continues_a_video(whole, tmp_path):
 
     video = tmp_path / "given.mp4"
     write_video(video, np.random.default_rng(0).integers(0, 255, (6, 16, 16, 3), np.uint8), 8)
-    run("sample", f"--workdir={workdir}", "--num=2", "--task=predict", "--observed=2",
-        f"--input={video}", f"--output={tmp_path}/b")  # fmt: skip
+    said = run("sample", f"--workdir={workdir}", "--num=2", "--task=predict", "--observed=2",
+        f"--input={video}", f"--output={tmp_path}/b", "--ema_width=0.15")  # fmt: skip
+    assert "EMA of width 0.15 at step 8, from 3 snapshot(s)" in said
     assert (tmp_path / "b/sheet.png").exists()
 
     for arguments, line in [

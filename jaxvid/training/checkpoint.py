@@ -1,12 +1,15 @@
-"""Checkpoints: the state of a step on disk, written in the background, whole or not at all.
+"""Checkpoints and snapshots: a step on disk, written in the background, whole or not at all.
 
-Two parts lie side by side: `ema`, which sampling reads alone, and `train`, which resuming needs as
-well. The position in the data and all randomness follow from the step, so there is nothing else.
+Of a checkpoint two parts lie side by side: `ema`, which sampling reads alone, and `train`, which
+resuming needs as well. The position in the data and all randomness follow from the step, so there
+is nothing else. A snapshot has a part for each power-function average, and stays for ever.
 """
 
 import contextlib
+import functools
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +18,41 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from jaxvid.errors import InputError
+from jaxvid.training import ema
 from jaxvid.training.state import TrainState
 
 POLICIES = ocp.training.preservation_policies
 
 
-class Checkpoints:
-    """The checkpoints of a work directory. Use as a context manager: leaving waits for the disk.
+class _Saves(contextlib.AbstractContextManager):
+    """What lies in `workdir/NAMEs/STEP`. Use as a context manager: leaving waits for the disk.
 
-    Args:
-      workdir: they lie in `workdir/checkpoints/STEP`.
-      keep: how many of the newest to keep; None only reads, and leaves everything in its place,
-        for the run that the directory belongs to may be going on.
+    The folder is made when it is first looked into.
     """
 
-    def __init__(self, workdir: Path, keep: int | None = None):
-        self.folder = workdir.absolute() / "checkpoints"
-        self._keep = keep
-        self._pending: tuple[int, Any] | None = None
-        self._open()
+    name: str
+    policy: Any  # which of them to keep
+    write: bool  # if not, all is left in its place: the run it belongs to may be going on
 
-    def _open(self) -> None:
-        self._orbax = ocp.training.Checkpointer(
+    def __init__(self, workdir: Path):
+        self.folder = workdir.absolute() / f"{self.name}s"
+        self._pending: tuple[int, Any] | None = None
+
+    @functools.cached_property
+    def _orbax(self) -> ocp.training.Checkpointer:
+        # Two of these may write at once: without names of their own, processes would mix them up.
+        context = ocp.Context()
+        context.multiprocessing.barrier_sync_key_prefix = self.name
+        return ocp.training.Checkpointer(
             self.folder,
-            preservation_policy=POLICIES.LatestN(self._keep),
-            cleanup_tmp_directories=self._keep is not None,
+            context=context,
+            preservation_policy=self.policy,
+            cleanup_tmp_directories=self.write,
         )
 
-    def __enter__(self) -> "Checkpoints":
-        return self
+    def _close(self) -> None:
+        if "_orbax" in vars(self):
+            vars(self).pop("_orbax").close()
 
     def __exit__(self, *_: Any) -> None:
         try:
@@ -51,25 +60,17 @@ class Checkpoints:
         finally:
             # A save that failed has been told by `wait`; Orbax would raise its history again.
             with contextlib.suppress(Exception):
-                self._orbax.close()
+                self._close()
 
     @property
     def steps(self) -> list[int]:
-        """Steps with a checkpoint, oldest first."""
+        """Steps that are on disk, oldest first."""
         return sorted(c.step for c in self._orbax.checkpoints)
 
-    def save(self, step: int, state: TrainState) -> None:
-        """Starts to write; the state may be given up as soon as this returns.
-
-        Raises InputError if this save, or the one before it, cannot be written.
-        """
+    def _save(self, step: int, parts: dict[str, Any]) -> None:
         self.wait()
         if step in self.steps:
             return
-        parts = {
-            "ema": state.ema,
-            "train": {"step": state.step, "params": state.params, "opt_state": state.opt_state},
-        }
         try:
             response = self._orbax.save_checkpointables_async(step, parts, force=True)
         except Exception as error:
@@ -89,11 +90,32 @@ class Checkpoints:
     def _failed(self, step: int, error: Exception) -> InputError:
         whole = [s for s in self.steps if s != step]
         last = f"the last good one is of step {whole[-1]}" if whole else "there is none before it"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return InputError(
-            f"the checkpoint of step {step} could not be written to {self.folder} ({reason}); "
-            f"{last}. Make room, then run the same command to go on from it"
+            f"the {self.name} of step {step} could not be written to {self.folder} "
+            f"({_line(error)}); {last}. Make room, then run the same command to go on"
         )
+
+
+class Checkpoints(_Saves):
+    """The checkpoints of a run, in `workdir/checkpoints`.
+
+    Args:
+      workdir: of the run.
+      keep: how many of the newest to keep; None only reads.
+    """
+
+    name = "checkpoint"
+
+    def __init__(self, workdir: Path, keep: int | None = None):
+        super().__init__(workdir)
+        self.policy, self.write = POLICIES.LatestN(keep), keep is not None
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Starts to write; the state may be given up as soon as this returns.
+
+        Raises InputError if this save, or the one before it, cannot be written.
+        """
+        self._save(step, _parts(state))
 
     def restore(self, abstract: TrainState) -> TrainState | None:
         """The state of the newest checkpoint that can be read, or None where there is none.
@@ -101,15 +123,7 @@ class Checkpoints:
         A damaged one is reported, put aside as `checkpoints-damaged/STEP` unless this only reads,
         and the one before it is used. `abstract` has the shapes, dtypes and shardings wanted.
         """
-        parts = {
-            "ema": abstract.ema,
-            "train": {
-                "step": abstract.step,
-                "params": abstract.params,
-                "opt_state": abstract.opt_state,
-            },
-        }
-        found = self._load(parts)
+        found = self._load(_parts(abstract))
         return None if found is None else TrainState(ema=found["ema"], **found["train"])
 
     def restore_ema(self, abstract: Any) -> Any:
@@ -124,22 +138,77 @@ class Checkpoints:
             try:
                 return self._orbax.load_checkpointables(step, parts)
             except Exception as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 if jax.process_index() == 0:
                     print(
-                        f"warning: the checkpoint of step {step} is damaged ({reason[:100]}…); "
-                        "the one before it is used",
+                        f"warning: the checkpoint of step {step} is damaged "
+                        f"({_line(error)[:100]}…); the one before it is used",
                         file=sys.stderr,
                     )
-                if self._keep is not None:
+                if self.write:
                     self._put_aside(step)
         return None
 
     def _put_aside(self, step: int) -> None:
-        self._orbax.close()
+        self._close()
         aside = self.folder.with_name("checkpoints-damaged")
         if jax.process_index() == 0:
             aside.mkdir(exist_ok=True)
             os.replace(self.folder / str(step), aside / str(step))
         multihost_utils.sync_global_devices("damaged checkpoint put aside")
-        self._open()
+
+
+class Snapshots(_Saves):
+    """The snapshots of a run's power-function averages, in `workdir/snapshots`.
+
+    Args:
+      workdir: of the run.
+      widths: their relative widths.
+      write: False only reads.
+    """
+
+    name = "snapshot"
+    policy = POLICIES.PreserveAll()
+
+    def __init__(self, workdir: Path, widths: Sequence[float], write: bool = False):
+        super().__init__(workdir)
+        self.widths, self.write = tuple(widths), write
+
+    def save(self, step: int, profiles: Sequence[Any]) -> None:
+        """Starts to write what is not there yet, as `Checkpoints.save` does."""
+        self._save(step, dict(zip(map(str, self.widths), profiles, strict=True)))
+
+    def average(self, width: float, abstract: Any) -> tuple[Any, float]:
+        """The average of any `width` at the newest step, and what is missed: `ema.reconstruct`.
+
+        Raises InputError for a width out of range, and where nothing was kept or can be read.
+        `abstract` is that of the parameters.
+        """
+        if not self.widths:
+            raise InputError(
+                f"the run in {self.folder.parent} kept no profiles (its config.ema.widths is "
+                "empty): use the plain EMA, or train with --config.ema.widths='(0.05, 0.1)'"
+            )
+        if not self.steps:
+            raise InputError(f"{self.folder}: no snapshot is there yet; train first")
+        kept = (
+            self._load(step, str(width), abstract) for step in self.steps for width in self.widths
+        )
+        return ema.reconstruct(kept, self.widths, self.steps, width, self.steps[-1])
+
+    def _load(self, step: int, part: str, abstract: Any) -> Any:
+        try:
+            return self._orbax.load_checkpointables(step, {part: abstract})[part]
+        except Exception as error:
+            raise InputError(
+                f"{self.folder / str(step)} is damaged ({_line(error)[:100]}…): "
+                "take it away to use the others"
+            ) from error
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+    train = ("step", "params", "profiles", "opt_state")
+    return {"ema": state.ema, "train": {name: getattr(state, name) for name in train}}
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

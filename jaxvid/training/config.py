@@ -12,15 +12,18 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
+from jaxvid.diffusion.loss import WEIGHTINGS
 from jaxvid.diffusion.noise import DISTRIBUTIONS
 from jaxvid.diffusion.process import PREDICTIONS, PROCESSES
 from jaxvid.diffusion.sampler import SAMPLERS
+from jaxvid.diffusion.schedule import SPACINGS
 from jaxvid.diffusion.tasks import TASKS
 from jaxvid.errors import InputError
 from jaxvid.models import grammar
 from jaxvid.models.mixers import MIXERS
-from jaxvid.models.transformer import REMAT_POLICIES
+from jaxvid.models.transformer import ADALN, POSITIONS, REMAT_POLICIES, stacks
 from jaxvid.parallel.mesh import AXES
+from jaxvid.training.ema import WIDEST, is_width
 from jaxvid.training.optimizer import DECAYS, OPTIMIZERS
 
 Rule = tuple[str, Callable[[Any], bool]]
@@ -39,6 +42,15 @@ def _is_ints(value: Any, least: int) -> bool:
         isinstance(value, tuple | list)
         and bool(value)
         and all(_is_int(v) and v >= least for v in value)
+    )
+
+
+def _is_stacks(value: Any) -> bool:
+    return (
+        isinstance(value, tuple | list)
+        and bool(value)
+        and all(isinstance(v, tuple | list) and len(v) == 2 for v in value)
+        and all(isinstance(line, str) and _is_int(n) and n >= 1 for line, n in value)
     )
 
 
@@ -72,6 +84,10 @@ KEYS: dict[str, Rule] = {
         lambda v: _is_ints(v, 1) and len(v) == 2 and v[0] <= v[1],
     ),
     "data.spin": NOT_BELOW_0,
+    "data.text_length": NATURAL,
+    "data.text_embeddings": TEXT,
+    "data.text_dim": NATURAL,
+    "data.action_dim": NATURAL,
     "data.strides": ("integers of at least 1", lambda v: _is_ints(v, 1)),
     "data.flip": FLAG,
     "data.crop": SCALE,
@@ -82,24 +98,41 @@ KEYS: dict[str, Rule] = {
     "data.prefetch": POSITIVE,
     "data.max_bad": NATURAL,
     **{f"tasks.{task}": NOT_BELOW_0 for task in TASKS},
-    "model.blocks": TEXT,
+    "model.blocks": (
+        "a line of the grammar, or a tuple of (line, depth)",
+        lambda v: isinstance(v, str) or _is_stacks(v),
+    ),
     "model.depth": POSITIVE,
     "model.width": POSITIVE,
     "model.heads": POSITIVE,
     "model.patch": ("(frames, rows, columns)", lambda v: _is_ints(v, 1) and len(v) == 3),
     "model.mlp_ratio": POSITIVE,
+    "model.causal": FLAG,
+    "model.window": ("(frames, rows, columns)", lambda v: _is_ints(v, 1) and len(v) == 3),
+    "model.memory": NATURAL,
+    "model.positions": _one_of(*POSITIONS),
+    "model.adaln": _one_of(*ADALN),
     "model.labels": NATURAL,
+    "model.text_depth": POSITIVE,
     "model.label_dropout": FRACTION,
+    "model.text_dropout": FRACTION,
+    "model.action_dropout": FRACTION,
     "model.remat": _one_of(*REMAT_POLICIES),
     "model.unroll": POSITIVE,
     "model.dtype": _one_of("float32", "bfloat16"),
     "diffusion.process": _one_of(*PROCESSES),
     "diffusion.prediction": _one_of(*PREDICTIONS),
     "diffusion.loss": _one_of(*PREDICTIONS),
+    "diffusion.weighting": _one_of(*WEIGHTINGS),
+    "diffusion.gamma": ABOVE_0,
+    "diffusion.bias": ("a number from -20 to 20", lambda v: _is_number(v) and abs(v) <= 20),
     "diffusion.noise": _one_of(*DISTRIBUTIONS),
     "diffusion.noise_mean": NUMBER,
     "diffusion.noise_std": ABOVE_0,
     "diffusion.noise_low": FRACTION,
+    "diffusion.stratified": FLAG,
+    "diffusion.per_frame": FLAG,
+    "diffusion.shift_reference": NOT_BELOW_0,
     "optimizer.name": _one_of(*OPTIMIZERS),
     "optimizer.lr": ABOVE_0,
     "optimizer.warmup": NATURAL,
@@ -109,6 +142,11 @@ KEYS: dict[str, Rule] = {
     "optimizer.clip": NOT_BELOW_0,
     "optimizer.accumulate": POSITIVE,
     "ema.decay": FRACTION,
+    "ema.widths": (
+        f"() or different numbers above 0, at most {WIDEST}",
+        lambda v: isinstance(v, tuple | list) and all(map(is_width, v)) and len(set(v)) == len(v),
+    ),
+    "ema.snapshot_every": POSITIVE,
     **{f"mesh.{axis}": AXIS for axis in AXES},
     "checkpoint.every": POSITIVE,
     "checkpoint.keep": POSITIVE,
@@ -116,13 +154,21 @@ KEYS: dict[str, Rule] = {
     "log.sample_every": NATURAL,
     "sampler.name": _one_of(*SAMPLERS),
     "sampler.steps": POSITIVE,
+    "sampler.spacing": _one_of(*SPACINGS),
+    "sampler.lag": NATURAL,
+    "sampler.eta": UNIT,
     "sampler.cfg_scale": NUMBER,
+    "sampler.cfg_interval": (
+        "(lowest, highest) noise level, from 0 to 1",
+        lambda v: isinstance(v, tuple | list) and len(v) == 2 and all(map(UNIT[1], v)),
+    ),
+    "sampler.cfg_rescale": UNIT,
     "sampler.num": POSITIVE,
 }
 
 # Where and how a run is carried out, not what it computes: these may change when it is resumed.
 RESUMABLE = ("mesh.", "checkpoint.", "log.", "sampler.", "data.workers", "data.prefetch",
-             "data.max_bad", "model.unroll", "model.remat")  # fmt: skip
+             "data.max_bad", "ema.snapshot_every", "model.unroll", "model.remat")  # fmt: skip
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -192,7 +238,23 @@ def check(config: ConfigDict) -> None:
             raise InputError(f"config.{name} is missing: start from configs/base.py's get_config()")
 
     c, model = config, config.model
-    grammar.parse(model.blocks, MIXERS)
+    if c.sampler.lag > c.sampler.steps:
+        raise InputError(
+            f"config.sampler.lag={c.sampler.lag} is at most config.sampler.steps="
+            f"{c.sampler.steps}, one frame at a time"
+        )
+    if c.sampler.eta and c.sampler.name != "ddim":
+        raise InputError(f"config.sampler.eta={c.sampler.eta} is for the sampler 'ddim' only")
+    words = set()
+    for line, depth in stacks(model.blocks, model.depth):
+        words.update(word for group in grammar.parse(line, MIXERS) for word in group)
+        if depth % min(model.unroll, depth):
+            raise InputError(f"config.model.unroll={model.unroll} must divide depth={depth}")
+    if "text" in words and not c.data.text_length:
+        raise InputError(
+            "config.model.blocks: 'text' attends to captions, and there are none: set "
+            "config.data.text_length"
+        )
     if model.width % (2 * model.heads) or model.width % 4:
         raise InputError(
             f"config.model.width={model.width} must be a multiple of 4 and of "
@@ -208,8 +270,6 @@ def check(config: ConfigDict) -> None:
                 f"config.data.{name}={size} does not divide into patches of {patch} "
                 f"(config.model.patch={tuple(model.patch)}): choose a multiple or another patch"
             )
-    if model.depth % model.unroll:
-        raise InputError(f"config.model.unroll={model.unroll} must divide depth={model.depth}")
     if c.batch_size % c.optimizer.accumulate:
         raise InputError(
             f"config.batch_size={c.batch_size} does not divide into "
@@ -256,12 +316,13 @@ def check_labels(config: ConfigDict, labels: Sequence[str]) -> None:
 
 
 def claim(workdir: Path, config: ConfigDict, write: bool) -> None:
-    """Makes `workdir` this config's, or raises InputError if it has checkpoints of another's.
+    """Makes `workdir` this config's, or raises InputError if it has results of another's.
 
     Keys under `RESUMABLE` may differ. `write`: whether this process writes `config.json`.
     """
     path = workdir / "config.json"
-    if any(folder.name.isdigit() for folder in workdir.glob("checkpoints/*")):
+    saved = [*workdir.glob("checkpoints/*"), *workdir.glob("snapshots/*")]
+    if any(folder.name.isdigit() for folder in saved):
         old, new = flatten(load(workdir)), flatten(json.loads(config.to_json()))
         changed = [
             f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"

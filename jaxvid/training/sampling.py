@@ -12,12 +12,15 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float32, UInt8
 from ml_collections import ConfigDict
 
+from jaxvid.data.pipeline import blank_batch
 from jaxvid.data.video import write_video
-from jaxvid.diffusion import guidance, process, sampler
-from jaxvid.models.transformer import Condition, SpaceTimeTransformer
+from jaxvid.diffusion import guidance, process, sampler, schedule
+from jaxvid.diffusion.noise import shift
+from jaxvid.models import conditioning
+from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel import rules
 from jaxvid.training import pictures
-from jaxvid.training.step import to_float
+from jaxvid.training.step import time_shift, to_float
 
 
 def make_sampler(
@@ -28,31 +31,40 @@ def make_sampler(
 ) -> Callable[[Any, Array, dict[str, Array]], UInt8[Array, "B T H W 3"]]:
     """A jitted `(params, key, clips) -> videos`, by the `sampler` part of the config.
 
-    `clips` is like a batch: `time` and `label` say what to draw, and the frames of `video` that
-    are `observed` are kept; the others are not looked at. The videos come out on every device.
+    `clips` is like a batch: `time` and the condition say what to draw, and the frames of `video`
+    that are `observed` are kept; the others are not looked at. The videos come out on every device.
     """
     c, kind = config.sampler, process.PROCESSES[config.diffusion.process]
-    cfg_scale = float(c.cfg_scale) if config.model.labels else 1.0
+    conditional = config.model.labels or config.data.text_length or config.data.action_dim
+    cfg_scale = float(c.cfg_scale) if conditional else 1.0
 
     def draw(params: Any, key: Array, clips: dict[str, Array]) -> UInt8[Array, "B T H W 3"]:
         def denoise(x: Array, noise: Array, condition: Any) -> Float32[Array, "B T H W C"]:
             with nn.logical_axis_rules(rules.RULES):
-                output = net.apply({"params": params}, x, noise, *condition)
+                scaled = x * process.input_scale(kind, noise)
+                output = net.apply({"params": params}, scaled, noise, *condition)
             return process.convert(kind, output, x, noise, config.diffusion.prediction, "x0")
 
-        label = clips["label"]
+        condition = conditioning.of_batch(clips)
         wanted, null = (
-            (clips["time"], Condition(label=chosen)) for chosen in (label, jnp.full_like(label, -1))
+            (clips["time"], chosen) for chosen in (condition, conditioning.null(condition))
         )
         given = jnp.asarray(observed)[:, None, None, None]
-        eps = jax.random.normal(key, clips["video"].shape)
+        levels = shift(schedule.ladder(kind, c.steps, c.spacing), time_shift(config))
+        eps_key, step_key = jax.random.split(key)
+        start = kind.sigma(jnp.ones(())) * jax.random.normal(eps_key, clips["video"].shape)
         x = sampler.sample(
-            guidance.guide(denoise, wanted, null, cfg_scale),
+            guidance.guide(
+                denoise, wanted, null, cfg_scale,
+                interval=tuple(c.cfg_interval), rescale=c.cfg_rescale,
+            ),
             kind,
-            jnp.where(given, to_float(clips["video"]), eps),
-            sampler.schedule(c.steps, observed),
+            jnp.where(given, to_float(clips["video"]), start),
+            schedule.staggered(levels, observed, c.lag),
             c.name,
-        )
+            eta=c.eta,
+            key=step_key,
+        )  # fmt: skip
         drawn = jnp.clip(jnp.round((x + 1) * 127.5), 0, 255).astype(jnp.uint8)
         return jnp.where(given, clips["video"], drawn)
 
@@ -64,15 +76,12 @@ def blank_clips(config: ConfigDict, num: int, mesh: Mesh) -> dict[str, np.ndarra
 
     There are `num` clips, or the next number above that divides over the mesh.
     """
-    T, S = config.data.frames, config.data.size
     parts = rules.batch_parts(mesh)
     num = -(-num // parts) * parts
-    labels = config.model.labels
-    return {
-        "video": np.zeros((num, T, S, S, 3), np.uint8),
-        "time": np.tile(np.arange(T, dtype=np.float32) / config.data.fps, (num, 1)),
-        "label": (np.arange(num) % labels if labels else np.full(num, -1)).astype(np.int32),
-    }
+    clips = blank_batch(config.data, num)
+    if config.model.labels:
+        clips["label"] = np.arange(num, dtype=np.int32) % config.model.labels
+    return clips
 
 
 def write_samples(

@@ -11,7 +11,9 @@ from flax import struct
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxvid.models.transformer import Condition, SpaceTimeTransformer
+from jaxvid.data.pipeline import blank_batch
+from jaxvid.models import conditioning
+from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel import rules
 
 
@@ -23,20 +25,25 @@ class TrainState:
       step: steps taken, int32 [].
       params: of the network, float32.
       ema: exponential moving average of `params`.
+      profiles: their power-function averages, one for each of `ema.widths`.
       opt_state: the optimizer's.
     """
 
     step: Any
     params: Any
     ema: Any
+    profiles: Any
     opt_state: Any
 
 
 def make_network(config: ConfigDict) -> SpaceTimeTransformer:
     """The network of the `model` part of a config."""
-    fields = {k: v for k, v in config.model.items() if k not in ("label_dropout", "dtype", "patch")}
-    dtype = jnp.dtype(config.model.dtype)
-    return SpaceTimeTransformer(**fields, patch=tuple(config.model.patch), dtype=dtype)
+    model = config.model.to_dict()
+    fields = {name: value for name, value in model.items() if not name.endswith("_dropout")}
+    fields |= {name: tuple(model[name]) for name in ("patch", "window")}
+    if not isinstance(model["blocks"], str):
+        fields["blocks"] = tuple((line, depth) for line, depth in model["blocks"])
+    return SpaceTimeTransformer(**fields | {"dtype": jnp.dtype(model["dtype"])})
 
 
 def make_init(
@@ -51,14 +58,15 @@ def make_init(
 
     def boxed_params() -> Any:
         levels = jnp.zeros((1, T))
-        condition = Condition(label=jnp.zeros(1, jnp.int32))
+        condition = conditioning.of_batch(jax.tree.map(jnp.asarray, blank_batch(config.data, 1)))
         key = jax.random.key(config.seed)
         return net.init(key, jnp.zeros((1, T, S, S, 3)), levels, levels, condition)["params"]
 
     def init() -> TrainState:
         params = nn.meta.unbox(boxed_params())
         ema = jax.tree.map(jnp.copy, params)
-        return TrainState(jnp.zeros((), jnp.int32), params, ema, tx.init(params))
+        profiles = tuple(jax.tree.map(jnp.copy, params) for _ in config.ema.widths)
+        return TrainState(jnp.zeros((), jnp.int32), params, ema, profiles, tx.init(params))
 
     of_params = rules.shardings(mesh, jax.eval_shape(boxed_params))
     shape = jax.eval_shape(init)
@@ -67,6 +75,7 @@ def make_init(
         step=same,
         params=of_params,
         ema=of_params,
+        profiles=(of_params,) * len(config.ema.widths),
         opt_state=rules.like_params(shape.opt_state, of_params, same),
     )
     abstract = jax.tree.map(

@@ -13,8 +13,10 @@ from jaxtyping import Array, Float32, UInt8
 from ml_collections import ConfigDict
 
 from jaxvid.diffusion import loss, noise, process, tasks
-from jaxvid.models.transformer import Condition, SpaceTimeTransformer
+from jaxvid.models import conditioning
+from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel.rules import RULES
+from jaxvid.training.ema import update as update_profile
 from jaxvid.training.optimizer import make_schedule
 from jaxvid.training.state import TrainState
 
@@ -30,7 +32,7 @@ class Examples:
       noise: levels [B,T].
       time: seconds [B,T].
       unknown: frames that are not observed, bool [B,T].
-      condition: a `Condition`.
+      condition: a `conditioning.Condition`.
     """
 
     x_t: Any
@@ -48,24 +50,30 @@ def to_float(video: UInt8[Array, "B T H W 3"]) -> Float32[Array, "B T H W 3"]:
 
 
 def draw_examples(config: ConfigDict, batch: dict[str, Array], key: Array) -> Examples:
-    """Draws the task, noise levels and noise of every clip, and which labels are dropped.
+    """Draws the task, noise levels and noise of every clip, and which conditions are dropped.
 
     Args:
-      config: its `tasks`, `diffusion` and `model.label_dropout` are used.
-      batch: `video` uint8 [B,T,H,W,3], `time` [B,T] in seconds, `label` [B].
+      config: its `tasks`, `diffusion` and `model.*_dropout` are used.
+      batch: `video` uint8 [B,T,H,W,3], `time` [B,T] in seconds, and what it is conditioned on.
       key: of this step.
     """
     d = config.diffusion
     x0 = to_float(batch["video"])
     B, T = x0.shape[:2]
-    task_key, noise_key, eps_key, label_key = jax.random.split(key, 4)
+    task_key, noise_key, eps_key, drop_key = jax.random.split(key, 4)
     observed = tasks.sample_observed(task_key, config.tasks.to_dict(), B, T)
     level = noise.sample_noise(
-        noise_key, (B, 1), d.noise, mean=d.noise_mean, std=d.noise_std, low=d.noise_low
+        noise_key,
+        (B, T if d.per_frame else 1),
+        d.noise,
+        mean=d.noise_mean,
+        std=d.noise_std,
+        low=d.noise_low,
+        stratified=d.stratified,
     )
-    levels = jnp.where(observed, 0.0, level)
+    levels = jnp.where(observed, 0.0, noise.shift(level, time_shift(config)))
     eps = jax.random.normal(eps_key, x0.shape)
-    dropped = jax.random.bernoulli(label_key, config.model.label_dropout, (B,))
+    dropout = {name: config.model[f"{name}_dropout"] for name in ("label", "text", "action")}
     return Examples(
         x_t=process.corrupt(process.PROCESSES[d.process], x0, eps, levels),
         x0=x0,
@@ -73,8 +81,16 @@ def draw_examples(config: ConfigDict, batch: dict[str, Array], key: Array) -> Ex
         noise=levels,
         time=batch["time"],
         unknown=~observed,
-        condition=Condition(label=jnp.where(dropped, -1, batch["label"])),
+        condition=conditioning.drop(conditioning.of_batch(batch), drop_key, dropout),
     )
+
+
+def time_shift(config: ConfigDict) -> float:
+    """By how much the noise levels of training and sampling are moved up: `noise.shift`."""
+    reference, data = config.diffusion.shift_reference, config.data
+    if not reference:
+        return 1.0
+    return noise.resolution_shift((data.frames, data.size, data.size), reference)
 
 
 def make_train_step(
@@ -89,13 +105,15 @@ def make_train_step(
     other; the loss is the mean over the whole batch's unknown frames either way.
     """
     d, parts = config.diffusion, config.optimizer.accumulate
+    kind = process.PROCESSES[d.process]
 
     def part_loss(params: Any, part: Examples, unknown: Array) -> tuple[Array, tuple]:
         with nn.logical_axis_rules(RULES):
-            output = net.apply({"params": params}, part.x_t, part.noise, part.time, part.condition)
+            x = part.x_t * process.input_scale(kind, part.noise)
+            output = net.apply({"params": params}, x, part.noise, part.time, part.condition)
         errors = loss.frame_errors(
-            process.PROCESSES[d.process], output, part.x_t, part.x0, part.eps, part.noise,
-            d.prediction, d.loss,
+            kind, output, part.x_t, part.x0, part.eps, part.noise, d.prediction, d.loss,
+            d.weighting, gamma=d.gamma, bias=d.bias,
         )  # fmt: skip
         bins = loss.by_noise_level(errors, part.noise, part.unknown, NOISE_BINS)
         return jnp.sum(bins[0]) / unknown, bins
@@ -125,6 +143,10 @@ def make_train_step(
         # Early on, average over the steps there were: Adam's bias correction, for weights.
         decay = jnp.minimum(config.ema.decay, (1 + state.step) / (10 + state.step))
         ema = optax.incremental_update(params, state.ema, 1 - decay)
+        profiles = tuple(
+            update_profile(average, params, state.step + 1, width)
+            for average, width in zip(state.profiles, config.ema.widths, strict=True)
+        )
         metrics = {
             "loss": value,
             "bins": bins,
@@ -133,7 +155,7 @@ def make_train_step(
             "grad_norm": optax.tree.norm(grads),
             "grad_norms": jax.tree.map(jnp.linalg.norm, grads),
         }
-        return TrainState(state.step + 1, params, ema, opt_state), metrics
+        return TrainState(state.step + 1, params, ema, profiles, opt_state), metrics
 
     return train_step
 

@@ -1,3 +1,5 @@
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -5,14 +7,17 @@ import pytest
 from jaxvid.errors import InputError
 from jaxvid.parallel import rules
 from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training.checkpoint import Checkpoints
+from jaxvid.training.checkpoint import Checkpoints, Snapshots
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import make_init, make_network
 from jaxvid.training.step import jit_train_step
 
+WIDTHS = (0.05, 0.1)
+
 
 @pytest.fixture
 def run(config, batch, one_device_mesh):
+    config.ema.widths = WIDTHS
     net, tx = make_network(config), make_optimizer(config)
     init, abstract = make_init(config, net, tx, one_device_mesh)
     return init, abstract, jit_train_step(config, net, tx, abstract)
@@ -99,3 +104,40 @@ def test_reading_leaves_what_a_run_is_writing_in_its_place(run, tmp_path):
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(3, init())
     assert not begun.exists()
+
+
+def test_snapshots_all_stay_and_the_first_of_a_step_counts(run, batch, tmp_path):
+    """A run that was killed comes past some steps again; and the step donates its state."""
+    init, abstract, step = run
+    state, kept = init(), {}
+    with Snapshots(tmp_path, WIDTHS, write=True) as snapshots:
+        for i in (1, 2, 3, 2):
+            state, _ = step(state, batch)
+            kept.setdefault(i, jax.tree.map(np.array, jax.device_get(state.profiles)))
+            snapshots.save(i, state.profiles)
+    assert not (tmp_path / "checkpoints").exists()
+    for newest in (3, 2, 1):
+        with Snapshots(tmp_path, WIDTHS) as snapshots:
+            assert snapshots.steps == list(range(1, newest + 1))
+            for width, profile in zip(WIDTHS, kept[newest], strict=True):
+                got, missed = snapshots.average(width, abstract.params)
+                jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, profile)
+                assert missed < 1e-6
+        shutil.rmtree(tmp_path / f"snapshots/{newest}")
+
+
+def test_without_good_snapshots_there_is_no_average_of_another_width(run, tmp_path):
+    init, abstract, _ = run
+    with pytest.raises(InputError, match="kept no profiles"), Snapshots(tmp_path, ()) as snapshots:
+        snapshots.average(0.1, abstract.params)
+    assert not (tmp_path / "snapshots").exists()
+    with Snapshots(tmp_path, WIDTHS, write=True) as snapshots:
+        with pytest.raises(InputError, match="no snapshot"):
+            snapshots.average(0.1, abstract.params)
+        snapshots.save(1, init().profiles)
+    with Snapshots(tmp_path, WIDTHS) as snapshots:
+        with pytest.raises(InputError, match="at most"):
+            snapshots.average(0.3, abstract.params)
+        shutil.rmtree(tmp_path / "snapshots/1/0.1")
+        with pytest.raises(InputError, match=r"is damaged.*take it away"):
+            snapshots.average(0.15, abstract.params)
