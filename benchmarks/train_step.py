@@ -124,12 +124,11 @@ def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
 
 
 def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
-    """What the data pipeline would give: noise for pixels, frames evenly spaced, any class."""
+    """What the data pipeline would give: noise for pixels, any class, else nothing known."""
     B, T, S = config.batch_size, config.data.frames, config.data.size
     rng = np.random.default_rng(config.seed)
-    return {
+    return pipeline.blank_batch(config.data, B) | {
         "video": rng.integers(0, 256, (B, T, S, S, 3), np.uint8),
-        "time": np.tile(np.arange(T, dtype=np.float32) / np.float32(config.data.fps), (B, 1)),
         "label": rng.integers(0, max(config.model.labels, 1), B, np.int32),
     }
 

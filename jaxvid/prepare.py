@@ -37,6 +37,7 @@ from jaxvid.errors import InputError
 
 _MOST_SHARDS = 1024
 _MOST_REASONS = 20
+_interrupted = threading.Event()
 
 
 def prepare(
@@ -155,6 +156,8 @@ def _write_shards(source: Path, output: Path, manifest: dict[str, Any], workers:
                 for shard, labels in jobs.items()
             }
             for future in concurrent.futures.as_completed(futures):
+                if _interrupted.is_set():
+                    raise KeyboardInterrupt
                 shard, outcomes = futures[future], future.result()
                 for name, outcome in outcomes.items():
                     files[name] = {**outcome, "bytes": files[name]["bytes"]}
@@ -268,10 +271,17 @@ def _define_flags() -> None:
     flags.DEFINE_integer("workers", os.cpu_count(), "Processes that decode.", lower_bound=1)
 
 
+def _interrupt(*_: Any) -> None:
+    # Python drops an exception that is raised in a finalizer or a callback; the event stays.
+    _interrupted.set()
+    raise KeyboardInterrupt
+
+
 def main(_: Sequence[str]) -> None:
     # File names need not be text.
     sys.stdout.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     values = flags.FLAGS
     settings = {key: values[key].value for key in ("size", "fps", "frames", "quality")}
     try:

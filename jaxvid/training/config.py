@@ -183,6 +183,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.IllegalFlagValueError as error:
+        if "Traceback" in str(error):  # of the config file: its last line says what is wrong
+            raise InputError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
         override = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error))
         if not override:
             raise

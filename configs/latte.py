@@ -1,0 +1,39 @@
+"""The published sizes, trained as Latte was (Ma et al. 2024, arXiv 2401.03048), on pixels.
+
+    python -m jaxvid.train --config=configs/latte.py:XL/2
+
+The argument is SIZE/PATCH: S, B, L or XL, and patches of 2, 4 or 8 pixels. Layers are counted as
+published: a block of space or of time each, so the line is repeated half as often. Parameters and
+FLOPs of all: `python -m benchmarks.sizes`, in docs/benchmarks.md. Meant for accelerators; it has
+not been trained to the end here.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+from jaxvid.errors import InputError
+
+SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
+PATCHES = (2, 4, 8)
+
+
+def get_config(arg: str = "S/2") -> ConfigDict:
+    """`arg`: SIZE/PATCH; raises InputError for another."""
+    size, _, patch = arg.partition("/")
+    if size not in SIZES or patch not in map(str, PATCHES):
+        raise InputError(
+            f"latte.py:{arg}: give SIZE/PATCH, one of {', '.join(SIZES)} and one of "
+            f"{', '.join(map(str, PATCHES))}, such as latte.py:S/2"
+        )
+    layers, width, heads = SIZES[size]
+    config = base.get_config()
+    config.steps, config.batch_size = 100_000, 64
+    config.data.update(frames=16, size=32, shapes=(2, 3), spin=1.0, workers=4)
+    config.model.update(depth=layers // 2, width=width, heads=heads, unroll=1, remat="dots")
+    config.model.update(patch=(1, int(patch), int(patch)), dtype="bfloat16")
+    config.optimizer.update(name="adamw", lr=1e-4, warmup=1000, decay="constant", b2=0.999)
+    config.ema.update(decay=0.9999, widths=(0.05, 0.10), snapshot_every=2000)
+    config.checkpoint.update(every=2000, keep=3)
+    config.log.update(every=50, sample_every=5000)
+    config.sampler.update(name="dpmpp_2m")
+    return config
