@@ -11,6 +11,7 @@ same noise for all. Progress goes to stderr, a table in Markdown to stdout; +- i
 over the clips of all seeds.
 """
 
+import functools
 import sys
 import time
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from jaxvid.diffusion import loss, process
 from jaxvid.models import conditioning, grammar
 from jaxvid.models.flops import train_flops
 from jaxvid.models.mixers import MIXERS
+from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel import rules
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.training import config as configs
@@ -111,7 +113,7 @@ def measure(config: ConfigDict, clips: int) -> dict[str, Any]:
     with jax.set_mesh(mesh):
         state = init()
         batches = pipeline.batches(dataset, 0, config.data)
-        batch = strip(next(batches))
+        batch = next(batches)
         compiled = train_step.lower(abstract, pipeline.put(batch, split)).compile()
         seconds = []
         for _ in range(config.steps):
@@ -119,13 +121,12 @@ def measure(config: ConfigDict, clips: int) -> dict[str, Any]:
             started = time.perf_counter()
             state, metrics = jax.block_until_ready(compiled(state, given))
             seconds.append(time.perf_counter() - started)
-            batch = strip(next(batches))
+            batch = next(batches)
         unseen = pipeline.make_dataset(
             source, config.data, seed=config.seed + 1_000_003, batch_size=clips
         )
-        losses = jax.jit(held_out, static_argnums=(0, 1))(
-            Frozen(config), net, state.ema, pipeline.put(strip(unseen[0]), split)
-        )
+        evaluate = jax.jit(functools.partial(held_out, config, net))
+        losses = evaluate(state.ema, pipeline.put(unseen[0], split))
     shape = batch["video"].shape
     return {
         "losses": np.asarray(losses),
@@ -136,24 +137,11 @@ def measure(config: ConfigDict, clips: int) -> dict[str, Any]:
     }
 
 
-def strip(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without the source's truth, which has no place in a step."""
-    names = ("video", "time", *conditioning.Condition.__annotations__)
-    return {name: batch[name] for name in names if name in batch}
-
-
-class Frozen:
-    """A config as a static argument."""
-
-    def __init__(self, config: ConfigDict):
-        self.config = config
-
-
 def held_out(
-    frozen: Frozen, net: Any, params: Any, batch: dict[str, Array]
+    config: ConfigDict, net: SpaceTimeTransformer, params: Any, batch: dict[str, Array]
 ) -> Float32[Array, "levels B"]:
     """The loss of each clip at each of `LEVELS`, in the space that the config trains in."""
-    d = frozen.config.diffusion
+    d = config.diffusion
     kind = process.PROCESSES[d.process]
     x0 = to_float(batch["video"])
     eps = jax.random.normal(jax.random.key(0), x0.shape)

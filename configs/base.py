@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
-    c.steps = 1150
+    c.steps = 1450
     c.batch_size = 8  # clips per step, over all devices
 
     c.data = ConfigDict()
@@ -56,7 +56,6 @@ def get_config() -> ConfigDict:
     c.model.mlp_ratio = 4
     c.model.causal = False  # whether frames see only those before them
     c.model.window = (4, 4, 4)  # frames, rows and columns of the word `window`, in tokens
-    c.model.memory = 0  # past frames that causal attention sees when streaming
     c.model.positions = "rotary"  # or "sincos", "learned"
     c.model.adaln = "block"  # or "shared": one modulation for all blocks
     c.model.labels = 3  # classes; 0 is none

@@ -2,6 +2,7 @@
 
     python -m jaxvid.sample --workdir=DIR --num=16 [--steps=50 --cfg_scale=2 --seed=1 --label=0]
     python -m jaxvid.sample --workdir=DIR --caption=TEXT --cfg_scale=3
+    python -m jaxvid.sample --workdir=DIR --frames=256 [--overlap=4]
     python -m jaxvid.sample --workdir=DIR --task=predict --observed=4 [--input=VIDEO]
 
 The averaged (EMA) weights of the newest checkpoint are used, on all devices; or, with
@@ -32,6 +33,7 @@ from jaxvid.training import config as configs
 from jaxvid.training import sampling
 from jaxvid.training.checkpoint import Checkpoints, Snapshots
 from jaxvid.training.optimizer import make_optimizer
+from jaxvid.training.rollout import rollout
 from jaxvid.training.state import make_init, make_network
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.", required=True)
@@ -47,6 +49,8 @@ EMA_WIDTH = flags.DEFINE_float(
 )
 TASK = flags.DEFINE_string("task", "generate", "generate, predict, interpolate or random.")
 OBSERVED = flags.DEFINE_integer("observed", None, "Frames given; by default a quarter of them.")
+FRAMES = flags.DEFINE_integer("frames", None, "Of videos drawn window by window.", lower_bound=1)
+OVERLAP = flags.DEFINE_integer("overlap", None, "Past frames a window sees; by default half of it.")
 INPUT = flags.DEFINE_string("input", None, "A video file that gives the observed frames.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder; by default samples/TASK in the workdir.")
 
@@ -65,6 +69,8 @@ def main(_: Sequence[str]) -> None:
     frames = config.data.frames
     count = max(1, frames // 4) if OBSERVED.value is None else OBSERVED.value
     observed = observed_frames(TASK.value, frames, count)
+    if FRAMES.value and TASK.value not in ("generate", "predict"):
+        raise errors.InputError(f"--frames is for --task=generate or predict, not {TASK.value}")
     mesh = make_mesh(config.mesh)
     clips = _clips(config, observed, mesh)
 
@@ -73,9 +79,16 @@ def main(_: Sequence[str]) -> None:
     _, abstract = make_init(config, net, make_optimizer(config), mesh)
     with jax.set_mesh(mesh):
         params = _average(config, workdir, abstract.ema)
-        draw = sampling.make_sampler(config, net, mesh, observed)
-        given = pipeline.put(clips, rules.batch_sharding(mesh))
-        videos = np.asarray(draw(params, jax.random.key(SEED.value), given))[: NUM.value]
+        key = jax.random.key(SEED.value)
+        if FRAMES.value:
+            given, overlap = int(observed.sum()), OVERLAP.value or frames // 2
+            frames = FRAMES.value
+            videos = rollout(config, net, mesh, params, key, clips, given, frames, overlap)
+            observed = np.arange(frames) < given
+        else:
+            draw = sampling.make_sampler(config, net, mesh, observed)
+            videos = np.asarray(draw(params, key, pipeline.put(clips, rules.batch_sharding(mesh))))
+        videos = videos[: NUM.value]
 
     folder = Path(OUTPUT.value or workdir / "samples" / TASK.value)
     sheet = sampling.write_samples(folder, videos, config.data.fps, observed)

@@ -20,6 +20,16 @@ from jaxtyping import Array, Float, PyTree
 from jaxvid.errors import InputError
 
 
+def pair(wanted: PyTree, null: PyTree) -> PyTree:
+    """Trees of [B, ...] as one of [2B, ...]: each clip beside its twin, not one batch after the
+    other, so that no data moves between devices."""
+
+    def interleave(a: Array, b: Array) -> Array:
+        return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
+
+    return jax.tree.map(interleave, wanted, null)
+
+
 def guide(
     denoise: Callable[[Array, Array, PyTree], Array],
     condition: PyTree,
@@ -46,11 +56,7 @@ def guide(
     if scale == 1:
         return lambda x, noise: denoise(x, noise, condition)
 
-    # Each clip beside its twin, not one batch after the other: no data moves between devices.
-    def pair(a: Array, b: Array) -> Array:
-        return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
-
-    both = jax.tree.map(pair, condition, null)
+    both = pair(condition, null)
 
     def guided(x: Float[Array, "B T H W C"], noise: Float[Array, "B T"]) -> Array:
         x0 = denoise(pair(x, x), pair(noise, noise), both).astype(jnp.float32)

@@ -109,7 +109,6 @@ KEYS: dict[str, Rule] = {
     "model.mlp_ratio": POSITIVE,
     "model.causal": FLAG,
     "model.window": ("(frames, rows, columns)", lambda v: _is_ints(v, 1) and len(v) == 3),
-    "model.memory": NATURAL,
     "model.positions": _one_of(*POSITIONS),
     "model.adaln": _one_of(*ADALN),
     "model.labels": NATURAL,

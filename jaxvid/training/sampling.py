@@ -1,6 +1,6 @@
 """Drawing clips from a network, on all devices at once, and showing them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,41 +34,75 @@ def make_sampler(
     `clips` is like a batch: `time` and the condition say what to draw, and the frames of `video`
     that are `observed` are kept; the others are not looked at. The videos come out on every device.
     """
+
+    def run(params: Any, key: Array, clips: dict[str, Array]) -> UInt8[Array, "B T H W 3"]:
+        return draw(config, net, {"params": params}, key, clips, observed)
+
+    return jax.jit(run, out_shardings=rules.replicated(mesh))
+
+
+def draw(
+    config: ConfigDict,
+    net: SpaceTimeTransformer,
+    variables: Mapping[str, Any],
+    key: Array,
+    clips: dict[str, Array],
+    observed: Bool[np.ndarray, "T"],
+) -> UInt8[Array, "B T H W 3"]:
+    """What `make_sampler` jits; `variables` may hold the state of a stream beside parameters."""
     c, kind = config.sampler, process.PROCESSES[config.diffusion.process]
+
+    def denoise(x: Array, noise: Array, condition: Any) -> Float32[Array, "B T H W C"]:
+        with nn.logical_axis_rules(rules.RULES):
+            scaled = x * process.input_scale(kind, noise)
+            output = net.apply(variables, scaled, noise, *condition)
+        return process.convert(kind, output, x, noise, config.diffusion.prediction, "x0")
+
+    given = jnp.asarray(observed)[:, None, None, None]
+    levels = shift(schedule.ladder(kind, c.steps, c.spacing), time_shift(config))
+    eps_key, step_key = jax.random.split(key)
+    start = kind.sigma(jnp.ones(())) * jax.random.normal(eps_key, clips["video"].shape)
+    x = sampler.sample(
+        guidance.guide(
+            denoise, *_wanted_and_null(clips), guidance_scale(config),
+            interval=tuple(c.cfg_interval), rescale=c.cfg_rescale,
+        ),
+        kind,
+        jnp.where(given, to_float(clips["video"]), start),
+        schedule.staggered(levels, observed, c.lag),
+        c.name,
+        eta=c.eta,
+        key=step_key,
+    )  # fmt: skip
+    drawn = jnp.clip(jnp.round((x + 1) * 127.5), 0, 255).astype(jnp.uint8)
+    return jnp.where(given, clips["video"], drawn)
+
+
+def remember(
+    config: ConfigDict,
+    net: SpaceTimeTransformer,
+    variables: Mapping[str, Any],
+    clips: dict[str, Array],
+) -> Any:
+    """The state of a causal network's stream once it has seen the clean frames of `clips`."""
+    kind = process.PROCESSES[config.diffusion.process]
+    given, null = ((to_float(clips["video"]), *c) for c in _wanted_and_null(clips))
+    video, time, condition = given if guidance_scale(config) == 1 else guidance.pair(given, null)
+    noise = jnp.zeros(time.shape)
+    with nn.logical_axis_rules(rules.RULES):
+        scaled = video * process.input_scale(kind, noise)
+        return net.apply(variables, scaled, noise, time, condition, mutable=["cache"])[1]
+
+
+def guidance_scale(config: ConfigDict) -> float:
+    """`sampler.cfg_scale`, or 1 where the network has no condition to be guided by."""
     conditional = config.model.labels or config.data.text_length or config.data.action_dim
-    cfg_scale = float(c.cfg_scale) if conditional else 1.0
+    return float(config.sampler.cfg_scale) if conditional else 1.0
 
-    def draw(params: Any, key: Array, clips: dict[str, Array]) -> UInt8[Array, "B T H W 3"]:
-        def denoise(x: Array, noise: Array, condition: Any) -> Float32[Array, "B T H W C"]:
-            with nn.logical_axis_rules(rules.RULES):
-                scaled = x * process.input_scale(kind, noise)
-                output = net.apply({"params": params}, scaled, noise, *condition)
-            return process.convert(kind, output, x, noise, config.diffusion.prediction, "x0")
 
-        condition = conditioning.of_batch(clips)
-        wanted, null = (
-            (clips["time"], chosen) for chosen in (condition, conditioning.null(condition))
-        )
-        given = jnp.asarray(observed)[:, None, None, None]
-        levels = shift(schedule.ladder(kind, c.steps, c.spacing), time_shift(config))
-        eps_key, step_key = jax.random.split(key)
-        start = kind.sigma(jnp.ones(())) * jax.random.normal(eps_key, clips["video"].shape)
-        x = sampler.sample(
-            guidance.guide(
-                denoise, wanted, null, cfg_scale,
-                interval=tuple(c.cfg_interval), rescale=c.cfg_rescale,
-            ),
-            kind,
-            jnp.where(given, to_float(clips["video"]), start),
-            schedule.staggered(levels, observed, c.lag),
-            c.name,
-            eta=c.eta,
-            key=step_key,
-        )  # fmt: skip
-        drawn = jnp.clip(jnp.round((x + 1) * 127.5), 0, 255).astype(jnp.uint8)
-        return jnp.where(given, clips["video"], drawn)
-
-    return jax.jit(draw, out_shardings=rules.replicated(mesh))
+def _wanted_and_null(clips: dict[str, Array]) -> tuple[tuple[Array, Any], tuple[Array, Any]]:
+    condition = conditioning.of_batch(clips)
+    return (clips["time"], condition), (clips["time"], conditioning.null(condition))
 
 
 def blank_clips(config: ConfigDict, num: int, mesh: Mesh) -> dict[str, np.ndarray]:

@@ -1,0 +1,102 @@
+"""Videos of any length from a network of a few frames, window after window.
+
+A causal network streams: it carries its state from window to window (`models/streaming.py`), and
+each window is all new. Any other network is shown the last frames of the window before, as observed
+frames of the next.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, UInt8
+from ml_collections import ConfigDict
+
+from jaxvid.data import pipeline
+from jaxvid.errors import InputError
+from jaxvid.models.transformer import SpaceTimeTransformer
+from jaxvid.parallel import rules
+from jaxvid.training import sampling
+
+
+def rollout(
+    config: ConfigDict,
+    net: SpaceTimeTransformer,
+    mesh: Mesh,
+    params: Any,
+    key: Array,
+    clips: dict[str, np.ndarray],
+    given: int,
+    frames: int,
+    overlap: int,
+) -> UInt8[np.ndarray, "B {frames} H W 3"]:
+    """Draws videos of `frames` frames, by the `sampler` part of the config.
+
+    Args:
+      config, net, mesh, params: of the network, which was trained on `data.frames` frames T.
+      key: of all that is random.
+      clips: the condition, and in `video` the frames to start from.
+      given: how many these are, 0 to T - 1.
+      frames: of the videos.
+      overlap: past frames that each window sees, 1 to T - 1. A recurrence sees all there were.
+
+    Raises:
+      InputError: `overlap` is out of its range.
+    """
+    T = config.data.frames
+    if not 1 <= overlap < T:
+        raise InputError(f"an overlap of {overlap} frames: it must be from 1 to {T - 1}")
+    video = clips["video"][:, :given]
+    if config.model.causal:
+        return _stream(config, net, mesh, params, key, clips, video, frames, overlap)
+    samplers = {}
+    while video.shape[1] < frames:
+        known = min(video.shape[1], overlap) if video.shape[1] > given else given
+        if known not in samplers:
+            samplers[known] = sampling.make_sampler(config, net, mesh, np.arange(T) < known)
+        window = np.zeros_like(clips["video"])
+        window[:, :known] = video[:, video.shape[1] - known :]
+        batch = pipeline.put(clips | {"video": window}, rules.batch_sharding(mesh))
+        drawn = samplers[known](params, jax.random.fold_in(key, video.shape[1]), batch)
+        video = np.concatenate([video, np.asarray(drawn)[:, known:]], axis=1)
+    return video[:, :frames]
+
+
+def _stream(
+    config: ConfigDict,
+    net: SpaceTimeTransformer,
+    mesh: Mesh,
+    params: Any,
+    key: Array,
+    clips: dict[str, np.ndarray],
+    video: UInt8[np.ndarray, "B given H W 3"],
+    frames: int,
+    overlap: int,
+) -> UInt8[np.ndarray, "B {frames} H W 3"]:
+    net, T = net.clone(memory=overlap), config.data.frames
+
+    @jax.jit
+    def draw_and_remember(variables: Any, key: Array, window: dict[str, Array]) -> tuple:
+        nothing = np.zeros(window["time"].shape[1], bool)
+        drawn = sampling.draw(config, net, variables, key, window, nothing)
+        cache = sampling.remember(config, net, variables, window | {"video": drawn})
+        return drawn, cache
+
+    def window(start: int, length: int) -> dict[str, Array]:
+        per_frame = ("video", "time", "action", "action_mask")
+        cut = {name: x[:, :length] if name in per_frame else x for name, x in clips.items()}
+        cut["time"] = cut["time"] + np.float32(start / config.data.fps)
+        return pipeline.put(cut, rules.batch_sharding(mesh))
+
+    variables = {"params": params}
+    if given := video.shape[1]:
+        seen = jax.jit(lambda v, w: sampling.remember(config, net, v, w))
+        variables |= seen(variables, window(0, given))
+    while video.shape[1] < frames:
+        start = video.shape[1]
+        batch = window(start, T - overlap)
+        drawn, cache = draw_and_remember(variables, jax.random.fold_in(key, start), batch)
+        variables |= cache
+        video = np.concatenate([video, np.asarray(drawn)], axis=1)
+    return video[:, :frames]
