@@ -148,4 +148,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main, configs.check_overrides)
+    errors.run(main, configs.parse_flags)

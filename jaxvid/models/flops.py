@@ -11,7 +11,8 @@ from collections.abc import Callable
 from jaxvid.models import grammar
 from jaxvid.models.conditioning import NOISE_FREQUENCIES
 from jaxvid.models.convolution import Convolution
-from jaxvid.models.mixers import MIXERS, swiglu_width
+from jaxvid.models.mixers import MIXERS
+from jaxvid.models.mlp import swiglu_width
 from jaxvid.models.transformer import SpaceTimeTransformer, stacks
 
 # FLOPs of a word per token, from the network and its tokens: t moments of h rows and w columns.

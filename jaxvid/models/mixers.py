@@ -5,7 +5,6 @@ known to the grammar.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from jaxvid.models import embeddings, windows
 from jaxvid.models.attention import attention
 from jaxvid.models.convolution import Convolution
 from jaxvid.models.layers import kernel
+from jaxvid.models.mlp import Mlp, SwiGlu
 from jaxvid.models.recurrence import Recurrence
 from jaxvid.models.streaming import carried, carry
 
@@ -181,44 +181,6 @@ class CrossAttention(nn.Module):
         return _output(self, rearrange(y, "b (t n) k d -> b t n k d", t=x.shape[1]))
 
 
-class Mlp(nn.Module):
-    """Two layers with squared ReLU between (So et al. 2021, arXiv 2109.08668).
-
-    It is as good as GELU and costs no transcendental function, which on a CPU takes longer than
-    the matrix product before it.
-    """
-
-    config: MixerConfig
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B T N D"]) -> Float[Array, "B T N D"]:
-        D = x.shape[-1]
-        dense = functools.partial(nn.Dense, use_bias=False, dtype=self.config.dtype)
-        hidden = self.config.mlp_ratio * D
-        h = dense(hidden, kernel_init=kernel("embed", "mlp"), name="up")(x)
-        return dense(D, kernel_init=kernel("mlp", "embed"), name="down")(jnp.square(nn.relu(h)))
-
-
-class SwiGlu(nn.Module):
-    """A gated MLP (Shazeer 2020, arXiv 2002.05202), two thirds as wide: the same parameters."""
-
-    config: MixerConfig
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B T N D"]) -> Float[Array, "B T N D"]:
-        D = x.shape[-1]
-        dense = functools.partial(nn.Dense, use_bias=False, dtype=self.config.dtype)
-        hidden = swiglu_width(D, self.config.mlp_ratio)
-        gate = dense(hidden, kernel_init=kernel("embed", "mlp"), name="gate")(x)
-        h = dense(hidden, kernel_init=kernel("embed", "mlp"), name="up")(x)
-        return dense(D, kernel_init=kernel("mlp", "embed"), name="down")(nn.silu(gate) * h)
-
-
-def swiglu_width(width: int, mlp_ratio: int) -> int:
-    """Two thirds of the MLP's hidden width, rounded up to a multiple of 8."""
-    return -(-2 * mlp_ratio * width // 24) * 8
-
-
 def _projected(module: nn.Module, x: Float[Array, "B T N D"], parts: int, name: str) -> list[Array]:
     """Heads [B,T,N,K,d]: query; key and value; or all three. Queries and keys are normalised."""
     config, D = module.config, x.shape[-1]
@@ -284,6 +246,6 @@ MIXERS: dict[str, Mixer] = {
         x, c.seconds
     ),
     "text": lambda config, name, x, c: CrossAttention(config, name=name)(x, c),
-    "mlp": lambda config, name, x, c: Mlp(config, name=name)(x),
-    "swiglu": lambda config, name, x, c: SwiGlu(config, name=name)(x),
+    "mlp": lambda config, name, x, c: Mlp(config.mlp_ratio, config.dtype, name=name)(x),
+    "swiglu": lambda config, name, x, c: SwiGlu(config.mlp_ratio, config.dtype, name=name)(x),
 }
