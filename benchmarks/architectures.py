@@ -53,7 +53,7 @@ LINES = (
 LEVELS = (0.2, 0.4, 0.6, 0.8, 0.95)
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
-NAMES = flags.DEFINE_list("lines", LINES, "Lines of the grammar, separated by commas.")
+NAMES = flags.DEFINE_list("lines", list(LINES), "Lines of the grammar, separated by commas.")
 SEEDS = flags.DEFINE_integer("seeds", 1, "How many times each is trained.", lower_bound=1)
 CLIPS = flags.DEFINE_integer("clips", 64, "Clips that are measured on, per seed.", lower_bound=2)
 PLOT = flags.DEFINE_string("plot", None, "Where to draw the losses, a PNG.")
