@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from configs import base, videos
+from configs import base, latte, videos
 from jaxvid.errors import InputError
 from jaxvid.training import config as configs
 
@@ -14,6 +14,43 @@ def test_the_configs_of_the_repository_are_sound(tmp_path):
     config = videos.get_config(str(tmp_path))
     configs.check(config)
     assert (config.data.size, config.data.fps, config.model.labels) == (32, 12.0, 2)
+
+
+def test_the_published_sizes_are_sound_and_others_are_refused():
+    for size in latte.SIZES:
+        for patch in latte.PATCHES:
+            configs.check(latte.get_config(f"{size}/{patch}"))
+    for wrong in ("M/2", "S", "S/3", "S/2/2"):
+        with pytest.raises(InputError, match="give SIZE/PATCH"):
+            latte.get_config(wrong)
+
+
+def test_stacks_of_lines_are_checked_line_by_line():
+    config = base.get_config()
+    with config.ignore_type():
+        config.model.blocks = (("space mlp", 4), ("time mlp", 8))
+        configs.check(config)
+        config.model.blocks = (("space mlp", 4), ("tiem mlp", 8))
+    with pytest.raises(InputError, match="did you mean 'time'"):
+        configs.check(config)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "line"),
+    [
+        ("model", dict(blocks="space text mlp"), "set config.data.text_length"),
+        ("sampler", dict(lag=33), "at most config.sampler.steps=32"),
+        ("sampler", dict(eta=0.5), "for the sampler 'ddim' only"),
+        ("sampler", dict(cfg_interval=(0.5, 1.5)), "it must be .lowest, highest. noise level"),
+        ("diffusion", dict(bias=30.0), "it must be a number from -20 to 20"),
+        ("ema", dict(widths=(0.05, 0.05)), "it must be .. or different numbers"),
+    ],
+)
+def test_what_does_not_fit_together_is_told(part, changes, line):
+    config = base.get_config()
+    config[part].update(changes)
+    with pytest.raises(InputError, match=line):
+        configs.check(config)
 
 
 @pytest.mark.parametrize("key", configs.KEYS)
