@@ -36,8 +36,16 @@ def test_every_word_has_a_count():
     assert WORDS.keys() == MIXERS.keys()
 
 
-@pytest.mark.parametrize("blocks", ["space mlp time mlp", "joint+window", "recur conv swiglu"])
-def test_forward_and_backward_are_as_xla_counts_them(blocks: str):
+@pytest.mark.parametrize(
+    ("blocks", "within"),
+    [
+        *((line, 0.01) for line in LINES),
+        ("window swiglu", 0.01),
+        # The recurrence's gates and scan are elementwise work, which XLA counts too.
+        ("recur conv", 0.03),
+    ],
+)
+def test_forward_and_backward_are_as_xla_counts_them(blocks: str, within: float):
     net = network(blocks)
     arguments = abstract(net)
 
@@ -45,8 +53,8 @@ def test_forward_and_backward_are_as_xla_counts_them(blocks: str):
         return jnp.sum(net.apply(*arguments) ** 2)
 
     forward, both = xla_flops(net.apply, *arguments), xla_flops(jax.grad(loss), *arguments)
-    assert sum(forward_flops(net, SHAPE).values()) == pytest.approx(forward, rel=0.02)
-    assert sum(train_flops(net, SHAPE).values()) == pytest.approx(both, rel=0.02)
+    assert sum(forward_flops(net, SHAPE).values()) == pytest.approx(forward, rel=within)
+    assert sum(train_flops(net, SHAPE).values()) == pytest.approx(both, rel=within)
 
 
 @pytest.mark.parametrize("patch", [(1, 4, 4), (2, 8, 4)])
