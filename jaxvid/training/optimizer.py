@@ -28,8 +28,8 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """Gradient clipping by global norm, then AdamW, or Muon with AdamW where it does not apply.
 
     Muon (Jordan 2024; Liu et al. 2025, arXiv 2502.16982) orthogonalises the update of each matrix
-    of the blocks; its updates are scaled to the size of AdamW's, so one learning rate serves both.
-    Weight decay touches kernels only.
+    of the blocks but the modulation's; its updates are scaled to the size of AdamW's, so one
+    learning rate serves both. Weight decay touches kernels only.
     """
     c, schedule = config.optimizer, make_schedule(config)
     if c.name == "muon":
@@ -62,7 +62,11 @@ def _matrices(params: Any) -> Any:
             return MuonDimensionNumbers(1, (3, 4))
         if names[-2] == "out" and x.ndim == 4:  # layers, heads, head_dim, out
             return MuonDimensionNumbers((1, 2), 3)
-        if names[-2] == "in" or names[-2].endswith("modulation"):  # layers, in, parts, out
+        if names[-2].endswith("modulation"):
+            # The rank of its gradient is at most the number of noise levels and conditions in the
+            # batch; the rest is rounding, and orthogonalised it would weigh as much.
+            return None
+        if names[-2] == "in":  # layers, in, parts, out
             return MuonDimensionNumbers(1, 3)
         return MuonDimensionNumbers(1, 2)  # layers, in, out
 

@@ -29,15 +29,17 @@ def contact_sheet(
     *,
     scale: int | None = None,
     gap: int = 2,
+    columns: int = 32,
     observed: Bool[np.ndarray, "T"] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Clips in one picture: a row is a clip, a column a frame.
+    """Clips in one picture: a row is a clip, a column a frame; long clips take several rows.
 
     Args:
       videos: clips, 0 to 255.
       scale: how many pixels a pixel becomes along each axis; by default the fewest that make
         frames of at least 64 pixels.
-      gap: pixels between frames and around them all.
+      gap: pixels between frames and around them all; clips of several rows are further apart.
+      columns: the most frames in a row.
       observed: the frames that were given rather than generated: they get a green border.
     """
     frames = _magnify(videos, scale)
@@ -46,7 +48,13 @@ def contact_sheet(
         frames = _pad(frames, (BORDER, BORDER))
         edge = np.pad(np.zeros((height, width), bool), BORDER, constant_values=True)
         frames[:, observed[:, None, None] & edge] = OBSERVED
-    return _grid(frames[None], gap)[0]
+    T, columns = frames.shape[1], min(columns, frames.shape[1])
+    blank = np.full_like(frames[:, :1], PAPER).repeat(-T % columns, axis=1)
+    cells = _pad(np.concatenate([frames, blank], axis=1), (0, gap))
+    clips = einops.rearrange(cells, "b (r c) h w x -> b (r h) (c w) x", c=columns)
+    if T > columns:
+        clips = np.pad(clips, [(0, 0), (0, 3 * gap), (0, 0), (0, 0)], constant_values=PAPER)
+    return _pad(einops.rearrange(clips, "b h w x -> (b h) w x"), (gap, 0))
 
 
 def tile(

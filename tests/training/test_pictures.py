@@ -50,6 +50,18 @@ def test_border_marks_the_observed_frames_alone_and_covers_no_pixel():
         assert green == (len(cell) ** 2 - side**2 if observed[t] else 0)
 
 
+def test_a_long_clip_goes_on_in_the_next_row():
+    videos, gap, columns, side = _videos(2, 7, 8), 1, 3, 8
+    sheet = pictures.contact_sheet(videos, scale=1, gap=gap, columns=columns)
+    pitch, apart = side + gap, len(sheet) // 2
+    assert sheet.shape[1] == gap + columns * pitch
+    assert apart > 3 * pitch
+    for b, t in np.ndindex(2, 7):
+        y, x = gap + b * apart + t // columns * pitch, gap + t % columns * pitch
+        np.testing.assert_array_equal(sheet[y : y + side, x : x + side], videos[b, t])
+    assert (sheet == pictures.PAPER).all(-1).sum() == sheet[..., 0].size - 2 * 7 * side**2
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 9])
 def test_tile_shows_each_clip_once_and_stays_nearly_square(count):
     videos = np.arange(1, count + 1, dtype=np.uint8)[:, None, None, None, None]
