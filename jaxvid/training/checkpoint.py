@@ -8,7 +8,9 @@ is nothing else. A snapshot has a part for each power-function average, and stay
 import contextlib
 import functools
 import os
+import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from jaxvid.training import ema
 from jaxvid.training.state import TrainState
 
 POLICIES = ocp.training.preservation_policies
+LONGEST = 160  # letters of another library's error that are told
 
 
 class _Saves(contextlib.AbstractContextManager):
@@ -120,8 +123,8 @@ class Checkpoints(_Saves):
     def restore(self, abstract: TrainState) -> TrainState | None:
         """The state of the newest checkpoint that can be read, or None where there is none.
 
-        A damaged one is reported, put aside as `checkpoints-damaged/STEP` unless this only reads,
-        and the one before it is used. `abstract` has the shapes, dtypes and shardings wanted.
+        A damaged one is reported, put aside in `checkpoints-damaged/` unless this only reads, and
+        the one before it is used. `abstract` has the shapes, dtypes and shardings wanted.
         """
         found = self._load(_parts(abstract))
         return None if found is None else TrainState(ema=found["ema"], **found["train"])
@@ -136,12 +139,16 @@ class Checkpoints(_Saves):
     def _load(self, parts: dict[str, Any]) -> dict[str, Any] | None:
         for step in reversed(self.steps):
             try:
-                return self._orbax.load_checkpointables(step, parts)
+                # One by one: where one fails, Orbax would leave the others begun and not awaited.
+                return {
+                    name: self._orbax.load_checkpointables(step, {name: part})[name]
+                    for name, part in parts.items()
+                }
             except Exception as error:
                 if jax.process_index() == 0:
                     print(
                         f"warning: the checkpoint of step {step} is damaged "
-                        f"({_line(error)[:100]}…); the one before it is used",
+                        f"({_line(error)}); the one before it is used",
                         file=sys.stderr,
                     )
                 if self.write:
@@ -153,7 +160,7 @@ class Checkpoints(_Saves):
         aside = self.folder.with_name("checkpoints-damaged")
         if jax.process_index() == 0:
             aside.mkdir(exist_ok=True)
-            os.replace(self.folder / str(step), aside / str(step))
+            os.replace(self.folder / str(step), tempfile.mkdtemp(prefix=f"{step}-", dir=aside))
         multihost_utils.sync_global_devices("damaged checkpoint put aside")
 
 
@@ -200,7 +207,7 @@ class Snapshots(_Saves):
             return self._orbax.load_checkpointables(step, {part: abstract})[part]
         except Exception as error:
             raise InputError(
-                f"{self.folder / str(step)} is damaged ({_line(error)[:100]}…): "
+                f"{self.folder / str(step)} is damaged ({_line(error)}): "
                 "take it away to use the others"
             ) from error
 
@@ -211,4 +218,9 @@ def _parts(state: TrainState) -> dict[str, Any]:
 
 
 def _line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    """The end of what went wrong first, of which Orbax's own errors only tell the consequence."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    line = re.split(r" \[\w+(?:\[\d+\])?='", line)[0]  # what TensorStore was asked, for pages
+    return line if len(line) <= LONGEST else f"…{line[-LONGEST:]}"

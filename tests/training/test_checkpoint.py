@@ -61,24 +61,28 @@ def test_a_checkpoint_is_restored_onto_another_mesh(config, run, tmp_path):
 def test_a_damaged_newest_checkpoint_is_put_aside_for_the_one_before(
     run, batch, tmp_path, capsys, damage
 ):
+    """And once more: the run comes past the same step again, and that one may be damaged too."""
     init, abstract, step = run
     state = init()
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         checkpoints.save(1, state)
         before = jax.tree.map(np.array, jax.device_get(state))
         state, _ = step(state, batch)
-        checkpoints.save(2, state)
-    files = [f for f in (tmp_path / "checkpoints/2/train").rglob("*") if f.is_file()]
-    victim = max(files, key=lambda f: f.stat().st_size)
-    if damage == "gone":
-        victim.unlink()
-    else:
-        victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
-        same(checkpoints.restore(abstract), before)
-        assert checkpoints.steps == [1]
-    assert "step 2 is damaged" in capsys.readouterr().err
-    assert (tmp_path / "checkpoints-damaged/2").is_dir()
+    for times in (1, 2):
+        with Checkpoints(tmp_path, keep=2) as checkpoints:
+            checkpoints.save(2, state)
+        files = [f for f in (tmp_path / "checkpoints/2/train").rglob("*") if f.is_file()]
+        victim = max(files, key=lambda f: f.stat().st_size)
+        if damage == "gone":
+            victim.unlink()
+        else:
+            victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+        with Checkpoints(tmp_path, keep=2) as checkpoints:
+            same(checkpoints.restore(abstract), before)
+            assert checkpoints.steps == [1]
+        (warning,) = capsys.readouterr().err.splitlines()
+        assert "step 2 is damaged (" in warning
+        assert len(list((tmp_path / "checkpoints-damaged").iterdir())) == times
 
 
 def test_without_a_checkpoint_there_is_nothing_to_sample(run, tmp_path):
