@@ -3,6 +3,7 @@
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -37,4 +38,11 @@ def run(
         except (flags.Error, InputError) as error:
             sys.exit(f"error: {error}")
 
+    sys.unraisablehook = _tell_unraisable
     app.run(guarded, flags_parser=guarded_parse)
+
+
+def _tell_unraisable(error: Any) -> None:
+    """When a checkpoint fails to load, arrays still under way find their event loop closed."""
+    if str(error.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(error)
