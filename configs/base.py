@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
     c.data.text_embeddings = ""  # name of those an outside encoder made, see jaxvid/data/text.py
     c.data.text_dim = 0  # their width
     c.data.action_dim = 0  # numbers in the action of a frame; 0 is off
+    c.data.low_res = 0  # how many times smaller a given low-resolution video's sides are; 0 is off
     c.data.strides = (1,)  # of these, one is drawn for each clip
     c.data.flip = False
     c.data.crop = 1.0  # smallest side of the window, 1 is off
@@ -63,6 +64,7 @@ def get_config() -> ConfigDict:
     c.model.label_dropout = 0.1
     c.model.text_dropout = 0.1
     c.model.action_dropout = 0.1
+    c.model.low_res_dropout = 0.1
     c.model.remat = "none"  # or "dots", "full": recompute instead of store
     c.model.unroll = 4  # repeats per loop iteration: a CPU is faster without a loop
     c.model.dtype = "float32"  # or "bfloat16": what is computed in
@@ -81,6 +83,7 @@ def get_config() -> ConfigDict:
     c.diffusion.stratified = False  # whether the levels of a batch are spread evenly
     c.diffusion.per_frame = False  # whether each frame has its own (diffusion forcing)
     c.diffusion.shift_reference = 0  # pixels of a clip whose levels are not shifted; 0 is off
+    c.diffusion.low_res_noise = 0.3  # the highest level of the noise on low-resolution video
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "muon"  # or "adamw"
@@ -111,5 +114,6 @@ def get_config() -> ConfigDict:
     c.sampler.cfg_scale = 1.5
     c.sampler.cfg_interval = (0.0, 1.0)  # noise levels at which there is guidance
     c.sampler.cfg_rescale = 0.0
+    c.sampler.low_res_noise = 0.0  # level of the noise on low-resolution video
     c.sampler.num = 8  # clips
     return c

@@ -4,11 +4,14 @@
     python -m jaxvid.sample --workdir=DIR --caption=TEXT --cfg_scale=3
     python -m jaxvid.sample --workdir=DIR --frames=256 [--overlap=4]
     python -m jaxvid.sample --workdir=DIR --task=predict --observed=4 [--input=VIDEO]
+    python -m jaxvid.sample --workdir=DIR --input=VIDEO [--frames=256]
+    python -m jaxvid.sample --workdir=DIR --actions=FILE.csv [--frames=256]
 
 The averaged (EMA) weights of the newest checkpoint are used, on all devices; or, with
 `--ema_width=0.15`, an average of that width, made from the snapshots of a run with `ema.widths`.
 The frames that a task observes come from `--input`, a video file, or else from the data that the
-model was trained on.
+model was trained on; and so does the low-resolution video of a model with `data.low_res`. The table
+of `--actions` has a row per frame, from the first on; actions past its end are unknown.
 """
 
 from collections.abc import Sequence
@@ -23,6 +26,7 @@ from ml_collections import ConfigDict
 
 from jaxvid import errors
 from jaxvid.data import pipeline
+from jaxvid.data.conditions import read_actions
 from jaxvid.data.sources import make_source
 from jaxvid.data.text import to_bytes
 from jaxvid.data.video import read_video
@@ -51,7 +55,8 @@ TASK = flags.DEFINE_string("task", "generate", "generate, predict, interpolate o
 OBSERVED = flags.DEFINE_integer("observed", None, "Frames given; by default a quarter of them.")
 FRAMES = flags.DEFINE_integer("frames", None, "Of videos drawn window by window.", lower_bound=1)
 OVERLAP = flags.DEFINE_integer("overlap", None, "Past frames a window sees; by default half of it.")
-INPUT = flags.DEFINE_string("input", None, "A video file that gives the observed frames.")
+INPUT = flags.DEFINE_string("input", None, "A video: observed frames, low-resolution frames.")
+ACTIONS = flags.DEFINE_string("actions", None, "A table of numbers: what is done at each frame.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder; by default samples/TASK in the workdir.")
 
 
@@ -112,23 +117,28 @@ def _average(config: ConfigDict, workdir: Path, abstract: Any) -> Any:
 def _clips(
     config: ConfigDict, observed: Bool[np.ndarray, "T"], mesh: jax.sharding.Mesh
 ) -> dict[str, np.ndarray]:
-    """Classes and times to draw, and the frames to start from; raises InputError."""
+    """Classes and times to draw, and what is given to draw from; raises InputError."""
+    data, frames = config.data, FRAMES.value or config.data.frames
     clips = sampling.blank_clips(config, NUM.value, mesh)
+    num = len(clips["label"])
     if INPUT.value:
-        if not observed.any():
-            raise errors.InputError("--input gives observed frames: name a --task that has some")
-        seen = int(np.flatnonzero(observed)[-1]) + 1
-        frames, _ = read_video(INPUT.value, frames=seen, size=config.data.size, fps=config.data.fps)
-        clips["video"][:, :seen] = frames
-        clips["label"][:] = -1
-    elif observed.any():
-        dataset = pipeline.make_dataset(
-            make_source(config.data), config.data, seed=SEED.value, batch_size=len(clips["label"])
+        _read_input(data, observed, frames, clips)
+    elif data.low_res and FRAMES.value:
+        raise errors.InputError(
+            "--frames: the model needs a low-resolution video of that length: give it as --input"
         )
-        clips = {name: dataset[0][name] for name in clips}
+    elif data.low_res or observed.any():
+        source = make_source(data)
+        batch = pipeline.make_dataset(source, data, seed=SEED.value, batch_size=num)[0]
+        clips = {name: batch[name] for name in clips}
+    if ACTIONS.value is not None:
+        if not data.action_dim:
+            raise errors.InputError("--actions: the model was not trained on actions")
+        action, mask = read_actions(ACTIONS.value, frames, data.action_dim)
+        clips |= {"action": _to_all(num, action), "action_mask": _to_all(num, mask)}
     if CAPTION.value is not None:
-        length = config.data.text_length
-        if not length or config.data.text_embeddings:
+        length = data.text_length
+        if not length or data.text_embeddings:
             raise errors.InputError("--caption: the model was not trained on captions' bytes")
         clips["text_bytes"][:], clips["text_mask"][:] = to_bytes(CAPTION.value, length)
     if LABEL.value is not None:
@@ -138,6 +148,27 @@ def _clips(
             )
         clips["label"][:] = LABEL.value
     return clips
+
+
+def _read_input(
+    data: ConfigDict, observed: Bool[np.ndarray, "T"], frames: int, clips: dict[str, np.ndarray]
+) -> None:
+    """Puts into `clips` what `--input` gives: observed frames, and low-resolution video."""
+    if not observed.any() and not data.low_res:
+        raise errors.InputError("--input gives observed frames: name a --task that has some")
+    clips["label"][:] = -1
+    if observed.any():
+        seen = int(np.flatnonzero(observed)[-1]) + 1
+        video, _ = read_video(INPUT.value, frames=seen, size=data.size, fps=data.fps)
+        clips["video"][:, :seen] = video
+    if data.low_res:
+        size = data.size // data.low_res
+        video, _ = read_video(INPUT.value, frames=frames, size=size, fps=data.fps)
+        clips["low_res"] = _to_all(len(clips["label"]), video)
+
+
+def _to_all(num: int, array: np.ndarray) -> np.ndarray:
+    return np.repeat(array[None], num, axis=0)
 
 
 if __name__ == "__main__":

@@ -167,6 +167,7 @@ def _make_show_samples(
     """A function that draws clips for what is trained, and puts them in `samples/` and the log.
 
     To generate, classes are asked for in turn; to predict, frames of the newest batch are given.
+    Low-resolution video, where there is some, is always that of the newest batch.
     """
     num = config.sampler.num
     blank, key = sampling.blank_clips(config, num, mesh), jax.random.key(config.seed)
@@ -181,7 +182,9 @@ def _make_show_samples(
 
     def show(step: int, params: Any, batch: dict[str, jax.Array]) -> None:
         for task, draw in samplers.items():
-            clips = pipeline.put(blank, rules.batch_sharding(mesh)) if task == "generate" else batch
+            clips = batch
+            if task == "generate" and not config.data.low_res:
+                clips = pipeline.put(blank, rules.batch_sharding(mesh))
             videos = np.asarray(jax.device_get(draw(params, key, clips)))[:num]
             log.videos(step, task, videos, config.data.fps)
             if jax.process_index() == 0:

@@ -178,6 +178,28 @@ def test_sample_draws_from_the_average_and_continues_a_video(whole, tmp_path):
         (["--task=predict", f"--input={tmp_path}/none.mp4"], "cannot be read"),
         (["--label=9"], "has 3 classes"),
         (["--steps=0"], "sampler.steps=0"),
+        ([f"--input={video}"], "name a --task that has some"),
+        (["--actions=none.csv"], "not trained on actions"),
+    ]:
+        error = run("sample", f"--workdir={workdir}", *arguments, expect=1)
+        assert line in error
+        assert "Traceback" not in error
+
+
+def test_sample_follows_a_low_resolution_video_and_a_table_of_actions(tmp_path):
+    workdir, video, table = (tmp_path / name for name in ("run", "given.mp4", "actions.csv"))
+    given = "--config.data.low_res=2", "--config.data.action_dim=2"
+    small = "--config.model.blocks=mlp", "--config.model.depth=1", "--config.tasks.predict=0"
+    train(workdir, "--config.steps=2", *given, *small)
+    assert (workdir / "samples/0000002-generate/sheet.png").exists()
+    write_video(video, np.random.default_rng(0).integers(0, 255, (6, 8, 8, 3), np.uint8), 8)
+    table.write_text("0.5,-0.5\n" * 5)
+    given = f"--input={video}", f"--actions={table}"
+    said = run("sample", f"--workdir={workdir}", "--num=1", "--frames=6", "--overlap=2", *given)
+    assert "1 clips of 6 frames" in said
+    for arguments, line in [
+        (given, "5 rows of 2 numbers: give 1 to 4 rows"),
+        (["--frames=6"], "give it as --input"),
     ]:
         error = run("sample", f"--workdir={workdir}", *arguments, expect=1)
         assert line in error

@@ -1,9 +1,13 @@
 """What a clip is conditioned on beside its label: whether the data has it, and as which arrays."""
 
 import contextlib
+import functools
+import os
+import warnings
 
+import cv2
 import numpy as np
-from jaxtyping import Float16
+from jaxtyping import Bool, Float16, Float32
 from ml_collections import ConfigDict
 
 from jaxvid.data import text
@@ -22,6 +26,7 @@ def condition_arrays(
     `data.text_length` = L > 0 adds `text_mask` bool [L] and, of the caption, `text_bytes` uint8
     [L], or with `data.text_embeddings` instead `text` float16 [L,E]; `data.action_dim` = A > 0 adds
     `action` float32 [T,A] and `action_mask` bool [T]. Where a clip has none the mask is False.
+    `data.low_res` = r > 0 adds `low_res` uint8 [T,H/r,W/r,3], the video's means over r x r pixels.
 
     Args:
       sample: with `caption` and, if there are any, `action`.
@@ -46,7 +51,41 @@ def condition_arrays(
         arrays["action_mask"] = np.full(T, action is not None)
         arrays["action"] = np.zeros((T, A), np.float32) if action is None else action
         _check_width("action_dim", A, arrays["action"])
+    if r := config.low_res:
+        _, H, W, _ = sample["video"].shape
+        shrink = functools.partial(cv2.resize, dsize=(W // r, H // r), interpolation=cv2.INTER_AREA)
+        arrays["low_res"] = np.stack([shrink(frame) for frame in sample["video"]])
     return arrays
+
+
+def read_actions(
+    path: str | os.PathLike, frames: int, width: int
+) -> tuple[Float32[np.ndarray, "{frames} {width}"], Bool[np.ndarray, "{frames}"]]:
+    """Actions from a text table, a row per frame and commas between its numbers.
+
+    Returns:
+      `action`, and `action_mask`: False for the frames past the table's end.
+
+    Raises:
+      InputError: it cannot be read, or has other columns or more rows than asked for, or none.
+    """
+    try:
+        # Opened here, as numpy would also fetch an address and unpack an archive.
+        with open(path, encoding="utf-8-sig") as file, warnings.catch_warnings(action="ignore"):
+            table = np.loadtxt(file, np.float32, delimiter=",", ndmin=2)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not a table of numbers with commas between: {error}") from error
+    rows, columns = table.shape
+    if not 1 <= rows <= frames or columns != width or not np.isfinite(table).all():
+        raise InputError(
+            f"{path}: {rows} rows of {columns} numbers: give 1 to {frames} rows, one per frame, of "
+            f"{width} finite numbers, as the model's actions have"
+        )
+    action = np.zeros((frames, width), np.float32)
+    action[:rows] = table
+    return action, np.arange(frames) < rows
 
 
 def check_conditions(source: Source, config: ConfigDict) -> None:

@@ -103,7 +103,8 @@ def _sample(clip: Clip, config: ConfigDict, rng: np.random.Generator) -> dict[st
 def blank_batch(config: ConfigDict, num: int) -> dict[str, np.ndarray]:
     """A batch of `num` clips like those of `make_dataset`, in which nothing is known.
 
-    Frames are black and evenly spaced, the label is -1, and what else the config asks for is null.
+    Frames are black and evenly spaced, the label is -1, and what else the config asks for is null;
+    but low-resolution video is black too.
     """
     shape = (config.frames, config.size, config.size, 3)
     time = np.arange(config.frames, dtype=np.float32) / np.float32(config.fps)

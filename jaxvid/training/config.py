@@ -88,6 +88,7 @@ KEYS: dict[str, Rule] = {
     "data.text_embeddings": TEXT,
     "data.text_dim": NATURAL,
     "data.action_dim": NATURAL,
+    "data.low_res": NATURAL,
     "data.strides": ("integers of at least 1", lambda v: _is_ints(v, 1)),
     "data.flip": FLAG,
     "data.crop": SCALE,
@@ -116,6 +117,7 @@ KEYS: dict[str, Rule] = {
     "model.label_dropout": FRACTION,
     "model.text_dropout": FRACTION,
     "model.action_dropout": FRACTION,
+    "model.low_res_dropout": FRACTION,
     "model.remat": _one_of(*REMAT_POLICIES),
     "model.unroll": POSITIVE,
     "model.dtype": _one_of("float32", "bfloat16"),
@@ -132,6 +134,7 @@ KEYS: dict[str, Rule] = {
     "diffusion.stratified": FLAG,
     "diffusion.per_frame": FLAG,
     "diffusion.shift_reference": NOT_BELOW_0,
+    "diffusion.low_res_noise": UNIT,
     "optimizer.name": _one_of(*OPTIMIZERS),
     "optimizer.lr": ABOVE_0,
     "optimizer.warmup": NATURAL,
@@ -162,6 +165,7 @@ KEYS: dict[str, Rule] = {
         lambda v: isinstance(v, tuple | list) and len(v) == 2 and all(map(UNIT[1], v)),
     ),
     "sampler.cfg_rescale": UNIT,
+    "sampler.low_res_noise": UNIT,
     "sampler.num": POSITIVE,
 }
 
@@ -271,6 +275,17 @@ def check(config: ConfigDict) -> None:
                 f"config.data.{name}={size} does not divide into patches of {patch} "
                 f"(config.model.patch={tuple(model.patch)}): choose a multiple or another patch"
             )
+    if c.data.low_res and c.data.size % c.data.low_res:
+        raise InputError(
+            f"config.data.low_res={c.data.low_res} must divide config.data.size={c.data.size}: the "
+            "low-resolution video is the mean over squares of so many pixels a side"
+        )
+    if c.sampler.low_res_noise > c.diffusion.low_res_noise:
+        raise InputError(
+            f"config.sampler.low_res_noise={c.sampler.low_res_noise} is at most "
+            f"config.diffusion.low_res_noise={c.diffusion.low_res_noise}, the highest level that "
+            "is trained on"
+        )
     if c.batch_size % c.optimizer.accumulate:
         raise InputError(
             f"config.batch_size={c.batch_size} does not divide into "

@@ -2,7 +2,7 @@
 
 A causal network streams: it carries its state from window to window (`models/streaming.py`), and
 each window is all new. Any other network is shown the last frames of the window before, as observed
-frames of the next.
+frames of the next. Actions and low-resolution video go along with the frames they belong to.
 """
 
 from typing import Any
@@ -36,7 +36,9 @@ def rollout(
     Args:
       config, net, mesh, params: of the network, which was trained on `data.frames` frames T.
       key: of all that is random.
-      clips: the condition, and in `video` the frames to start from.
+      clips: the condition, and in `video` the frames to start from. Its actions and
+        low-resolution video count from the first frame and may have any length: past their ends
+        actions are unknown, and low-resolution video stands still.
       given: how many these are, 0 to T - 1.
       frames: of the videos.
       overlap: past frames that each window sees, 1 to T - 1. A recurrence sees all there were.
@@ -57,7 +59,8 @@ def rollout(
             samplers[known] = sampling.make_sampler(config, net, mesh, np.arange(T) < known)
         window = np.zeros_like(clips["video"])
         window[:, :known] = video[:, video.shape[1] - known :]
-        batch = pipeline.put(clips | {"video": window}, rules.batch_sharding(mesh))
+        seen = _conditions(clips, video.shape[1] - known, T) | {"video": window}
+        batch = pipeline.put(seen, rules.batch_sharding(mesh))
         drawn = samplers[known](params, jax.random.fold_in(key, video.shape[1]), batch)
         video = np.concatenate([video, np.asarray(drawn)[:, known:]], axis=1)
     return video[:, :frames]
@@ -80,19 +83,19 @@ def _stream(
     def draw_and_remember(variables: Any, key: Array, window: dict[str, Array]) -> tuple:
         nothing = np.zeros(window["time"].shape[1], bool)
         drawn = sampling.draw(config, net, variables, key, window, nothing)
-        cache = sampling.remember(config, net, variables, window | {"video": drawn})
+        cache = sampling.remember(config, net, variables, key, window | {"video": drawn})
         return drawn, cache
 
     def window(start: int, length: int) -> dict[str, Array]:
-        per_frame = ("video", "time", "action", "action_mask")
-        cut = {name: x[:, :length] if name in per_frame else x for name, x in clips.items()}
-        cut["time"] = cut["time"] + np.float32(start / config.data.fps)
+        cut = _conditions(clips, start, length)
+        cut["video"] = clips["video"][:, :length]
+        cut["time"] = clips["time"][:, :length] + np.float32(start / config.data.fps)
         return pipeline.put(cut, rules.batch_sharding(mesh))
 
     variables = {"params": params}
     if given := video.shape[1]:
-        seen = jax.jit(lambda v, w: sampling.remember(config, net, v, w))
-        variables |= seen(variables, window(0, given))
+        seen = jax.jit(lambda v, k, w: sampling.remember(config, net, v, k, w))
+        variables |= seen(variables, key, window(0, given))
     while video.shape[1] < frames:
         start = video.shape[1]
         batch = window(start, T - overlap)
@@ -100,3 +103,14 @@ def _stream(
         variables |= cache
         video = np.concatenate([video, np.asarray(drawn)], axis=1)
     return video[:, :frames]
+
+
+def _conditions(clips: dict[str, np.ndarray], start: int, length: int) -> dict[str, np.ndarray]:
+    """The clips with what they are conditioned on at `length` frames from `start` on."""
+    index, cut = np.arange(start, start + length), dict(clips)
+    for name in ("action", "action_mask", "low_res"):
+        if name in clips:
+            cut[name] = clips[name].take(index, axis=1, mode="clip")
+    if "action_mask" in clips:
+        cut["action_mask"] &= index < clips["action_mask"].shape[1]
+    return cut

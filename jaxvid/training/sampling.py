@@ -20,7 +20,8 @@ from jaxvid.models import conditioning
 from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel import rules
 from jaxvid.training import pictures
-from jaxvid.training.step import time_shift, to_float
+from jaxvid.training.inputs import to_condition, to_float
+from jaxvid.training.step import time_shift
 
 
 def make_sampler(
@@ -64,7 +65,7 @@ def draw(
     start = kind.sigma(jnp.ones(())) * jax.random.normal(eps_key, clips["video"].shape)
     x = sampler.sample(
         guidance.guide(
-            denoise, *_wanted_and_null(clips), guidance_scale(config),
+            denoise, *_wanted_and_null(config, key, clips), guidance_scale(config),
             interval=tuple(c.cfg_interval), rescale=c.cfg_rescale,
         ),
         kind,
@@ -82,11 +83,15 @@ def remember(
     config: ConfigDict,
     net: SpaceTimeTransformer,
     variables: Mapping[str, Any],
+    key: Array,
     clips: dict[str, Array],
 ) -> Any:
-    """The state of a causal network's stream once it has seen the clean frames of `clips`."""
+    """The state of a causal network's stream once it has seen the clean frames of `clips`.
+
+    With the `key` that drew them, their condition is what it was.
+    """
     kind = process.PROCESSES[config.diffusion.process]
-    given, null = ((to_float(clips["video"]), *c) for c in _wanted_and_null(clips))
+    given, null = ((to_float(clips["video"]), *c) for c in _wanted_and_null(config, key, clips))
     video, time, condition = given if guidance_scale(config) == 1 else guidance.pair(given, null)
     noise = jnp.zeros(time.shape)
     with nn.logical_axis_rules(rules.RULES):
@@ -96,12 +101,17 @@ def remember(
 
 def guidance_scale(config: ConfigDict) -> float:
     """`sampler.cfg_scale`, or 1 where the network has no condition to be guided by."""
-    conditional = config.model.labels or config.data.text_length or config.data.action_dim
+    data = config.data
+    conditional = config.model.labels or data.text_length or data.action_dim or data.low_res
     return float(config.sampler.cfg_scale) if conditional else 1.0
 
 
-def _wanted_and_null(clips: dict[str, Array]) -> tuple[tuple[Array, Any], tuple[Array, Any]]:
-    condition = conditioning.of_batch(clips)
+def _wanted_and_null(
+    config: ConfigDict, key: Array, clips: dict[str, Array]
+) -> tuple[tuple[Array, Any], tuple[Array, Any]]:
+    level = jnp.full(len(clips["time"]), config.sampler.low_res_noise)
+    # Not one of the two keys that `draw` splits off.
+    condition = to_condition(config, clips, level, jax.random.fold_in(key, 2))
     return (clips["time"], condition), (clips["time"], conditioning.null(condition))
 
 

@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxvid.data.pipeline import blank_batch
-from jaxvid.models import conditioning
 from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel import rules
+from jaxvid.training.inputs import to_condition
 
 
 @struct.dataclass
@@ -58,8 +58,9 @@ def make_init(
 
     def boxed_params() -> Any:
         levels = jnp.zeros((1, T))
-        condition = conditioning.of_batch(jax.tree.map(jnp.asarray, blank_batch(config.data, 1)))
         key = jax.random.key(config.seed)
+        blank = jax.tree.map(jnp.asarray, blank_batch(config.data, 1))
+        condition = to_condition(config, blank, jnp.zeros(1), key)
         return net.init(key, jnp.zeros((1, T, S, S, 3)), levels, levels, condition)["params"]
 
     def init() -> TrainState:

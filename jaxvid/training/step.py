@@ -9,7 +9,7 @@ import optax
 from einops import rearrange
 from flax import linen as nn
 from flax import struct
-from jaxtyping import Array, Float32, UInt8
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from jaxvid.diffusion import loss, noise, process, tasks
@@ -17,6 +17,7 @@ from jaxvid.models import conditioning
 from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel.rules import RULES
 from jaxvid.training.ema import update as update_profile
+from jaxvid.training.inputs import to_condition, to_float
 from jaxvid.training.optimizer import make_schedule
 from jaxvid.training.state import TrainState
 
@@ -44,13 +45,10 @@ class Examples:
     condition: Any
 
 
-def to_float(video: UInt8[Array, "B T H W 3"]) -> Float32[Array, "B T H W 3"]:
-    """Pixels as [-1, 1]."""
-    return video.astype(jnp.float32) / 127.5 - 1
-
-
 def draw_examples(config: ConfigDict, batch: dict[str, Array], key: Array) -> Examples:
     """Draws the task, noise levels and noise of every clip, and which conditions are dropped.
+
+    Low-resolution video gets a level of its own per clip, evenly from 0 to `low_res_noise`.
 
     Args:
       config: its `tasks`, `diffusion` and `model.*_dropout` are used.
@@ -73,7 +71,11 @@ def draw_examples(config: ConfigDict, batch: dict[str, Array], key: Array) -> Ex
     )
     levels = jnp.where(observed, 0.0, noise.shift(level, time_shift(config)))
     eps = jax.random.normal(eps_key, x0.shape)
-    dropout = {name: config.model[f"{name}_dropout"] for name in ("label", "text", "action")}
+    # Beside the split, not of it: with or without low-resolution video, all else is drawn alike.
+    low_level_key, low_eps_key = jax.random.split(jax.random.fold_in(key, 4))
+    low_level = jax.random.uniform(low_level_key, (B,), maxval=d.low_res_noise)
+    condition = to_condition(config, batch, low_level, low_eps_key)
+    dropout = {name: config.model[f"{name}_dropout"] for name in conditioning.NULLS}
     return Examples(
         x_t=process.corrupt(process.PROCESSES[d.process], x0, eps, levels),
         x0=x0,
@@ -81,7 +83,7 @@ def draw_examples(config: ConfigDict, batch: dict[str, Array], key: Array) -> Ex
         noise=levels,
         time=batch["time"],
         unknown=~observed,
-        condition=conditioning.drop(conditioning.of_batch(batch), drop_key, dropout),
+        condition=conditioning.drop(condition, drop_key, dropout),
     )
 
 

@@ -6,12 +6,12 @@ from ml_collections import ConfigDict
 
 from configs import base
 from jaxvid.data.clips import Clip
-from jaxvid.data.conditions import check_conditions
+from jaxvid.data.conditions import check_conditions, read_actions
 from jaxvid.data.pipeline import blank_batch, make_dataset
 from jaxvid.data.sources import make_source
 from jaxvid.errors import InputError
 
-OFF = dict(text_length=0, text_embeddings="", text_dim=0, action_dim=0)
+OFF = dict(text_length=0, text_embeddings="", text_dim=0, action_dim=0, low_res=0)
 
 
 @dataclasses.dataclass
@@ -89,14 +89,15 @@ def test_the_synthetic_world_has_captions_and_actions_that_survive_augmentation(
 
 
 @pytest.mark.parametrize(
-    "asked",
+    ("asked", "count"),
     [
-        {},
-        dict(text_length=8, action_dim=2),
-        dict(text_length=8, text_embeddings="t5", text_dim=5, action_dim=2),
+        ({}, 3),
+        (dict(low_res=4), 4),
+        (dict(text_length=8, action_dim=2), 7),
+        (dict(text_length=8, text_embeddings="t5", text_dim=5, action_dim=2), 7),
     ],
 )
-def test_a_blank_batch_is_like_a_real_one(asked):
+def test_a_blank_batch_is_like_a_real_one(asked, count):
     def form(batch):
         return {name: (x.shape, x.dtype) for name, x in batch.items() if name != "bad"}
 
@@ -104,7 +105,7 @@ def test_a_blank_batch_is_like_a_real_one(asked):
     blank, real = blank_batch(data, 2), make_dataset(Every(RICH), data, seed=0, batch_size=2)[0]
     plain = make_dataset(Every(PLAIN), data, seed=0, batch_size=2)[0]
     assert form(blank) == form(real) == form(plain)
-    assert len(blank) == 3 + 2 * bool(asked) + 2 * bool(asked)
+    assert len(blank) == count
     for name in (name for name in blank if name.endswith("_mask")):
         assert not blank[name].any()
         assert not plain[name].any()
@@ -115,3 +116,42 @@ def test_a_clip_of_another_width_is_bad():
     data = config(action_dim=3)
     with pytest.raises(InputError, match=r"are all bad.*set data.action_dim=2"):
         make_dataset(Every(RICH), data, seed=0, batch_size=1)[0]
+
+
+def test_low_resolution_video_is_the_mean_of_the_very_frames_that_are_shown():
+    data = config(source="synthetic", size=16, low_res=4, crop=0.5, brightness=0.2, contrast=0.2)
+    batch = make_dataset(make_source(data), data, seed=0, batch_size=4)[0]
+    mean = batch["video"].reshape(4, 4, 4, 4, 4, 4, 3).mean((3, 5))
+    assert batch["low_res"].dtype == np.uint8
+    assert mean.std() > 10
+    np.testing.assert_allclose(batch["low_res"], mean, atol=0.5)
+
+
+def test_a_table_of_actions_is_known_as_far_as_it_goes(tmp_path):
+    path = tmp_path / "actions.csv"
+    path.write_text("# x, y\n1,2\n-3, 4.5\n", encoding="utf-8-sig")
+    action, mask = read_actions(path, frames=3, width=2)
+    np.testing.assert_array_equal(action[:2], [[1, 2], [-3, 4.5]])
+    np.testing.assert_array_equal(mask, [True, True, False])
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (b"1,2,3\n", "1 rows of 3 numbers: give 1 to 3 rows, one per frame, of 2 finite numbers"),
+        (b"1,2\n" * 4, "4 rows of 2"),
+        (b"", "0 rows"),
+        (b"1,nan\n", "of 2 finite numbers"),
+        (b"1,2\n3\n", "not a table of numbers"),
+        (b"left,right\n", "not a table of numbers"),
+        (b"\xff\x00\x93NUMPY", "not a table of numbers"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_one_line(tmp_path, table, message):
+    path = tmp_path / "actions.csv"
+    if table is not None:
+        path.write_bytes(table)
+    with pytest.raises(InputError, match=rf"actions\.csv: .*{message}") as caught:
+        read_actions(path, frames=3, width=2)
+    assert "\n" not in str(caught.value)

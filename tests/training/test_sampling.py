@@ -43,6 +43,15 @@ def test_eight_devices_draw_what_one_draws(config, params, batch, one_device_mes
     assert np.abs(alone.astype(int) - together).max() <= 1
 
 
+def test_any_condition_can_be_guided_by(config):
+    config.model.labels, config.sampler.cfg_scale = 0, 2.0
+    assert sampling.guidance_scale(config) == 1
+    for name, value in (("text_length", 8), ("action_dim", 2), ("low_res", 2)):
+        config.data[name] = value
+        assert sampling.guidance_scale(config) == 2
+        config.data[name] = 0
+
+
 def test_as_many_clips_as_divide_over_the_mesh_are_made(config):
     config.mesh.data = 8
     assert len(sampling.blank_clips(config, 9, make_mesh(config.mesh))["label"]) == 16

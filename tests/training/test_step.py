@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxvid.errors import InputError
+from jaxvid.training.inputs import to_float
 from jaxvid.training.metrics import Window
 from jaxvid.training.optimizer import make_optimizer, make_schedule
 from jaxvid.training.state import make_init, make_network
@@ -66,6 +67,43 @@ def test_labels_are_dropped_at_the_configured_rate(config, batch):
     keys = jax.random.split(jax.random.key(0), 200)
     labels = jax.vmap(lambda key: draw_examples(config, batch, key).condition.label)(keys)
     assert abs(np.mean(np.asarray(labels) == -1) - 0.25) < 0.04
+
+
+def test_low_resolution_video_has_a_level_of_its_own_and_all_else_is_drawn_as_without(
+    config, batch
+):
+    config.model.low_res_dropout, config.diffusion.low_res_noise = 0.25, 0.4
+    batch = jax.tree.map(lambda x: jnp.repeat(x, 100, axis=0), batch)
+    small = batch | {"low_res": batch["video"][:, :, ::2, ::2]}
+    draw = jax.jit(lambda *batches: [draw_examples(config, b, jax.random.key(0)) for b in batches])
+    plain, drawn = draw(batch, small)
+    low_res, level = map(np.asarray, (drawn.condition.low_res, drawn.condition.low_res_noise))
+    others = drawn.condition.replace(low_res=None, low_res_noise=None)
+    jax.tree.map(np.testing.assert_array_equal, plain, drawn.replace(condition=others))
+    dropped = level == 1
+    assert abs(dropped.mean() - 0.25) < 0.05
+    assert not low_res[dropped].any()
+    assert 0 <= level[~dropped].min() < 0.02
+    assert 0.38 < level[~dropped].max() <= 0.4
+    t = level[..., None, None, None, None]
+    eps = (low_res - (1 - t) * np.asarray(to_float(small["low_res"]))) / t
+    assert eps[~dropped & (level > 0.1)].std() == pytest.approx(1, abs=0.01)
+
+
+def test_a_network_learns_to_see_its_low_resolution_video(config, batch, one_device_mesh):
+    """After training on ever new colours, those of other clips make its error larger."""
+    config.data.low_res, config.diffusion.loss, config.optimizer.decay = 2, "x0", "constant"
+    config.model.update(blocks="mlp", depth=1)
+    state, step = build(config, one_device_mesh)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        colours = rng.integers(0, 256, (len(batch["label"]), 1, 1, 1, 3), np.uint8)
+        video = jnp.asarray(np.broadcast_to(colours, batch["video"].shape))
+        given = batch | {"video": video, "low_res": video[:, :, ::2, ::2]}
+        state, _ = step(state, given)
+    of_another = given | {"low_res": jnp.roll(given["low_res"], 1, axis=0)}
+    right, wrong = (step(state, x)[1]["loss"] for x in (given, of_another))
+    assert wrong > 4 * right
 
 
 def test_the_average_lags_behind_by_its_decay(config, batch, one_device_mesh):
