@@ -13,7 +13,6 @@ over the clips of all seeds.
 
 import functools
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,20 +25,18 @@ from jaxtyping import Array, Float32
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict, config_flags
 
+from benchmarks import training
 from jaxvid import errors
-from jaxvid.data import pipeline
-from jaxvid.data.sources import make_source
 from jaxvid.diffusion import loss, process
-from jaxvid.models import conditioning, grammar
+from jaxvid.models import grammar
 from jaxvid.models.flops import train_flops
 from jaxvid.models.mixers import MIXERS
 from jaxvid.models.transformer import SpaceTimeTransformer
-from jaxvid.parallel import rules
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.training import config as configs
+from jaxvid.training.inputs import to_condition, to_float
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import make_init, make_network
-from jaxvid.training.step import jit_train_step, to_float
 
 LINES = (
     "space mlp time mlp",
@@ -102,38 +99,16 @@ def like(config: ConfigDict, line: str, target: int) -> ConfigDict:
 
 def measure(config: ConfigDict, clips: int) -> dict[str, Any]:
     """Trains a config's network, and measures its average on `clips` new clips."""
-    mesh = make_mesh(config.mesh)
-    net, tx = make_network(config), make_optimizer(config)
-    init, abstract = make_init(config, net, tx, mesh)
-    train_step = jit_train_step(config, net, tx, abstract)
-    source, split = make_source(config.data), rules.batch_sharding(mesh)
-    dataset = pipeline.make_dataset(
-        source, config.data, seed=config.seed, batch_size=config.batch_size
-    )
-    with jax.set_mesh(mesh):
-        state = init()
-        batches = pipeline.batches(dataset, 0, config.data)
-        batch = next(batches)
-        compiled = train_step.lower(abstract, pipeline.put(batch, split)).compile()
-        seconds = []
-        for _ in range(config.steps):
-            given = pipeline.put(batch, split)
-            started = time.perf_counter()
-            state, metrics = jax.block_until_ready(compiled(state, given))
-            seconds.append(time.perf_counter() - started)
-            batch = next(batches)
-        unseen = pipeline.make_dataset(
-            source, config.data, seed=config.seed + 1_000_003, batch_size=clips
-        )
-        evaluate = jax.jit(functools.partial(held_out, config, net))
-        losses = evaluate(state.ema, pipeline.put(unseen[0], split))
-    shape = batch["video"].shape
+    run = training.train(config)
+    with jax.set_mesh(run.mesh):
+        evaluate = jax.jit(functools.partial(held_out, config, run.net))
+        losses = evaluate(run.state.ema, training.unseen(config, clips))
+    T, S = config.data.frames, config.data.size
     return {
         "losses": np.asarray(losses),
-        "train_loss": float(metrics["loss"]),
-        "step_s": float(np.median(seconds)),
-        "gflop": sum(train_flops(net, shape).values()) / 1e9,
-        "memory": compiled.memory_analysis().temp_size_in_bytes,
+        "step_s": run.step_s,
+        "gflop": sum(train_flops(run.net, (config.batch_size, T, S, S, 3)).values()) / 1e9,
+        "memory": run.temp_bytes,
     }
 
 
@@ -145,12 +120,12 @@ def held_out(
     kind = process.PROCESSES[d.process]
     x0 = to_float(batch["video"])
     eps = jax.random.normal(jax.random.key(0), x0.shape)
+    condition = to_condition(config, batch, jnp.zeros(len(x0)), jax.random.key(1))
 
     def at(level: Array) -> Array:
         noise = jnp.full(x0.shape[:2], level)
         x_t = process.corrupt(kind, x0, eps, noise)
         scaled = x_t * process.input_scale(kind, noise)
-        condition = conditioning.of_batch(batch)
         output = net.apply({"params": params}, scaled, noise, batch["time"], condition)
         errors = loss.frame_errors(kind, output, x_t, x0, eps, noise, d.prediction, d.loss)
         return errors.mean(axis=1)

@@ -1,14 +1,19 @@
 """Shared by all tests: a config small enough to compile and train in seconds."""
 
 import atexit
+import importlib.metadata
 import os
 import shutil
 import tempfile
 
-# Before jax starts: eight devices on one CPU, for meshes, and no search for accelerators.
+# Before jax starts: eight devices on one CPU, for meshes, and no search for accelerators. Most of
+# the time goes to compiling: less is optimised, and fusions take XLA's older and shorter way where
+# it still has that.
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ["JAX_PLATFORMS"] = "cpu"
 # What one test compiles, the others need not, nor do the commands that tests start.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxvid-tests-")

@@ -22,7 +22,8 @@ from jaxvid.training.state import make_init, make_network
 
 ROOT = Path(__file__).parents[1]
 PROFILES = "--config.ema.widths=(0.05, 0.1)", "--config.ema.snapshot_every=3"
-ENVIRONMENT = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+ONE_DEVICE = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
+ENVIRONMENT = os.environ | {"XLA_FLAGS": ONE_DEVICE}
 
 
 def command(module, *arguments):

@@ -9,7 +9,8 @@ def get_config() -> ConfigDict:
     c = base.get_config()
     c.steps, c.batch_size = 8, 8
     c.data.update(frames=4, size=8, shapes=(1, 1), prefetch=1)
-    c.model.update(depth=2, width=16, heads=2, patch=(1, 4, 4), unroll=1, mlp_ratio=2)
+    c.model.update(blocks="space time mlp", depth=2, width=16, heads=2, mlp_ratio=2)
+    c.model.update(patch=(1, 4, 4), unroll=1)
     c.optimizer.update(name="adamw", lr=2e-3, warmup=2)
     c.checkpoint.every = 3
     c.log.update(every=2, sample_every=0)

@@ -52,7 +52,7 @@ def contact_sheet(
     blank = np.full_like(frames[:, :1], PAPER).repeat(-T % columns, axis=1)
     cells = _pad(np.concatenate([frames, blank], axis=1), (0, gap))
     clips = einops.rearrange(cells, "b (r c) h w x -> b (r h) (c w) x", c=columns)
-    if T > columns:
+    if columns < T:
         clips = np.pad(clips, [(0, 0), (0, 3 * gap), (0, 0), (0, 0)], constant_values=PAPER)
     return _pad(einops.rearrange(clips, "b h w x -> (b h) w x"), (gap, 0))
 

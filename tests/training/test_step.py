@@ -11,6 +11,13 @@ from jaxvid.training.state import make_init, make_network
 from jaxvid.training.step import draw_examples, make_train_step
 
 
+@pytest.fixture
+def config(config):
+    """With a network that compiles fast: what is tested here is around it."""
+    config.model.update(blocks="time mlp", depth=1)
+    return config
+
+
 def build(config, mesh):
     net, tx = make_network(config), make_optimizer(config)
     init, _ = make_init(config, net, tx, mesh)
@@ -93,7 +100,6 @@ def test_low_resolution_video_has_a_level_of_its_own_and_all_else_is_drawn_as_wi
 def test_a_network_learns_to_see_its_low_resolution_video(config, batch, one_device_mesh):
     """After training on ever new colours, those of other clips make its error larger."""
     config.data.low_res, config.diffusion.loss, config.optimizer.decay = 2, "x0", "constant"
-    config.model.update(blocks="mlp", depth=1)
     state, step = build(config, one_device_mesh)
     rng = np.random.default_rng(0)
     for _ in range(40):

@@ -1,0 +1,68 @@
+"""Train on several layouts of devices, and compare each with one device.
+
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m benchmarks.layouts \\
+        --config=tests/tiny.py --config.steps=20 [--config.KEY=VALUE …]
+
+Run it from the repository's root. Differences are relative, the largest over all steps for the
+loss and, of the parameters after the last step, that of all together and that of the single array
+that differs most. To stdout goes a table in Markdown.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import config_flags
+
+from benchmarks.training import Trained, train
+from jaxvid import errors
+from jaxvid.parallel import rules
+from jaxvid.parallel.mesh import AXES
+from jaxvid.training import config as configs
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
+
+
+def main(_: Sequence[str]) -> None:
+    config = configs.from_flag(CONFIG)
+    count = jax.device_count()
+    if count < 4 or count % 2:
+        raise errors.InputError(
+            f"{count} device(s) here: an even number from 4 on is needed, such as XLA_FLAGS="
+            "--xla_force_host_platform_device_count=8"
+        )
+
+    def on(devices: int, **sizes: int) -> Trained:
+        config.mesh.update(dict.fromkeys(AXES, 1) | sizes)
+        print(f"training on {devices} device(s) {sizes or ''}", file=sys.stderr)
+        return train(config, jax.devices()[:devices])
+
+    alone = on(1)
+    print("| mesh | loss | all parameters | worst single array | bytes of state per device |")
+    print("|---|---|---|---|---|")
+    print(f"| one device | | | | {rules.bytes_per_device(alone.state):,} |")
+    for sizes in ({"data": count}, {"fsdp": count}, {"data": 2, "fsdp": count // 2}):
+        spread = on(count, **sizes)
+        mesh = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
+        loss = np.max(np.abs(spread.losses / alone.losses - 1))
+        together, worst = differences(spread.state.params, alone.state.params)
+        held = rules.bytes_per_device(spread.state)
+        print(f"| {mesh} | {loss:.1e} | {together:.1e} | {worst:.1e} | {held:,} |", flush=True)
+
+
+def differences(a: Any, b: Any) -> tuple[float, float]:
+    """|a - b| / |b| of all arrays together, and of the one of which it is largest."""
+    norms = np.array(
+        [
+            (np.linalg.norm(np.asarray(x) - np.asarray(y)), np.linalg.norm(y))
+            for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+        ]
+    )
+    apart, size = np.linalg.norm(norms, axis=0)
+    return float(apart / size), float(np.max(norms[:, 0] / norms[:, 1]))
+
+
+if __name__ == "__main__":
+    errors.run(main, configs.parse_flags)
