@@ -1,7 +1,7 @@
 """Train on your own videos: what `python -m jaxvid.prepare` has made in a folder.
 
-    python -m jaxvid.prepare --input=VIDEOS --output=DIR --size=32 --fps=8 --frames=16
-    python -m jaxvid.train --config=configs/videos.py:DIR
+python -m jaxvid.prepare --input=VIDEOS --output=DIR --size=32 --fps=8 --frames=16
+python -m jaxvid.train --config=configs/videos.py:DIR
 """
 
 import json
