@@ -155,13 +155,14 @@ def table(rows: list[tuple[str, ConfigDict, list[dict[str, Any]]]]) -> str:
 
 def draw(rows: list[tuple[str, ConfigDict, list[dict[str, Any]]]], path: Path) -> None:
     """Loss over noise level, relative to the first line's."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     losses = [np.concatenate([r["losses"] for r in runs], axis=1) for _, _, runs in rows]
     for (line, _, _), of_line in zip(rows, losses, strict=True):
         axes.plot(LEVELS, of_line.mean(axis=1) / losses[0].mean(axis=1), marker="o", label=line)
     axes.set(xlabel="noise level", ylabel=f"held-out loss / that of {rows[0][0]}")
-    axes.legend()
+    figure.legend(loc="outside right upper")
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
 
