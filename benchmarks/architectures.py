@@ -31,7 +31,7 @@ from jaxvid.diffusion import loss, process
 from jaxvid.models import grammar
 from jaxvid.models.flops import train_flops
 from jaxvid.models.mixers import MIXERS
-from jaxvid.models.transformer import SpaceTimeTransformer
+from jaxvid.models.transformer import SpaceTimeTransformer, stacks
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.training import config as configs
 from jaxvid.training.inputs import to_condition, to_float
@@ -60,8 +60,7 @@ def main(_: Sequence[str]) -> None:
     config = configs.from_flag(CONFIG)
     target = parameters(config)
     rows = []
-    for line in NAMES.value:
-        equal = like(config, line, target)
+    for line, equal in [(line, like(config, line, target)) for line in NAMES.value]:
         runs = []
         for seed in range(SEEDS.value):
             equal.seed = config.seed + seed
@@ -83,9 +82,10 @@ def parameters(config: ConfigDict) -> int:
 def like(config: ConfigDict, line: str, target: int) -> ConfigDict:
     """The config with another line, of as many words, and `target` parameters or nearly."""
     config = config.copy_and_resolve_references()
-    words = sum(map(len, grammar.parse(config.model.blocks, MIXERS))) * config.model.depth
-    depth = max(1, round(words / sum(map(len, grammar.parse(line, MIXERS)))))
-    config.model.update(blocks=line, depth=depth, unroll=depth)
+    depth = max(1, round(words(config.model.blocks, config.model.depth) / words(line, 1)))
+    with config.ignore_type():
+        config.model.update(blocks=line, depth=depth, unroll=depth)
+    configs.check(config)
     step = 4 * config.model.heads
     widths = range(step, 3 * config.model.width + 1, step)
 
@@ -95,6 +95,12 @@ def like(config: ConfigDict, line: str, target: int) -> ConfigDict:
 
     config.model.width = min(widths, key=distance)
     return config
+
+
+def words(blocks: str | Sequence[tuple[str, int]], depth: int) -> int:
+    """How many there are in a network's whole depth."""
+    parsed = ((grammar.parse(line, MIXERS), repeats) for line, repeats in stacks(blocks, depth))
+    return sum(repeats * sum(map(len, line)) for line, repeats in parsed)
 
 
 def measure(config: ConfigDict, clips: int) -> dict[str, Any]:

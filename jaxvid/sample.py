@@ -86,7 +86,8 @@ def main(_: Sequence[str]) -> None:
         params = _average(config, workdir, abstract.ema)
         key = jax.random.key(SEED.value)
         if FRAMES.value:
-            given, overlap = int(observed.sum()), OVERLAP.value or frames // 2
+            given = int(observed.sum())
+            overlap = frames // 2 if OVERLAP.value is None else OVERLAP.value
             frames = FRAMES.value
             videos = rollout(config, net, mesh, params, key, clips, given, frames, overlap)
             observed = np.arange(frames) < given

@@ -17,14 +17,15 @@ def test_a_benchmark_reads_its_flags_as_the_commands_do(name):
 
 
 @pytest.mark.parametrize(
-    ("argument", "line"),
+    ("name", "argument", "line"),
     [
-        ("--samplers=euler,helm", "--samplers: 'helm' is not one of euler, ddim, ddpm, heun, "),
-        ("--evaluations=4,5", "--evaluations: '5' must be a positive multiple of 2, what a step"),
+        ("architectures", "--lines=time,text", "config.model.blocks: 'text' attends to captions"),
+        ("formulations", "--samplers=helm", "--samplers: 'helm' is not one of euler, ddim, ddpm"),
+        ("formulations", "--evaluations=4,5", "--evaluations: '5' must be a positive multiple of"),
     ],
 )
-def test_what_formulations_cannot_compare_is_told_in_a_line_before_anything_runs(argument, line):
-    done = _benchmark("formulations", argument)
+def test_what_cannot_be_compared_is_told_before_anything_runs(name, argument, line):
+    done = _benchmark(name, argument)
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith(f"error: {line}")
