@@ -46,6 +46,9 @@ SEED = flags.DEFINE_integer("seed", 0, "Another seed gives other clips.", lower_
 STEPS = flags.DEFINE_integer("steps", None, "Sampler steps; by default the config's.")
 SAMPLER = flags.DEFINE_string("sampler", None, "Sampler; by default the config's.")
 CFG_SCALE = flags.DEFINE_float("cfg_scale", None, "Guidance; by default the config's, 1 is none.")
+OBSERVED_NOISE = flags.DEFINE_float(
+    "observed_noise", None, "Level of the noise on observed frames; by default the config's."
+)
 LABEL = flags.DEFINE_integer("label", None, "Class of all clips; by default all in turn.")
 CAPTION = flags.DEFINE_string("caption", None, "What all clips show, for a model of captions.")
 EMA_WIDTH = flags.DEFINE_float(
@@ -59,16 +62,17 @@ INPUT = flags.DEFINE_string("input", None, "A video: observed frames, low-resolu
 ACTIONS = flags.DEFINE_string("actions", None, "A table of numbers: what is done at each frame.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder; by default samples/TASK in the workdir.")
 
+SAMPLER_KEYS = dict(name=SAMPLER, steps=STEPS, cfg_scale=CFG_SCALE, observed_noise=OBSERVED_NOISE)
+
 
 def main(_: Sequence[str]) -> None:
     # What to draw, checked before anything is compiled.
     workdir = Path(WORKDIR.value)
     config = configs.load(workdir)
     with config.unlocked():
-        config.sampler.name = SAMPLER.value or config.sampler.name
-        config.sampler.steps = config.sampler.steps if STEPS.value is None else STEPS.value
-        if CFG_SCALE.value is not None:
-            config.sampler.cfg_scale = CFG_SCALE.value
+        for name, flag in SAMPLER_KEYS.items():
+            if flag.value is not None:
+                config.sampler[name] = flag.value
         config.mesh = ConfigDict(dict.fromkeys(config.mesh, 1) | {"data": -1})
     configs.check(config)
     frames = config.data.frames

@@ -32,8 +32,28 @@ def test_what_cannot_be_compared_is_told_before_anything_runs(name, argument, li
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("--levels=0,a", "--levels: 'a' is not a number"),
+        ("--levels=0.9", "config.sampler.observed_noise=0.9 is at most"),
+        ("--frames=3", "--frames=3: the network draws 4 at once"),
+    ],
+)
+def test_rollouts_tells_what_cannot_be_drawn(tmp_path, config, argument, line):
+    (tmp_path / "config.json").write_text(config.to_json())
+    done = _run("rollouts", f"--workdir={tmp_path}", argument)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {line}")
+    assert done.stderr.count("\n") == 1
+
+
 def _benchmark(name: str, argument: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--config=tests/tiny.py", argument]
+    return _run(name, "--config=tests/tiny.py", argument)
+
+
+def _run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ)
 
 

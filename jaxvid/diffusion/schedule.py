@@ -49,13 +49,16 @@ def ladder(process: Process, steps: int, spacing: str = "uniform") -> Float32[Ar
 
 
 def staggered(
-    levels: Float[Array, "levels"], observed: Bool[np.ndarray, "T"], lag: int = 0
+    levels: Float[Array, "levels"],
+    observed: Bool[np.ndarray, "T"],
+    lag: int = 0,
+    observed_level: float | int = 0,
 ) -> Float32[Array, "rows T"]:
     """Noise levels of each frame in each row: unknown frames descend `levels`, one after another.
 
     Each starts `lag` rows after the unknown frame before it, so U of them take
-    steps + lag (U - 1) + 1 rows; observed frames are at 0 in every row. Raises InputError for a
-    `lag` outside [0, steps]: beyond, all frames would stand still between two.
+    steps + lag (U - 1) + 1 rows; observed frames are at `observed_level` in every row. Raises
+    InputError for a `lag` outside [0, steps]: beyond, all frames would stand still between two.
     """
     steps = len(levels) - 1
     if not 0 <= lag <= steps:
@@ -63,7 +66,7 @@ def staggered(
     start = lag * np.maximum(np.cumsum(~observed) - 1, 0)
     rows = np.arange(steps + start.max() + 1)
     rung = np.clip(rows[:, None] - start, 0, steps)
-    return jnp.where(observed, 0, levels[rung]).astype(jnp.float32)
+    return jnp.where(observed, observed_level, levels[rung]).astype(jnp.float32)
 
 
 def _kappa(process: Process, t: Array) -> Array:

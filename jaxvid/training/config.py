@@ -124,12 +124,14 @@ def check(config: ConfigDict) -> None:
             f"config.data.low_res={c.data.low_res} must divide config.data.size={c.data.size}: the "
             "low-resolution video is the mean over squares of so many pixels a side"
         )
-    if c.sampler.low_res_noise > c.diffusion.low_res_noise:
-        raise InputError(
-            f"config.sampler.low_res_noise={c.sampler.low_res_noise} is at most "
-            f"config.diffusion.low_res_noise={c.diffusion.low_res_noise}, the highest level that "
-            "is trained on"
-        )
+    for name in ("observed_noise", "low_res_noise"):
+        level, highest = c.sampler[name], c.diffusion[name]
+        # A network of `per_frame` levels knows all of them at any frame.
+        if level > highest and not (c.diffusion.per_frame and name == "observed_noise"):
+            raise InputError(
+                f"config.sampler.{name}={level} is at most config.diffusion.{name}={highest}, the "
+                "highest level that is trained on"
+            )
     if c.batch_size % c.optimizer.accumulate:
         raise InputError(
             f"config.batch_size={c.batch_size} does not divide into "

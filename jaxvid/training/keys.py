@@ -123,6 +123,7 @@ KEYS: dict[str, Rule] = {
     "diffusion.stratified": FLAG,
     "diffusion.per_frame": FLAG,
     "diffusion.shift_reference": NOT_BELOW_0,
+    "diffusion.observed_noise": UNIT,
     "diffusion.low_res_noise": UNIT,
     "optimizer.name": _one_of(*OPTIMIZERS),
     "optimizer.lr": ABOVE_0,
@@ -154,6 +155,7 @@ KEYS: dict[str, Rule] = {
         lambda v: isinstance(v, tuple | list) and len(v) == 2 and all(map(UNIT[1], v)),
     ),
     "sampler.cfg_rescale": UNIT,
+    "sampler.observed_noise": UNIT,
     "sampler.low_res_noise": UNIT,
     "sampler.num": POSITIVE,
 }

@@ -2,7 +2,8 @@
 
 A causal network streams: it carries its state from window to window (`models/streaming.py`), and
 each window is all new. Any other network is shown the last frames of the window before, as observed
-frames of the next. Actions and low-resolution video go along with the frames they belong to.
+frames of the next. Either sees them at the level `sampler.observed_noise`, which keeps videos from
+drifting. Actions and low-resolution video go along with the frames they belong to.
 """
 
 from typing import Any

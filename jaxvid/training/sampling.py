@@ -61,16 +61,19 @@ def draw(
 
     given = jnp.asarray(observed)[:, None, None, None]
     levels = shift(schedule.ladder(kind, c.steps, c.spacing), time_shift(config))
+    rows = schedule.staggered(levels, observed, c.lag, c.observed_noise)
     eps_key, step_key = jax.random.split(key)
-    start = kind.sigma(jnp.ones(())) * jax.random.normal(eps_key, clips["video"].shape)
+    eps = jax.random.normal(eps_key, clips["video"].shape)
+    first = jnp.broadcast_to(rows[0], clips["time"].shape)
+    seen = process.corrupt(kind, to_float(clips["video"]), eps, first)
     x = sampler.sample(
         guidance.guide(
             denoise, *_wanted_and_null(config, key, clips), guidance_scale(config),
             interval=tuple(c.cfg_interval), rescale=c.cfg_rescale,
         ),
         kind,
-        jnp.where(given, to_float(clips["video"]), start),
-        schedule.staggered(levels, observed, c.lag),
+        jnp.where(given, seen, kind.sigma(jnp.ones(())) * eps),
+        rows,
         c.name,
         eta=c.eta,
         key=step_key,
@@ -86,14 +89,17 @@ def remember(
     key: Array,
     clips: dict[str, Array],
 ) -> Any:
-    """The state of a causal network's stream once it has seen the clean frames of `clips`.
+    """The state of a causal network's stream once it has seen the frames of `clips` as observed.
 
     With the `key` that drew them, their condition is what it was.
     """
     kind = process.PROCESSES[config.diffusion.process]
-    given, null = ((to_float(clips["video"]), *c) for c in _wanted_and_null(config, key, clips))
-    video, time, condition = given if guidance_scale(config) == 1 else guidance.pair(given, null)
-    noise = jnp.zeros(time.shape)
+    noise = jnp.full(clips["time"].shape, config.sampler.observed_noise)
+    eps = jax.random.normal(jax.random.fold_in(key, 3), clips["video"].shape)
+    seen = process.corrupt(kind, to_float(clips["video"]), eps, noise)
+    given, null = ((seen, noise, *c) for c in _wanted_and_null(config, key, clips))
+    given = given if guidance_scale(config) == 1 else guidance.pair(given, null)
+    video, noise, time, condition = given
     with nn.logical_axis_rules(rules.RULES):
         scaled = video * process.input_scale(kind, noise)
         return net.apply(variables, scaled, noise, time, condition, mutable=["cache"])[1]
@@ -110,7 +116,7 @@ def _wanted_and_null(
     config: ConfigDict, key: Array, clips: dict[str, Array]
 ) -> tuple[tuple[Array, Any], tuple[Array, Any]]:
     level = jnp.full(len(clips["time"]), config.sampler.low_res_noise)
-    # Not one of the two keys that `draw` splits off.
+    # Not one of the keys that `draw` and `remember` make.
     condition = to_condition(config, clips, level, jax.random.fold_in(key, 2))
     return (clips["time"], condition), (clips["time"], conditioning.null(condition))
 

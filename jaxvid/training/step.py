@@ -48,7 +48,9 @@ class Examples:
 def draw_examples(config: ConfigDict, batch: dict[str, Array], key: Array) -> Examples:
     """Draws the task, noise levels and noise of every clip, and which conditions are dropped.
 
-    Low-resolution video gets a level of its own per clip, evenly from 0 to `low_res_noise`.
+    Observed frames get a level per clip, evenly from 0 to `observed_noise`: as the network is told
+    it, it learns how far to trust frames that it drew itself. So does low-resolution video, from 0
+    to `low_res_noise`.
 
     Args:
       config: its `tasks`, `diffusion` and `model.*_dropout` are used.
@@ -69,10 +71,11 @@ def draw_examples(config: ConfigDict, batch: dict[str, Array], key: Array) -> Ex
         low=d.noise_low,
         stratified=d.stratified,
     )
-    levels = jnp.where(observed, 0.0, noise.shift(level, time_shift(config)))
+    # Beside the split, not of it: with or without these levels, all else is drawn alike.
+    given_key, low_level_key, low_eps_key = (jax.random.fold_in(key, i) for i in (4, 5, 6))
+    given_level = jax.random.uniform(given_key, (B, 1), maxval=d.observed_noise)
+    levels = jnp.where(observed, given_level, noise.shift(level, time_shift(config)))
     eps = jax.random.normal(eps_key, x0.shape)
-    # Beside the split, not of it: with or without low-resolution video, all else is drawn alike.
-    low_level_key, low_eps_key = jax.random.split(jax.random.fold_in(key, 4))
     low_level = jax.random.uniform(low_level_key, (B,), maxval=d.low_res_noise)
     condition = to_condition(config, batch, low_level, low_eps_key)
     dropout = {name: config.model[f"{name}_dropout"] for name in conditioning.NULLS}

@@ -73,6 +73,12 @@ def test_every_row_moves_a_frame_and_every_frame_descends_the_whole_ladder(lag):
     assert (rows[:, [0, 3]] == 0).all()
 
 
+def test_observed_frames_stay_at_their_level():
+    observed = np.array([True, False, True])
+    rows = staggered(ladder(FLOW, 2), observed, observed_level=0.25)
+    np.testing.assert_array_equal(rows, [[0.25, 1, 0.25], [0.25, 0.5, 0.25], [0.25, 0, 0.25]])
+
+
 def test_bad_settings():
     with pytest.raises(InputError, match="0 steps"):
         ladder(FLOW, 0)

@@ -42,6 +42,7 @@ def test_stacks_of_lines_are_checked_line_by_line():
         ("sampler", dict(lag=33), "at most config.sampler.steps=32"),
         ("data", dict(low_res=5), "low_res=5 must divide config.data.size=16"),
         ("sampler", dict(low_res_noise=0.4), "at most config.diffusion.low_res_noise=0.3"),
+        ("sampler", dict(observed_noise=0.4), "at most config.diffusion.observed_noise=0.3"),
         ("sampler", dict(eta=0.5), "for the sampler 'ddim' only"),
         ("sampler", dict(cfg_interval=(0.5, 1.5)), "it must be .lowest, highest. noise level"),
         ("diffusion", dict(bias=30.0), "it must be a number from -20 to 20"),
@@ -53,6 +54,12 @@ def test_what_does_not_fit_together_is_told(part, changes, line):
     config[part].update(changes)
     with pytest.raises(InputError, match=line):
         configs.check(config)
+
+
+def test_a_network_of_levels_per_frame_knows_any_at_observed_frames():
+    config = base.get_config()
+    config.diffusion.per_frame, config.sampler.observed_noise = True, 0.4
+    configs.check(config)
 
 
 @pytest.mark.parametrize("key", configs.KEYS)

@@ -54,3 +54,9 @@ def test_a_longer_video_begins_as_a_shorter_one_and_keeps_what_was_given(
         assert changed[3].all()
         with pytest.raises(InputError, match="from 1 to 3"):
             roll(5, overlap=4)
+
+        # Where what is seen again is all noise, what was given decides nothing.
+        config.sampler.observed_noise = 1.0
+        np.testing.assert_array_equal(
+            roll(9)[:, 1:], roll(9, clips | {"video": other["video"]})[:, 1:]
+        )

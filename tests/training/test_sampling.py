@@ -22,15 +22,17 @@ def draw(config, params, clips, mesh, observed):
         return np.asarray(sampler(params, jax.random.key(1), clips))
 
 
-def test_observed_frames_come_back_to_the_bit_and_decide_the_others(
-    config, params, batch, one_device_mesh
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_observed_frames_come_back_to_the_bit_and_decide_the_others_unless_they_are_all_noise(
+    config, params, batch, one_device_mesh, level
 ):
+    config.sampler.observed_noise = level
     observed = observed_frames("predict", config.data.frames, 2)
     videos = draw(config, params, batch, one_device_mesh, observed)
     np.testing.assert_array_equal(videos[:, :2], batch["video"][:, :2])
     other = batch | {"video": 255 - batch["video"]}
     changed = draw(config, params, other, one_device_mesh, observed)
-    assert (changed[:, 2:] != videos[:, 2:]).any()
+    assert (changed[:, 2:] != videos[:, 2:]).any() == (level < 1)
 
 
 def test_eight_devices_draw_what_one_draws(config, params, batch, one_device_mesh):

@@ -58,6 +58,7 @@ def test_randomness_is_a_function_of_seed_and_step(config, batch, one_device_mes
 
 def test_observed_frames_are_clean_and_have_level_0(config, batch):
     config.tasks.update(generate=0.0, predict=1.0, interpolate=0.0, random=0.0)
+    config.diffusion.observed_noise = 0.0
     examples = draw_examples(config, batch, jax.random.key(0))
     observed = ~np.asarray(examples.unknown)
     assert observed[:, 0].all()
@@ -67,6 +68,27 @@ def test_observed_frames_are_clean_and_have_level_0(config, batch):
     )
     levels = np.asarray(examples.noise)[~observed]
     assert levels.min() >= config.diffusion.noise_low
+
+
+def test_observed_frames_have_a_level_of_their_own_and_all_else_is_drawn_as_without(config, batch):
+    config.tasks.update(generate=0.0, predict=1.0, interpolate=0.0, random=0.0)
+    batch = jax.tree.map(lambda x: jnp.repeat(x, 100, axis=0), batch)
+    config.diffusion.observed_noise = 0.0
+    clean = draw_examples(config, batch, jax.random.key(0))
+    config.diffusion.observed_noise = 0.4
+    drawn = draw_examples(config, batch, jax.random.key(0))
+    unknown, level = np.asarray(drawn.unknown), np.asarray(drawn.noise)
+    for name in ("x_t", "noise"):
+        a, b = getattr(clean, name), getattr(drawn, name)
+        np.testing.assert_array_equal(np.asarray(a)[unknown], np.asarray(b)[unknown])
+    first = level[:, :1]
+    np.testing.assert_array_equal(level, np.where(unknown, level, first))
+    assert 0 <= first.min() < 0.02
+    assert 0.38 < first.max() <= 0.4
+    assert abs(first.mean() - 0.2) < 0.02
+    t = level[..., None, None, None]
+    expected = (1 - t) * np.asarray(drawn.x0) + t * np.asarray(drawn.eps)
+    np.testing.assert_allclose(drawn.x_t, expected, atol=1e-6)
 
 
 def test_labels_are_dropped_at_the_configured_rate(config, batch):
