@@ -77,7 +77,7 @@ def get_config() -> ConfigDict:
     c.diffusion.gamma = 5.0  # of "min_snr"
     c.diffusion.bias = 0.0  # of "sigmoid"
     c.diffusion.noise = "logit_normal"  # or "uniform", "edm": the noise levels it trains on
-    c.diffusion.noise_mean = 1.0  # of the logit, or of the logarithm of sigma for "edm"
+    c.diffusion.noise_mean = 0.5  # of the logit, or of the logarithm of sigma for "edm"
     c.diffusion.noise_std = 1.0
     c.diffusion.noise_low = 0.05  # the lowest level
     c.diffusion.stratified = False  # whether the levels of a batch are spread evenly
@@ -115,7 +115,7 @@ def get_config() -> ConfigDict:
     c.sampler.cfg_scale = 1.5
     c.sampler.cfg_interval = (0.0, 1.0)  # noise levels at which there is guidance
     c.sampler.cfg_rescale = 0.0
-    c.sampler.observed_noise = 0.1  # level of the noise on observed frames
+    c.sampler.observed_noise = 0.2  # level of the noise on observed frames
     c.sampler.low_res_noise = 0.0  # level of the noise on low-resolution video
     c.sampler.num = 8  # clips
     return c
