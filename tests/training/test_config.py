@@ -58,7 +58,10 @@ def test_what_does_not_fit_together_is_told(part, changes, line):
 
 def test_a_network_of_levels_per_frame_knows_any_at_observed_frames():
     config = base.get_config()
-    config.diffusion.per_frame, config.sampler.observed_noise = True, 0.4
+    config.sampler.observed_noise = 0.4
+    with pytest.raises(InputError, match="the highest level that is trained on"):
+        configs.check(config)
+    config.diffusion.per_frame = True
     configs.check(config)
 
 
