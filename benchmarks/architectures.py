@@ -26,15 +26,15 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict, config_flags
 
 from benchmarks import training
+from jaxvid import config as configs
 from jaxvid import errors
+from jaxvid.data.pixels import to_condition, to_float
 from jaxvid.diffusion import loss, process
 from jaxvid.models import grammar
 from jaxvid.models.flops import train_flops
 from jaxvid.models.mixers import MIXERS
 from jaxvid.models.transformer import SpaceTimeTransformer, stacks
 from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training import config as configs
-from jaxvid.training.inputs import to_condition, to_float
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import make_init, make_network
 
@@ -133,7 +133,7 @@ def held_out(
         x_t = process.corrupt(kind, x0, eps, noise)
         scaled = x_t * process.input_scale(kind, noise)
         output = net.apply({"params": params}, scaled, noise, batch["time"], condition)
-        errors = loss.frame_errors(kind, output, x_t, x0, eps, noise, d.prediction, d.loss)
+        errors = loss.frame_errors(kind, output, x_t, x0, eps, noise, d.prediction, d.loss_space)
         return errors.mean(axis=1)
 
     return jax.lax.map(at, jnp.array(LEVELS))

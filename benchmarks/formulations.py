@@ -7,7 +7,7 @@
 Run it from the repository's root. For each process and prediction the config's network is trained,
 from the same weights on the same clips; what differs beside is told here:
 
-- The loss is the config's, `diffusion.weighting` or the space `diffusion.loss`, whatever is
+- The loss is the config's, `diffusion.weighting` or the space `diffusion.loss_space`, whatever is
   predicted: so predictions are compared, not the weightings that often come with them.
 - Noise levels are drawn as the config says, but for the edm process, whose levels are spaced
   otherwise: with its published ln sigma ~ N(-1.2, 1.2).
@@ -28,7 +28,7 @@ takes 20 to 40 minutes on two cores with
 
     --config=configs/base.py --config.data.size=8 --config.model.width=32 --config.model.depth=2
         --config.model.unroll=1 --config.steps=500 --config.batch_size=16
-        --config.diffusion.noise=uniform --clips=128
+        --config.diffusion.noise_distribution=uniform --clips=128
 """
 
 import functools
@@ -51,12 +51,12 @@ from ml_collections import ConfigDict, config_flags
 
 from benchmarks.energy import VIEWS, energy_distance
 from benchmarks.training import Trained, train, unseen
+from jaxvid import config as configs
 from jaxvid import errors
+from jaxvid.data.pixels import to_condition
 from jaxvid.diffusion import process, sampler, schedule
 from jaxvid.diffusion.noise import shift
 from jaxvid.errors import InputError
-from jaxvid.training import config as configs
-from jaxvid.training.inputs import to_condition
 from jaxvid.training.step import time_shift
 
 Clips = Float[np.ndarray, "B T H W 3"]
@@ -140,7 +140,7 @@ def formulation(config: ConfigDict, kind: str, prediction: str) -> ConfigDict:
     config = config.copy_and_resolve_references()
     config.diffusion.update(process=kind, prediction=prediction)
     if kind == "edm":
-        config.diffusion.update(noise="edm", noise_mean=-1.2, noise_std=1.2)
+        config.diffusion.update(noise_distribution="edm", noise_mean=-1.2, noise_std=1.2)
     configs.check(config)
     return config
 

@@ -17,10 +17,10 @@ import numpy as np
 from ml_collections import config_flags
 
 from benchmarks.training import Trained, train
+from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.parallel import rules
 from jaxvid.parallel.mesh import AXES
-from jaxvid.training import config as configs
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
 

@@ -21,14 +21,14 @@ from absl import flags
 
 from benchmarks.energy import VIEWS, energy_distance
 from benchmarks.training import unseen
+from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.errors import InputError
 from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training import config as configs
-from jaxvid.training.checkpoint import Checkpoints
+from jaxvid.sampling.plans import rollout
 from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.rollout import rollout
 from jaxvid.training.state import make_init, make_network
+from jaxvid.workdir.checkpoint import Checkpoints
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.", required=True)
 LEVELS = flags.DEFINE_list("levels", ["0"], "Levels of the noise on frames seen again.")

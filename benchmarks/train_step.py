@@ -27,12 +27,12 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.data import pipeline
 from jaxvid.models.flops import train_flops
 from jaxvid.parallel import rules
 from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training import config as configs
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import make_init, make_network
 from jaxvid.training.step import jit_train_step

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float32
 from ml_collections import ConfigDict
 
+from jaxvid import config as configs
 from jaxvid.data import pipeline
 from jaxvid.data.conditions import check_conditions
 from jaxvid.data.sources import make_source
@@ -17,7 +18,6 @@ from jaxvid.errors import InputError
 from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel import rules
 from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training import config as configs
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import TrainState, make_init, make_network
 from jaxvid.training.step import jit_train_step

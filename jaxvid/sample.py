@@ -24,21 +24,22 @@ from absl import flags
 from jaxtyping import Bool
 from ml_collections import ConfigDict
 
-from jaxvid import errors
+from jaxvid import config as configs
+from jaxvid import build, errors  # noqa: F401
 from jaxvid.data import pipeline
 from jaxvid.data.conditions import read_actions
 from jaxvid.data.sources import make_source
 from jaxvid.data.text import to_bytes
 from jaxvid.data.video import read_video
-from jaxvid.diffusion.tasks import observed_frames
 from jaxvid.parallel import rules
 from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training import config as configs
-from jaxvid.training import sampling
-from jaxvid.training.checkpoint import Checkpoints, Snapshots
+from jaxvid.sampling import draw as sampling
+from jaxvid.sampling.plans import rollout
+from jaxvid.sampling.tasks import observed_frames
 from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.rollout import rollout
 from jaxvid.training.state import make_init, make_network
+from jaxvid.workdir import folder
+from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.", required=True)
 NUM = flags.DEFINE_integer("num", 16, "How many clips.", lower_bound=1)
@@ -68,7 +69,7 @@ SAMPLER_KEYS = dict(name=SAMPLER, steps=STEPS, cfg_scale=CFG_SCALE, observed_noi
 def main(_: Sequence[str]) -> None:
     # What to draw, checked before anything is compiled.
     workdir = Path(WORKDIR.value)
-    config = configs.load(workdir)
+    config = folder.load(workdir)
     with config.unlocked():
         for name, flag in SAMPLER_KEYS.items():
             if flag.value is not None:
@@ -100,9 +101,9 @@ def main(_: Sequence[str]) -> None:
             videos = np.asarray(draw(params, key, pipeline.put(clips, rules.batch_sharding(mesh))))
         videos = videos[: NUM.value]
 
-    folder = Path(OUTPUT.value or workdir / "samples" / TASK.value)
-    sheet = sampling.write_samples(folder, videos, config.data.fps, observed)
-    print(f"{len(videos)} clips of {frames} frames in {folder}; all at a glance: {sheet}")
+    output = Path(OUTPUT.value or workdir / "samples" / TASK.value)
+    sheet = sampling.write_samples(output, videos, config.data.fps, observed)
+    print(f"{len(videos)} clips of {frames} frames in {output}; all at a glance: {sheet}")
 
 
 def _average(config: ConfigDict, workdir: Path, abstract: Any) -> Any:

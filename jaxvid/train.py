@@ -21,22 +21,25 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
+from jaxvid import config as configs
 from jaxvid import errors
+from jaxvid.build import check_labels, check_mesh
 from jaxvid.data import pipeline
 from jaxvid.data.conditions import check_conditions
 from jaxvid.data.sources import make_source
-from jaxvid.diffusion.tasks import observed_frames
 from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel import rules
 from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training import config as configs
-from jaxvid.training import ema, pictures, sampling
-from jaxvid.training.checkpoint import Checkpoints, Snapshots
-from jaxvid.training.logging import Log
-from jaxvid.training.metrics import Window
+from jaxvid.sampling import draw as sampling
+from jaxvid.sampling.tasks import observed_frames
+from jaxvid.training import ema
+from jaxvid.training.meter import Meter
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import make_init, make_network
 from jaxvid.training.step import jit_train_step
+from jaxvid.workdir import folder, pictures
+from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
+from jaxvid.workdir.log import Log
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File with get_config(), such as configs/base.py."
@@ -66,11 +69,11 @@ def train(config: ConfigDict, workdir: Path) -> None:
 
     # Mesh and data. Everything that can be wrong is found before the first compile.
     mesh = make_mesh(config.mesh)
-    configs.check_mesh(config, rules.batch_parts(mesh), mesh.shape["fsdp"])
+    check_mesh(config, mesh)
     source = make_source(config.data)
-    configs.check_labels(config, source.labels)
+    check_labels(config, source.labels)
     check_conditions(source, config.data)
-    configs.claim(workdir, config, write=lead)
+    folder.claim(workdir, config, write=lead)
     dataset = pipeline.make_dataset(
         source,
         config.data,
@@ -105,7 +108,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
                 f"{parameters / 1e6:.2f} M parameters, {mesh.size} x {jax.devices()[0].device_kind}"
             )
             show_samples = _make_show_samples(config, net, mesh, workdir, log)
-            window = Window(step, config.data.max_bad)
+            window = Meter(step, config.data.max_bad)
             batches = pipeline.batches(dataset, step, config.data)
             stop_asked = _stop_signals()
             batch, stopping = None, False

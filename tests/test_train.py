@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from jaxvid.data.video import write_video
-from jaxvid.training.checkpoint import Checkpoints, Snapshots
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import make_init, make_network
+from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
 
 ROOT = Path(__file__).parents[1]
 PROFILES = "--config.ema.widths=(0.05, 0.1)", "--config.ema.snapshot_every=3"

@@ -10,7 +10,19 @@ import re
 import cv2
 import numpy as np
 
+from jaxvid.config import FLAG, SCALE, UNIT, declare, key
+
 Sample = dict[str, np.ndarray]
+
+
+declare(
+    "data",
+    flip=key(False, FLAG, "mirror half of the clips"),
+    crop=key(1.0, SCALE, "smallest side of the window that is cut out; 1 is off"),
+    reverse=key(False, FLAG, "play half of the clips backwards"),
+    brightness=key(0.0, UNIT, "largest shift of the brightness"),
+    contrast=key(0.0, UNIT, "largest relative change of the contrast"),
+)
 
 _SIDES = re.compile(r"\b(left|right)(?=\b|most|ward)", re.IGNORECASE)
 

@@ -6,7 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float16, Float32, Int, UInt8
 
+from jaxvid.config import ABOVE_0, POSITIVE, Rule, declare, is_sequence, key
 from jaxvid.errors import InputError
+
+declare(
+    "data",
+    frames=key(16, POSITIVE, "frames of a training clip"),
+    size=key(32, POSITIVE, "height and width in pixels"),
+    fps=key(8.0, ABOVE_0, "frames per second"),
+    strides=key(
+        (1,),
+        Rule("integers of at least 1", lambda v: bool(v) and is_sequence(v, POSITIVE.holds)),
+        "every how many frames a clip takes one: drawn among these for each clip",
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,21 @@ import numpy as np
 from jaxtyping import Bool, Float16, Float32
 from ml_collections import ConfigDict
 
+from jaxvid.config import NATURAL, TEXT, declare, key, requirement
 from jaxvid.data import text
 from jaxvid.data.augment import Sample
 from jaxvid.data.sources import Source
 from jaxvid.errors import InputError
+
+declare(
+    "data",
+    text_length=key(0, NATURAL, "length of captions, in bytes or tokens; 0 is off"),
+    text_embeddings=key("", TEXT, "name of the embeddings that an outside encoder left"),
+    text_dim=key(0, NATURAL, "width of those embeddings"),
+    action_dim=key(0, NATURAL, "numbers in the action of a frame; 0 is off"),
+    low_res=key(0, NATURAL, "how many times smaller the sides of a given video are; 0 is off"),
+)
+
 
 LOOKED_AT = 32
 
@@ -140,7 +151,7 @@ def _check_augmentations(config: ConfigDict) -> None:
     if config.source == "synthetic":
         return
     captions, actions = config.text_length, config.action_dim
-    for key, changes, used, what in (
+    for name, changes, used, what in (
         ("flip", config.flip, captions and config.text_embeddings, "embedded captions"),
         ("reverse", config.reverse, captions, "captions"),
         ("flip", config.flip, actions, "actions"),
@@ -149,6 +160,16 @@ def _check_augmentations(config: ConfigDict) -> None:
     ):
         if changes and used:
             raise InputError(
-                f"data.{key}={config[key]} would make the clips' {what} false: turn it off, or do "
-                f"without {what}"
+                f"data.{name}={config[name]} would make the clips' {what} false: turn it off, or "
+                f"do without {what}"
             )
+
+
+@requirement
+def _check_low_res(config: ConfigDict) -> None:
+    low_res, size = config.data.low_res, config.data.size
+    if low_res and size % low_res:
+        raise InputError(
+            f"config.data.low_res={low_res} must divide config.data.size={size}: the "
+            "low-resolution video is the mean over squares of so many pixels a side"
+        )

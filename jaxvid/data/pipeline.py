@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxvid.config import NATURAL, POSITIVE, declare, key
 from jaxvid.data.augment import augment
 from jaxvid.data.clips import Clip, sample_clip
 from jaxvid.data.conditions import condition_arrays
@@ -21,6 +22,14 @@ from jaxvid.data.sources import Source
 from jaxvid.errors import InputError
 
 MAX_BAD_IN_A_ROW = 4
+
+
+declare(
+    "data",
+    workers=key(0, NATURAL, "processes that load clips; 0 loads in threads", free=True),
+    prefetch=key(2, POSITIVE, "batches made ahead, per worker", free=True),
+    max_bad=key(100, NATURAL, "unreadable records after which the run stops", free=True),
+)
 
 
 def make_dataset(

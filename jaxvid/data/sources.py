@@ -8,10 +8,36 @@ from typing import Protocol, runtime_checkable
 import grain
 from ml_collections import ConfigDict
 
+from jaxvid.config import (
+    NOT_BELOW_0,
+    POSITIVE,
+    TEXT,
+    Rule,
+    declare,
+    is_sequence,
+    key,
+    one_of,
+    requirement,
+)
 from jaxvid.data import manifest, records, text
 from jaxvid.data.clips import Clip, span
 from jaxvid.data.synthetic import SyntheticWorld
 from jaxvid.errors import InputError
+
+declare(
+    "data",
+    source=key("synthetic", one_of(("synthetic", "clips")), "where clips come from"),
+    path=key("", TEXT, 'folder of "clips", made by jaxvid.prepare'),
+    shapes=key(
+        (2, 3),
+        Rule(
+            "(fewest, most), from 1 up",
+            lambda v: is_sequence(v, POSITIVE.holds, 2) and v[0] <= v[1],
+        ),
+        "number of shapes in a clip of the synthetic world",
+    ),
+    spin=key(1.0, NOT_BELOW_0, "their fastest rotation, in radians per second"),
+)
 
 
 @runtime_checkable
@@ -134,3 +160,9 @@ class _Shard:
     @property
     def examples_in_shard(self) -> int:
         return self.take
+
+
+@requirement
+def _check_path(config: ConfigDict) -> None:
+    if config.data.source == "clips" and not config.data.path:
+        raise InputError("config.data.path is empty: name a folder that jaxvid.prepare has made")

@@ -26,10 +26,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
-from jaxvid.diffusion.process import Process, convert, regression_target
+from jaxvid.config import ABOVE_0, Rule, declare, is_number, key, one_of
+from jaxvid.diffusion.process import PREDICTIONS, Process, convert, regression_target
 from jaxvid.errors import InputError
 
 WEIGHTINGS = ("uniform", "min_snr", "sigmoid", "edm")
+
+
+declare(
+    "diffusion",
+    loss_space=key(
+        "velocity",
+        one_of(PREDICTIONS),
+        "the prediction in whose terms the error is measured",
+        was="diffusion.loss",
+    ),
+    weighting=key("uniform", one_of(WEIGHTINGS), "of the noise levels, in place of a space"),
+    gamma=key(5.0, ABOVE_0, 'of the weighting "min_snr"'),
+    bias=key(
+        0.0,
+        Rule("a number from -20 to 20", lambda v: is_number(v) and abs(v) <= 20),
+        'of the weighting "sigmoid"',
+    ),
+)
 
 
 def frame_errors(

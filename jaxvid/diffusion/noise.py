@@ -24,10 +24,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Key
 
+from jaxvid.config import ABOVE_0, FLAG, FRACTION, NOT_BELOW_0, NUMBER, declare, key, one_of
 from jaxvid.diffusion.process import EDM_RHO, EDM_SIGMA_MAX
 from jaxvid.errors import InputError
 
 DISTRIBUTIONS = ("uniform", "logit_normal", "edm")
+
+
+declare(
+    "diffusion",
+    noise_distribution=key(
+        "logit_normal",
+        one_of(DISTRIBUTIONS),
+        "of the noise levels that are trained on",
+        was="diffusion.noise",
+    ),
+    noise_mean=key(0.0, NUMBER, 'mean of the level\'s logit; for "edm", of ln sigma'),
+    noise_std=key(1.0, ABOVE_0, "standard deviation of the same"),
+    noise_low=key(0.05, FRACTION, "the lowest level"),
+    stratified=key(False, FLAG, "whether the levels of a batch are spread evenly"),
+    per_frame=key(False, FLAG, "whether each frame has a level of its own (diffusion forcing)"),
+    shift_reference=key(0, NOT_BELOW_0, "pixels of a clip whose levels are not shifted; 0 is off"),
+)
 
 
 def sample_noise(

@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
+from jaxvid.config import declare, key, one_of
 from jaxvid.errors import InputError
 
 PREDICTIONS = ("x0", "eps", "v", "velocity", "edm")
@@ -152,6 +153,13 @@ PROCESSES = {
         Process("edm", jnp.ones_like, lambda t: EDM_SIGMA_MAX * t**EDM_RHO, unit_input=True),
     )
 }
+
+
+declare(
+    "diffusion",
+    process=key("rectified_flow", one_of(PROCESSES), "how signal gives way to noise"),
+    prediction=key("velocity", one_of(PREDICTIONS), "what the network predicts"),
+)
 
 
 def logsnr(process: Process, t: Float[Array, "..."]) -> Float32[Array, "..."]:

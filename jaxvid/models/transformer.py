@@ -12,7 +12,22 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float, Float32, Int
+from ml_collections import ConfigDict
 
+from jaxvid.config import (
+    FLAG,
+    FRACTION,
+    NATURAL,
+    POSITIVE,
+    TEXT,
+    Rule,
+    declare,
+    is_sequence,
+    key,
+    one_of,
+    requirement,
+)
+from jaxvid.errors import InputError
 from jaxvid.models import embeddings, grammar
 from jaxvid.models.conditioning import (
     NOISE_FREQUENCIES,
@@ -31,6 +46,32 @@ REMAT_POLICIES = {
 }
 POSITIONS = ("rotary", "sincos", "learned")
 ADALN = ("block", "shared")
+
+
+TRIPLE = Rule("(frames, rows, columns)", lambda v: is_sequence(v, POSITIVE.holds, 3))
+
+declare(
+    "model",
+    blocks=key("space mlp time mlp", TEXT, "the architecture, in the block grammar"),
+    depth=key(12, POSITIVE, "repeats of the line"),
+    width=key(384, POSITIVE, "numbers per token"),
+    heads=key(6, POSITIVE, "heads of the attention"),
+    patch=key((1, 2, 2), TRIPLE, "frames, rows and columns of pixels in a token"),
+    mlp_ratio=key(4, POSITIVE, "hidden width of the MLP, over the width"),
+    causal=key(False, FLAG, "whether a frame sees only itself and those before it"),
+    window=key((4, 4, 4), TRIPLE, "frames, rows and columns of the word `window`, in tokens"),
+    positions=key("rotary", one_of(POSITIONS), "how tokens know where and when they are"),
+    adaln=key("block", one_of(ADALN), "whether each block has its own modulation"),
+    labels=key(0, NATURAL, "classes; 0 is none"),
+    text_depth=key(2, POSITIVE, "blocks of the encoder of captions"),
+    label_dropout=key(0.1, FRACTION, "share of clips that train without their label"),
+    text_dropout=key(0.1, FRACTION, "share of clips that train without their caption"),
+    action_dropout=key(0.1, FRACTION, "share of clips that train without their actions"),
+    low_res_dropout=key(0.1, FRACTION, "share that train without their low-resolution video"),
+    remat=key("none", one_of(REMAT_POLICIES), "what the backward pass computes again", free=True),
+    unroll=key(1, POSITIVE, "repeats per iteration of the loop over depth", free=True),
+    dtype=key("float32", one_of(("float32", "bfloat16")), "what the network computes in"),
+)
 
 
 class Block(nn.Module):
@@ -214,3 +255,33 @@ class SpaceTimeTransformer(nn.Module):
 def stacks(blocks: str | Sequence[tuple[str, int]], depth: int) -> list[tuple[str, int]]:
     """The (line, depth) pairs that `blocks` stands for."""
     return [(blocks, depth)] if isinstance(blocks, str) else [(line, n) for line, n in blocks]
+
+
+@requirement
+def _check_network(config: ConfigDict) -> None:
+    model, data = config.model, config.data
+    words = set()
+    for line, depth in stacks(model.blocks, model.depth):
+        words.update(word for group in grammar.parse(line, MIXERS) for word in group)
+        if depth % min(model.unroll, depth):
+            raise InputError(f"config.model.unroll={model.unroll} must divide depth={depth}")
+    if "text" in words and not data.text_length:
+        raise InputError(
+            "config.model.blocks: 'text' attends to captions, and there are none: set "
+            "config.data.text_length"
+        )
+    if model.width % (2 * model.heads) or model.width % 4:
+        raise InputError(
+            f"config.model.width={model.width} must be a multiple of 4 and of "
+            f"2 * model.heads = {2 * model.heads}: rotary positions turn pairs"
+        )
+    for name, size, patch in (
+        ("frames", data.frames, model.patch[0]),
+        ("size", data.size, model.patch[1]),
+        ("size", data.size, model.patch[2]),
+    ):
+        if size % patch:
+            raise InputError(
+                f"config.data.{name}={size} does not divide into patches of {patch} "
+                f"(config.model.patch={tuple(model.patch)}): choose a multiple or another patch"
+            )

@@ -7,10 +7,22 @@ import jax
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
+from jaxvid.config import Rule, declare, is_int, key
 from jaxvid.errors import InputError
 
 # Slowest network first: `replica` crosses slices (DCN), `tensor` stays among neighbours (ICI).
 AXES = ("replica", "data", "fsdp", "context", "tensor")
+
+AXIS = Rule("an integer of at least 1, or -1 for the rest", lambda v: is_int(v) and v != 0)
+
+declare(
+    "mesh",
+    replica=key(1, AXIS, "slices of a pod, joined by the data-centre network", free=True),
+    data=key(-1, AXIS, "parts of the batch", free=True),
+    fsdp=key(1, AXIS, "parts of the batch, and of every parameter's width", free=True),
+    context=key(1, AXIS, "parts of a clip's tokens", free=True),
+    tensor=key(1, AXIS, "parts of the attention's heads and the MLP's hidden width", free=True),
+)
 
 
 def make_mesh(

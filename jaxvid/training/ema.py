@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Array, Float, Float64, Int
 from ml_collections import ConfigDict
 
+from jaxvid.config import FRACTION, POSITIVE, Rule, declare, key
 from jaxvid.errors import InputError
 
 WIDEST = 0.28  # gamma = 0, all steps alike, is 0.289
@@ -24,6 +25,23 @@ WIDEST = 0.28  # gamma = 0, all steps alike, is 0.289
 def is_width(value: Any) -> bool:
     """Whether `value` can be a relative width: a number above 0, at most `WIDEST`."""
     return isinstance(value, int | float) and 0 < value <= WIDEST
+
+
+declare(
+    "ema",
+    decay=key(0.9999, FRACTION, "share of the old average that stays at a step"),
+    widths=key(
+        (),
+        Rule(
+            f"() or different numbers above 0, at most {WIDEST}",
+            lambda v: (
+                isinstance(v, tuple | list) and all(map(is_width, v)) and len(set(v)) == len(v)
+            ),
+        ),
+        "relative widths of the averages that are kept, for `sample --ema_width`",
+    ),
+    snapshot_every=key(2000, POSITIVE, "steps between snapshots of those", free=True),
+)
 
 
 def gamma_of(width: float) -> float:

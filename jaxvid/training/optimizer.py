@@ -8,8 +8,34 @@ import optax
 from ml_collections import ConfigDict
 from optax.contrib import MuonDimensionNumbers, muon
 
+from jaxvid.config import (
+    ABOVE_0,
+    FRACTION,
+    NATURAL,
+    NOT_BELOW_0,
+    POSITIVE,
+    declare,
+    key,
+    one_of,
+    requirement,
+)
+from jaxvid.errors import InputError
+
 OPTIMIZERS = ("adamw", "muon")
 DECAYS = ("constant", "linear", "cosine")
+
+
+declare(
+    "optimizer",
+    name=key("adamw", one_of(OPTIMIZERS), "the rule of the updates"),
+    lr=key(1e-4, ABOVE_0, "learning rate after the warm-up"),
+    warmup=key(1000, NATURAL, "steps in which the learning rate rises from 0"),
+    decay=key("constant", one_of(DECAYS), "of the learning rate, to 0 at the last step"),
+    weight_decay=key(0.0, NOT_BELOW_0, "decoupled, of kernels only"),
+    b2=key(0.999, FRACTION, "decay of the second moment"),
+    clip=key(1.0, NOT_BELOW_0, "largest norm of the gradient; 0 is off"),
+    accumulate=key(1, POSITIVE, "parts in which a batch goes through the network"),
+)
 
 
 def make_schedule(config: ConfigDict) -> Callable[[Any], Any]:
@@ -71,3 +97,12 @@ def _matrices(params: Any) -> Any:
         return MuonDimensionNumbers(1, 2)  # layers, in, out
 
     return jax.tree_util.tree_map_with_path(dimensions, params)
+
+
+@requirement
+def _check_accumulation(config: ConfigDict) -> None:
+    if config.batch_size % config.optimizer.accumulate:
+        raise InputError(
+            f"config.batch_size={config.batch_size} does not divide into "
+            f"config.optimizer.accumulate={config.optimizer.accumulate} parts"
+        )

@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxvid.data.pipeline import blank_batch
+from jaxvid.data.pixels import to_condition
 from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel import rules
-from jaxvid.training.inputs import to_condition
 
 
 @struct.dataclass

@@ -12,12 +12,14 @@ from flax import struct
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from jaxvid.diffusion import loss, noise, process, tasks
+from jaxvid.data.pixels import to_condition, to_float
+from jaxvid.diffusion import loss, noise, process
 from jaxvid.models import conditioning
 from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel.rules import RULES
+from jaxvid.sampling import tasks
+from jaxvid.sampling.draw import time_shift
 from jaxvid.training.ema import update as update_profile
-from jaxvid.training.inputs import to_condition, to_float
 from jaxvid.training.optimizer import make_schedule
 from jaxvid.training.state import TrainState
 
@@ -65,7 +67,7 @@ def draw_examples(config: ConfigDict, batch: dict[str, Array], key: Array) -> Ex
     level = noise.sample_noise(
         noise_key,
         (B, T if d.per_frame else 1),
-        d.noise,
+        d.noise_distribution,
         mean=d.noise_mean,
         std=d.noise_std,
         low=d.noise_low,
@@ -73,10 +75,10 @@ def draw_examples(config: ConfigDict, batch: dict[str, Array], key: Array) -> Ex
     )
     # Beside the split, not of it: with or without these levels, all else is drawn alike.
     given_key, low_level_key, low_eps_key = (jax.random.fold_in(key, i) for i in (4, 5, 6))
-    given_level = jax.random.uniform(given_key, (B, 1), maxval=d.observed_noise)
+    given_level = jax.random.uniform(given_key, (B, 1), maxval=d.max_observed_noise)
     levels = jnp.where(observed, given_level, noise.shift(level, time_shift(config)))
     eps = jax.random.normal(eps_key, x0.shape)
-    low_level = jax.random.uniform(low_level_key, (B,), maxval=d.low_res_noise)
+    low_level = jax.random.uniform(low_level_key, (B,), maxval=d.max_low_res_noise)
     condition = to_condition(config, batch, low_level, low_eps_key)
     dropout = {name: config.model[f"{name}_dropout"] for name in conditioning.NULLS}
     return Examples(
@@ -88,14 +90,6 @@ def draw_examples(config: ConfigDict, batch: dict[str, Array], key: Array) -> Ex
         unknown=~observed,
         condition=conditioning.drop(condition, drop_key, dropout),
     )
-
-
-def time_shift(config: ConfigDict) -> float:
-    """By how much the noise levels of training and sampling are moved up: `noise.shift`."""
-    reference, data = config.diffusion.shift_reference, config.data
-    if not reference:
-        return 1.0
-    return noise.resolution_shift((data.frames, data.size, data.size), reference)
 
 
 def make_train_step(
@@ -117,7 +111,7 @@ def make_train_step(
             x = part.x_t * process.input_scale(kind, part.noise)
             output = net.apply({"params": params}, x, part.noise, part.time, part.condition)
         errors = loss.frame_errors(
-            kind, output, part.x_t, part.x0, part.eps, part.noise, d.prediction, d.loss,
+            kind, output, part.x_t, part.x0, part.eps, part.noise, d.prediction, d.loss_space,
             d.weighting, gamma=d.gamma, bias=d.bias,
         )  # fmt: skip
         bins = loss.by_noise_level(errors, part.noise, part.unknown, NOISE_BINS)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvid import config as configs
 from jaxvid.errors import InputError
-from jaxvid.training import config as configs
 from jaxvid.training import ema
 
 WIDTHS = (0.05, 0.10)

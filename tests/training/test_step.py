@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvid.data.pixels import to_float
 from jaxvid.errors import InputError
-from jaxvid.training.inputs import to_float
-from jaxvid.training.metrics import Window
+from jaxvid.training.meter import Meter
 from jaxvid.training.optimizer import make_optimizer, make_schedule
 from jaxvid.training.state import make_init, make_network
 from jaxvid.training.step import draw_examples, make_train_step
@@ -39,7 +39,7 @@ def test_accumulation_is_the_whole_batch_in_parts(config, batch, one_device_mesh
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_training_on_one_batch_lowers_its_loss(config, batch, one_device_mesh, optimizer):
     config.optimizer.update(name=optimizer, lr=3e-3, decay="constant")
-    config.diffusion.loss = "x0"
+    config.diffusion.loss_space = "x0"
     state, step = build(config, one_device_mesh)
     losses = []
     for _ in range(60):
@@ -58,7 +58,7 @@ def test_randomness_is_a_function_of_seed_and_step(config, batch, one_device_mes
 
 def test_observed_frames_are_clean_and_have_level_0(config, batch):
     config.tasks.update(generate=0.0, predict=1.0, interpolate=0.0, random=0.0)
-    config.diffusion.observed_noise = 0.0
+    config.diffusion.max_observed_noise = 0.0
     examples = draw_examples(config, batch, jax.random.key(0))
     observed = ~np.asarray(examples.unknown)
     assert observed[:, 0].all()
@@ -73,9 +73,9 @@ def test_observed_frames_are_clean_and_have_level_0(config, batch):
 def test_observed_frames_have_a_level_of_their_own_and_all_else_is_drawn_as_without(config, batch):
     config.tasks.update(generate=0.0, predict=1.0, interpolate=0.0, random=0.0)
     batch = jax.tree.map(lambda x: jnp.repeat(x, 100, axis=0), batch)
-    config.diffusion.observed_noise = 0.0
+    config.diffusion.max_observed_noise = 0.0
     clean = draw_examples(config, batch, jax.random.key(0))
-    config.diffusion.observed_noise = 0.4
+    config.diffusion.max_observed_noise = 0.4
     drawn = draw_examples(config, batch, jax.random.key(0))
     unknown, level = np.asarray(drawn.unknown), np.asarray(drawn.noise)
     for name in ("x_t", "noise"):
@@ -101,7 +101,7 @@ def test_labels_are_dropped_at_the_configured_rate(config, batch):
 def test_low_resolution_video_has_a_level_of_its_own_and_all_else_is_drawn_as_without(
     config, batch
 ):
-    config.model.low_res_dropout, config.diffusion.low_res_noise = 0.25, 0.4
+    config.model.low_res_dropout, config.diffusion.max_low_res_noise = 0.25, 0.4
     batch = jax.tree.map(lambda x: jnp.repeat(x, 100, axis=0), batch)
     small = batch | {"low_res": batch["video"][:, :, ::2, ::2]}
     draw = jax.jit(lambda *batches: [draw_examples(config, b, jax.random.key(0)) for b in batches])
@@ -121,7 +121,7 @@ def test_low_resolution_video_has_a_level_of_its_own_and_all_else_is_drawn_as_wi
 
 def test_a_network_learns_to_see_its_low_resolution_video(config, batch, one_device_mesh):
     """After training on ever new colours, those of other clips make its error larger."""
-    config.data.low_res, config.diffusion.loss, config.optimizer.decay = 2, "x0", "constant"
+    config.data.low_res, config.diffusion.loss_space, config.optimizer.decay = 2, "x0", "constant"
     state, step = build(config, one_device_mesh)
     rng = np.random.default_rng(0)
     for _ in range(40):
@@ -156,7 +156,7 @@ def test_the_schedule_rises_and_falls(config):
 
 def test_a_loss_that_is_not_finite_names_step_and_part(config, batch, one_device_mesh):
     state, step = build(config, one_device_mesh)
-    window = Window(0, max_bad=0)
+    window = Meter(0, max_bad=0)
     state, metrics = step(state, batch)
     window.add(metrics)
     bad = jax.tree.map(lambda x: x, state.params)
@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_names_step_and_part(config, batch, one_device
 
 
 def test_bad_records_are_listed_once_and_too_many_stop_the_run():
-    window, said = Window(0, max_bad=1), []
+    window, said = Meter(0, max_bad=1), []
     for _ in range(2):
         window.count_bad(np.array([[-1, -1], [7, -1]], np.int32), said.append)
     assert said == ["skipped bad record(s) [7]: 1 so far"]

@@ -14,7 +14,15 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from jaxvid.training.pictures import gif, read_metrics, tile, write_whole
+from jaxvid.config import NATURAL, POSITIVE, declare, key
+from jaxvid.workdir.pictures import gif, read_metrics, tile, write_whole
+
+declare(
+    "log",
+    every=key(50, POSITIVE, "steps between lines of metrics", free=True),
+    sample_every=key(0, NATURAL, "steps between samples; 0 draws some at the end only", free=True),
+)
+
 
 if TYPE_CHECKING:
     from tensorboard.summary.writer.record_writer import RecordWriter

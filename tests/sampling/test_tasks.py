@@ -2,8 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvid.diffusion.tasks import TASKS, observed_frames, sample_observed
 from jaxvid.errors import InputError
+from jaxvid.sampling.tasks import TASKS, observed_frames, sample_observed
 
 EVEN = dict.fromkeys(TASKS, 1.0)
 

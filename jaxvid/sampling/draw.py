@@ -12,16 +12,62 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float32, UInt8
 from ml_collections import ConfigDict
 
+from jaxvid.config import (
+    NATURAL,
+    NUMBER,
+    POSITIVE,
+    UNIT,
+    Rule,
+    declare,
+    is_sequence,
+    key,
+    one_of,
+    requirement,
+)
 from jaxvid.data.pipeline import blank_batch
+from jaxvid.data.pixels import to_condition, to_float
 from jaxvid.data.video import write_video
 from jaxvid.diffusion import guidance, process, sampler, schedule
-from jaxvid.diffusion.noise import shift
+from jaxvid.diffusion.noise import resolution_shift, shift
+from jaxvid.diffusion.sampler import SAMPLERS
+from jaxvid.diffusion.schedule import SPACINGS
+from jaxvid.errors import InputError
 from jaxvid.models import conditioning
 from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel import rules
-from jaxvid.training import pictures
-from jaxvid.training.inputs import to_condition, to_float
-from jaxvid.training.step import time_shift
+from jaxvid.workdir import pictures
+
+declare(
+    "sampler",
+    name=key("dpmpp_2m", one_of(SAMPLERS), "the rule of a step", free=True),
+    steps=key(32, POSITIVE, "noise levels on the way from noise to clip", free=True),
+    spacing=key("uniform", one_of(SPACINGS), "of those levels", free=True),
+    lag=key(0, NATURAL, "steps by which a frame is behind the one before it", free=True),
+    eta=key(0.0, UNIT, 'noise that "ddim" adds on the way', free=True),
+    cfg_scale=key(1.0, NUMBER, "strength of classifier-free guidance; 1 is none", free=True),
+    cfg_interval=key(
+        (0.0, 1.0),
+        Rule(
+            "(lowest, highest) noise level, from 0 to 1",
+            lambda v: is_sequence(v, UNIT.holds, 2) and v[0] <= v[1],
+        ),
+        "noise levels at which there is guidance",
+        free=True,
+    ),
+    cfg_rescale=key(0.0, UNIT, "how far guidance keeps the contrast of a frame", free=True),
+    observed_noise=key(0.0, UNIT, "noise level of observed frames", free=True),
+    low_res_noise=key(0.0, UNIT, "noise level of low-resolution video", free=True),
+    num=key(8, POSITIVE, "clips drawn during training", free=True),
+)
+declare(
+    "diffusion",
+    max_observed_noise=key(
+        0.0, UNIT, "highest noise level of observed frames", was="diffusion.observed_noise"
+    ),
+    max_low_res_noise=key(
+        0.3, UNIT, "highest noise level of low-resolution video", was="diffusion.low_res_noise"
+    ),
+)
 
 
 def make_sampler(
@@ -105,6 +151,14 @@ def remember(
         return net.apply(variables, scaled, noise, time, condition, mutable=["cache"])[1]
 
 
+def time_shift(config: ConfigDict) -> float:
+    """By how much the noise levels of training and sampling are moved up: `noise.shift`."""
+    reference, data = config.diffusion.shift_reference, config.data
+    if not reference:
+        return 1.0
+    return resolution_shift((data.frames, data.size, data.size), reference)
+
+
 def guidance_scale(config: ConfigDict) -> float:
     """`sampler.cfg_scale`, or 1 where the network has no condition to be guided by."""
     data = config.data
@@ -151,3 +205,27 @@ def write_samples(
     sheet = folder / "sheet.png"
     pictures.write_png(sheet, pictures.contact_sheet(videos, observed=observed))
     return sheet
+
+
+@requirement
+def _check_sampler(config: ConfigDict) -> None:
+    c = config.sampler
+    if c.lag > c.steps:
+        raise InputError(
+            f"config.sampler.lag={c.lag}: it must be at most config.sampler.steps={c.steps}, where "
+            "frames come one at a time"
+        )
+    if c.eta and c.name != "ddim":
+        raise InputError(
+            f"config.sampler.eta={c.eta}: only the sampler 'ddim' takes it, not {c.name!r}"
+        )
+    for name, highest in (
+        ("observed_noise", config.diffusion.max_observed_noise),
+        ("low_res_noise", config.diffusion.max_low_res_noise),
+    ):
+        # A network of `per_frame` levels knows all of them at any frame.
+        if c[name] > highest and not (config.diffusion.per_frame and name == "observed_noise"):
+            raise InputError(
+                f"config.sampler.{name}={c[name]}: it must be at most config.diffusion.max_{name}="
+                f"{highest}, the highest level in training"
+            )

@@ -18,7 +18,7 @@ from jaxvid.data import pipeline
 from jaxvid.errors import InputError
 from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel import rules
-from jaxvid.training import sampling
+from jaxvid.sampling import draw as sampling
 
 
 def rollout(

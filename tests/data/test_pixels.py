@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvid.data.pixels import to_condition, to_float
 from jaxvid.diffusion.process import PROCESSES, SIGMA_DATA
-from jaxvid.training.inputs import to_condition, to_float
 
 
 @pytest.mark.parametrize("process", PROCESSES)

@@ -12,7 +12,7 @@ from jaxtyping import Int32
 from jaxvid.errors import InputError
 
 
-class Window:
+class Meter:
     """Metrics of the steps since the last `close`.
 
     They stay on the devices until then, so that no step waits for the host.

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvid.training import logging
-from jaxvid.training.logging import Log
+from jaxvid.workdir import log as logging
+from jaxvid.workdir.log import Log
 
 
 def _lines(workdir) -> list[dict]:
@@ -92,7 +92,7 @@ def test_tensorflow_is_never_imported_nor_a_deprecated_package(tmp_path):
     code = """
         import sys
         sys.path.insert(0, sys.argv[1])
-        from jaxvid.training.logging import Log
+        from jaxvid.workdir.log import Log
         with Log(sys.argv[1] + "/run", 2) as log:
             log.metrics(1, {"loss": 1.0})
         assert "tensorboard" in sys.modules

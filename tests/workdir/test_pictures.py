@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jaxvid.errors import InputError
-from jaxvid.training import pictures
+from jaxvid.workdir import pictures
 
 
 def _videos(count: int, frames: int, size: int) -> np.ndarray:
@@ -153,7 +153,7 @@ def test_smoothing_keeps_a_constant_bridges_gaps_and_takes_noise_away():
 
 def test_import_is_light():
     code = (
-        "import sys, jaxvid.training.logging\n"
+        "import sys, jaxvid.workdir.log\n"
         "assert not {'matplotlib', 'tensorboard', 'jax', 'tensorflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -19,10 +19,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Key
+from ml_collections import ConfigDict
 
+from jaxvid.config import NOT_BELOW_0, declare, key, requirement
 from jaxvid.errors import InputError
 
 TASKS = ("generate", "predict", "interpolate", "random")
+
+
+declare(
+    "tasks",
+    generate=key(1.0, NOT_BELOW_0, "share of the training clips with nothing given"),
+    predict=key(0.0, NOT_BELOW_0, "share with their first frames given"),
+    interpolate=key(0.0, NOT_BELOW_0, "share with both ends given"),
+    random=key(0.0, NOT_BELOW_0, "share with any frames given"),
+)
 
 
 def sample_observed(
@@ -91,3 +102,11 @@ def _check_task(task: str) -> None:
         nearest = difflib.get_close_matches(task, TASKS, n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         raise InputError(f"unknown task {task!r}: {hint}choose one of {', '.join(TASKS)}")
+
+
+@requirement
+def _check_shares(config: ConfigDict) -> None:
+    if not any(config.tasks.values()):
+        raise InputError("config.tasks: every share is 0; give one task a share above 0")
+    if config.data.frames == 1 and not config.tasks.generate:
+        raise InputError("config.data.frames=1 leaves only tasks.generate: give it a share above 0")

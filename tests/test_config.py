@@ -3,8 +3,8 @@ import json
 import pytest
 
 from configs import base, latte, videos
+from jaxvid import config as configs
 from jaxvid.errors import InputError
-from jaxvid.training import config as configs
 
 
 def test_the_configs_of_the_repository_are_sound(tmp_path):
@@ -41,8 +41,8 @@ def test_stacks_of_lines_are_checked_line_by_line():
         ("model", dict(blocks="space text mlp"), "set config.data.text_length"),
         ("sampler", dict(lag=33), "at most config.sampler.steps=32"),
         ("data", dict(low_res=5), "low_res=5 must divide config.data.size=16"),
-        ("sampler", dict(low_res_noise=0.4), "at most config.diffusion.low_res_noise=0.3"),
-        ("sampler", dict(observed_noise=0.4), "at most config.diffusion.observed_noise=0.3"),
+        ("sampler", dict(low_res_noise=0.4), "at most config.diffusion.max_low_res_noise=0.3"),
+        ("sampler", dict(observed_noise=0.4), "at most config.diffusion.max_observed_noise=0.3"),
         ("sampler", dict(eta=0.5), "for the sampler 'ddim' only"),
         ("sampler", dict(cfg_interval=(0.5, 1.5)), "it must be .lowest, highest. noise level"),
         ("diffusion", dict(bias=30.0), "it must be a number from -20 to 20"),

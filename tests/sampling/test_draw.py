@@ -2,9 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvid.diffusion.tasks import observed_frames
 from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training import sampling
+from jaxvid.sampling import draw as sampling
+from jaxvid.sampling.tasks import observed_frames
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import make_init, make_network
 

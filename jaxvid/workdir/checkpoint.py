@@ -19,9 +19,17 @@ import jax
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from jaxvid.config import POSITIVE, declare, key
 from jaxvid.errors import InputError
 from jaxvid.training import ema
 from jaxvid.training.state import TrainState
+
+declare(
+    "checkpoint",
+    every=key(2000, POSITIVE, "steps between checkpoints", free=True),
+    keep=key(3, POSITIVE, "how many of the newest stay", free=True),
+)
+
 
 POLICIES = ocp.training.preservation_policies
 LONGEST = 160  # letters of another library's error that are told

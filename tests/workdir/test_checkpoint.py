@@ -7,10 +7,10 @@ import pytest
 from jaxvid.errors import InputError
 from jaxvid.parallel import rules
 from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training.checkpoint import Checkpoints, Snapshots
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import make_init, make_network
 from jaxvid.training.step import jit_train_step
+from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
 
 WIDTHS = (0.05, 0.1)
 

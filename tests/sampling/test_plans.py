@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from jaxvid.errors import InputError
-from jaxvid.training import sampling
+from jaxvid.sampling import draw as sampling
+from jaxvid.sampling.plans import rollout
 from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.rollout import rollout
 from jaxvid.training.state import make_init, make_network
 
 

@@ -1,0 +1,1 @@
+"""What a clip can be asked to be: one file each."""

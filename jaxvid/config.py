@@ -1,0 +1,299 @@
+"""Keys of a config. Each is declared once, beside what it configures:
+
+    declare("ema", decay=key(0.9999, FRACTION, "share of the old average that stays at a step"))
+
+The defaults, the checks, `--help` and docs/keys.md all come from these declarations. A config is an
+`ml_collections.ConfigDict`; a config file starts from the defaults and says only what it chooses.
+"""
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from jaxvid.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a value must be.
+
+    Attributes:
+      says: in words, "an integer of at least 1".
+      holds: whether a value is that.
+      choices: the only values there are, where they can be listed.
+    """
+
+    says: str | Callable[[], str]
+    holds: Callable[[Any], bool]
+    choices: Collection[str] = ()
+
+    def __str__(self) -> str:
+        return self.says if isinstance(self.says, str) else self.says()
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One key of a config; see `key`."""
+
+    default: Any
+    rule: Rule
+    doc: str
+    free: bool = False
+    before: Any = None
+    was: str = ""
+
+
+KEYS: dict[str, Key] = {}
+_REQUIREMENTS: list[Callable[[ConfigDict], None]] = []
+
+
+def key(
+    default: Any, rule: Rule, doc: str, *, free: bool = False, before: Any = None, was: str = ""
+) -> Key:
+    """Describes a key, for `declare`.
+
+    Args:
+      default: its value where a config file does not choose one. Its type is that of all values.
+      rule: what a value must be.
+      doc: a phrase that says what it does, with its unit and what switches it off.
+      free: whether it may differ when a run is resumed: it says how a run is carried out, and not
+        what the run computes.
+      before: its value in a run that was written before the key existed, if not the default.
+      was: the key's name in older runs, if it had another.
+    """
+    return Key(default, rule, doc, free, default if before is None else before, was)
+
+
+def declare(section: str, **keys: Key) -> None:
+    """Adds keys to a section of the config, such as "model"; "" is the top level.
+
+    Raises ValueError for a key that is already there with another meaning, and for a default that
+    breaks its own rule.
+    """
+    for name, declared in keys.items():
+        full = f"{section}.{name}" if section else name
+        if full in KEYS and KEYS[full].doc != declared.doc:
+            raise ValueError(f"the key {full} is declared twice")
+        if not declared.rule.holds(declared.default):
+            raise ValueError(f"{full}: its default {declared.default!r} is not {declared.rule}")
+        KEYS[full] = declared
+
+
+def requirement(function: Callable[[ConfigDict], None]) -> Callable[[ConfigDict], None]:
+    """Registers a check of how keys fit together. It raises InputError, and names the keys."""
+    _REQUIREMENTS.append(function)
+    return function
+
+
+def is_int(value: Any) -> bool:
+    """Whether `value` is an integer, and not True or False."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is an integer or a finite float."""
+    return is_int(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def is_sequence(value: Any, holds: Callable[[Any], bool], length: int | None = None) -> bool:
+    """Whether `value` is a tuple or list, of `length` items if given, of which each `holds`."""
+    return (
+        isinstance(value, tuple | list)
+        and (length is None or len(value) == length)
+        and all(map(holds, value))
+    )
+
+
+def one_of(choices: Collection[str]) -> Rule:
+    """One of `choices`, looked up when a value is checked: plugins may add to them."""
+    return Rule(lambda: "one of " + ", ".join(choices), lambda v: v in choices, choices)
+
+
+NATURAL = Rule("an integer of at least 0", lambda v: is_int(v) and v >= 0)
+POSITIVE = Rule("an integer of at least 1", lambda v: is_int(v) and v >= 1)
+NUMBER = Rule("a number", is_number)
+ABOVE_0 = Rule("a number above 0", lambda v: is_number(v) and v > 0)
+UNIT = Rule("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1)
+NOT_BELOW_0 = Rule("a number of at least 0", lambda v: is_number(v) and v >= 0)
+FRACTION = Rule("a number of at least 0 and below 1", lambda v: is_number(v) and 0 <= v < 1)
+SCALE = Rule("a number above 0 and at most 1", lambda v: is_number(v) and 0 < v <= 1)
+FLAG = Rule("True or False", lambda v: isinstance(v, bool))
+TEXT = Rule("a text", lambda v: isinstance(v, str))
+
+declare("", seed=key(0, NATURAL, "of the parameters, the order of the data, and all noise"))
+declare("", steps=key(100_000, POSITIVE, "optimizer steps of the whole run"))
+declare("", batch_size=key(64, POSITIVE, "clips per step, over all devices"))
+
+
+def defaults() -> ConfigDict:
+    """A config in which every declared key has its default."""
+    return unflatten({name: declared.default for name, declared in KEYS.items()})
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested config as {"data.frames": 16, …}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, ConfigDict | dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> ConfigDict:
+    """The inverse of `flatten`."""
+    config = ConfigDict()
+    for name, value in flat.items():
+        *sections, last = name.split(".")
+        part = config
+        for section in sections:
+            if section not in part:
+                part[section] = ConfigDict()
+            part = part[section]
+        part[last] = value
+    return config
+
+
+def complete(old: Mapping[str, Any]) -> ConfigDict:
+    """The config of an older run, with today's names, and with keys that did not exist then.
+
+    Raises InputError for a key that never existed.
+    """
+    renamed = {declared.was: name for name, declared in KEYS.items() if declared.was}
+    flat = {name: declared.before for name, declared in KEYS.items()}
+    for name, value in flatten(old).items():
+        name = renamed.get(name, name)
+        check_name(name)
+        flat[name] = tuple(value) if isinstance(value, list) else value
+    return unflatten(flat)
+
+
+def check_name(name: str) -> None:
+    """Raises InputError, with the nearest key that exists, if there is no key `name`."""
+    if name in KEYS:
+        return
+    renamed = [new for new, declared in KEYS.items() if declared.was == name]
+    nearest = renamed or difflib.get_close_matches(name, KEYS, 1)
+    if not nearest:  # perhaps the right name in another section
+        last = {full.rpartition(".")[2]: full for full in KEYS}
+        nearest = [last[n] for n in difflib.get_close_matches(name.rpartition(".")[2], last, 1)]
+    if renamed:
+        hint = f"it is called config.{renamed[0]} now"
+    elif nearest:
+        hint = f"did you mean config.{nearest[0]}?"
+    else:
+        hint = "docs/keys.md lists all keys"
+    raise InputError(f"config.{name}: there is no such key; {hint}")
+
+
+def check(config: ConfigDict) -> None:
+    """Raises InputError, naming the key, for what is unknown, missing, mistyped or does not fit."""
+    flat = flatten(config)
+    for name, value in flat.items():
+        check_name(name)
+        if not KEYS[name].rule.holds(value):
+            raise InputError(f"config.{name}={value!r}: it must be {KEYS[name].rule}")
+    for name in KEYS:
+        if name not in flat:
+            raise InputError(
+                f"config.{name} is missing: start from default_config() of jaxvid.build, or from "
+                "get_config() of another config file"
+            )
+    for function in _REQUIREMENTS:
+        function(config)
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Keys that make `new` another run than `old`, and their two values. Free keys may differ."""
+    a, b = ({k: _plain(v) for k, v in flatten(config).items()} for config in (old, new))
+    return {
+        name: (a.get(name), b.get(name))
+        for name in sorted(a.keys() | b.keys())
+        if a.get(name) != b.get(name) and not (name in KEYS and KEYS[name].free)
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def describe() -> str:
+    """Every key with its default, rule and meaning: a line each, for `--help`."""
+    lines = []
+    for name, declared in _sorted_keys():
+        lines += [f"  --config.{name}={declared.default}", f"      {declared.doc}: {declared.rule}"]
+    return "\n".join(lines)
+
+
+def document() -> str:
+    """docs/keys.md: every key in a table, section by section, in Markdown."""
+    out = [
+        "# Keys",
+        "",
+        "Every key of a config, with its default. A config file starts from these, and says only",
+        "what it chooses; the command line changes any of them, as in `--config.model.width=256`.",
+        "Keys marked * may change when a run is resumed. This page is generated:",
+        "`python -m jaxvid.build > docs/keys.md`.",
+    ]
+    section = None
+    for name, declared in _sorted_keys():
+        if name.rpartition(".")[0] != section:
+            section = name.rpartition(".")[0]
+            out += ["", f"## {section or 'The run'}", ""]
+            out += ["| key | default | what it is | it must be |", "|---|---|---|---|"]
+        rule = str(declared.rule).replace("|", "\\|")
+        star = " *" if declared.free else ""
+        out.append(f"| `{name}`{star} | `{declared.default!r}` | {declared.doc} | {rule} |")
+    return "\n".join(out) + "\n"
+
+
+def _sorted_keys() -> list[tuple[str, Key]]:
+    """By section, those of the top level first; within a section as declared."""
+    sections = sorted({name.rpartition(".")[0] for name in KEYS})
+    order = {section: i for i, section in enumerate(sections)}
+    return sorted(KEYS.items(), key=lambda item: order[item[0].rpartition(".")[0]])
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """absl's parsing, with our own line for a `--config.KEY=VALUE` whose key or type is wrong.
+
+    Raises InputError for these, and `flags.Error` for other flags.
+    """
+    for argument in argv:
+        name = argument.lstrip("-").partition("=")[0]
+        if argument.startswith("-") and name.startswith("config."):
+            check_name(name.removeprefix("config."))
+    try:
+        return flags.FLAGS(argv)
+    except flags.IllegalFlagValueError as error:
+        if "Traceback" in str(error):  # of the config file: its last line says what is wrong
+            raise InputError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
+        override = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error))
+        if not override:
+            raise
+        name, value = override.groups()
+        raise InputError(f"config.{name}={value}: it must be {KEYS[name].rule}") from error
+
+
+def from_flag(flag: Any) -> ConfigDict:
+    """The value of a `config_flags.DEFINE_config_file` flag, checked.
+
+    Raises InputError for a file that does not load and for what `check` finds.
+    """
+    config = flag.value
+    if config is None:
+        raise InputError("give --config=FILE.py, such as --config=configs/base.py")
+    try:
+        config.keys()  # A file that failed to load says so at the first touch.
+    except OSError as error:
+        reason = " ".join(str(error).partition("failure to load: ")[2].split())
+        raise InputError(f"--config does not load: {reason}") from error
+    check(config)
+    return config

@@ -1,0 +1,1 @@
+"""Scores of generated clips against real ones."""

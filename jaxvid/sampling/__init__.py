@@ -1,0 +1,1 @@
+"""From noise to clips, and to long videos."""
