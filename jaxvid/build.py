@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 
 from jaxvid import config as configs
 from jaxvid.errors import InputError
-from jaxvid.parallel import mesh, rules  # noqa: F401
+from jaxvid.parallel import mesh as meshes  # noqa: F401
+from jaxvid.parallel import rules
 from jaxvid.sampling import plans  # noqa: F401
 from jaxvid.training import step  # noqa: F401
 from jaxvid.workdir import checkpoint, log  # noqa: F401

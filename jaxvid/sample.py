@@ -24,8 +24,8 @@ from absl import flags
 from jaxtyping import Bool
 from ml_collections import ConfigDict
 
-from jaxvid import config as configs
 from jaxvid import build, errors  # noqa: F401
+from jaxvid import config as configs
 from jaxvid.data import pipeline
 from jaxvid.data.conditions import read_actions
 from jaxvid.data.sources import make_source
