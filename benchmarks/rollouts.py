@@ -64,7 +64,7 @@ def main(_: Sequence[str]) -> None:
     print("|---|" + "---|" * len(starts))
     with jax.set_mesh(mesh):
         with Checkpoints(workdir) as checkpoints:
-            params = checkpoints.restore_ema(abstract.ema)
+            params = checkpoints.restore_part("ema", abstract.ema)
         for of_level in changed:
             videos = rollout(
                 of_level, net, mesh, params, jax.random.key(0), wanted, 0, FRAMES.value, overlap

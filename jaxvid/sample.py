@@ -36,6 +36,7 @@ from jaxvid.parallel.mesh import make_mesh
 from jaxvid.sampling import draw as sampling
 from jaxvid.sampling.plans import rollout
 from jaxvid.sampling.tasks import observed_frames
+from jaxvid.training import ema
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import make_init, make_network
 from jaxvid.workdir import folder
@@ -110,9 +111,10 @@ def _average(config: ConfigDict, workdir: Path, abstract: Any) -> Any:
     """The plain EMA, or that of `--ema_width` at the newest snapshot; raises InputError."""
     if EMA_WIDTH.value is None:
         with Checkpoints(workdir) as checkpoints:
-            return checkpoints.restore_ema(abstract)
+            return checkpoints.restore_part("ema", abstract)
     with Snapshots(workdir, config.ema.widths) as snapshots:
-        params, missed = snapshots.average(EMA_WIDTH.value, abstract)
+        kept, steps = snapshots.averages(abstract), snapshots.steps
+        params, missed = ema.reconstruct(kept, snapshots.widths, steps, EMA_WIDTH.value, steps[-1])
         print(
             f"EMA of width {EMA_WIDTH.value:g} at step {snapshots.steps[-1]}, from "
             f"{len(snapshots.steps)} snapshot(s); its profile is off by {missed:.2%}"

@@ -35,7 +35,7 @@ from jaxvid.sampling.tasks import observed_frames
 from jaxvid.training import ema
 from jaxvid.training.meter import Meter
 from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import make_init, make_network
+from jaxvid.training.state import from_parts, make_init, make_network, to_parts
 from jaxvid.training.step import jit_train_step
 from jaxvid.workdir import folder, pictures
 from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
@@ -94,7 +94,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
         Snapshots(workdir, config.ema.widths, write=True) as snapshots,
     ):
         # Restore, or begin. All that a step depends on beside the state follows from its number.
-        state = checkpoints.restore(abstract)
+        parts = checkpoints.restore(to_parts(abstract))
+        state = from_parts(parts) if parts else None
         begins = "resuming" if state else "starting"
         state = state or init()
         step = int(state.step)
@@ -143,7 +144,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
                     if saves:
                         # Whoever goes on from here does not come past the snapshots before again.
                         snapshots.wait()
-                        checkpoints.save(step, state)
+                        checkpoints.save(step, to_parts(state))
                     if keeps:
                         snapshots.save(step, state.profiles)
                     if not ends and config.log.sample_every and not step % config.log.sample_every:

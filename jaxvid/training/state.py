@@ -36,6 +36,17 @@ class TrainState:
     opt_state: Any
 
 
+def to_parts(state: TrainState) -> dict[str, Any]:
+    """The parts of a checkpoint: `ema`, which sampling reads alone, and the rest as `train`."""
+    train = ("step", "params", "profiles", "opt_state")
+    return {"ema": state.ema, "train": {name: getattr(state, name) for name in train}}
+
+
+def from_parts(parts: dict[str, Any]) -> TrainState:
+    """The inverse of `to_parts`."""
+    return TrainState(ema=parts["ema"], **parts["train"])
+
+
 def make_network(config: ConfigDict) -> SpaceTimeTransformer:
     """The network of the `model` part of a config."""
     model = config.model.to_dict()
