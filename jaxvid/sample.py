@@ -41,6 +41,7 @@ from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import make_init, make_network
 from jaxvid.workdir import folder
 from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
+from jaxvid.workdir.samples import write_samples
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.", required=True)
 NUM = flags.DEFINE_integer("num", 16, "How many clips.", lower_bound=1)
@@ -103,7 +104,9 @@ def main(_: Sequence[str]) -> None:
         videos = videos[: NUM.value]
 
     output = Path(OUTPUT.value or workdir / "samples" / TASK.value)
-    sheet = sampling.write_samples(output, videos, config.data.fps, observed)
+    with write_samples(output, config.data.fps, observed) as samples:
+        samples.add(videos)
+    sheet = output / "sheet.png"
     print(f"{len(videos)} clips of {frames} frames in {output}; all at a glance: {sheet}")
 
 

@@ -40,6 +40,7 @@ from jaxvid.training.step import jit_train_step
 from jaxvid.workdir import folder, pictures
 from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
 from jaxvid.workdir.log import Log
+from jaxvid.workdir.samples import write_samples
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File with get_config(), such as configs/base.py."
@@ -73,7 +74,6 @@ def train(config: ConfigDict, workdir: Path) -> None:
     source = make_source(config.data)
     check_labels(config, source.labels)
     check_conditions(source, config.data)
-    folder.claim(workdir, config, write=lead)
     dataset = pipeline.make_dataset(
         source,
         config.data,
@@ -90,9 +90,11 @@ def train(config: ConfigDict, workdir: Path) -> None:
 
     with (
         jax.set_mesh(mesh),
+        folder.lock(workdir),
         Checkpoints(workdir, config.checkpoint.keep) as checkpoints,
         Snapshots(workdir, config.ema.widths, write=True) as snapshots,
     ):
+        notes = folder.claim(workdir, config, write=lead)
         # Restore, or begin. All that a step depends on beside the state follows from its number.
         parts = checkpoints.restore(to_parts(abstract))
         state = from_parts(parts) if parts else None
@@ -104,6 +106,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
 
         with Log(workdir, config.steps, step, write=lead) as log:
             parameters = sum(x.size for x in jax.tree.leaves(state.params))
+            for note in notes:
+                log.say(note)
             log.say(
                 f"{begins} at step {step} of {config.steps} in {workdir}: "
                 f"{parameters / 1e6:.2f} M parameters, {mesh.size} x {jax.devices()[0].device_kind}"
@@ -193,7 +197,8 @@ def _make_show_samples(
             log.videos(step, task, videos, config.data.fps)
             if jax.process_index() == 0:
                 folder = workdir / "samples" / f"{step:07d}-{task}"
-                sampling.write_samples(folder, videos, config.data.fps, given[task])
+                with write_samples(folder, config.data.fps, given[task]) as samples:
+                    samples.add(videos)
 
     return show
 

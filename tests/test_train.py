@@ -119,7 +119,7 @@ def test_a_signal_saves_and_leaves_and_the_run_goes_on_from_there(tmp_path):
 
 def test_another_config_is_refused_with_the_difference(whole):
     error = train(whole[0], "--config.optimizer.lr=0.5", expect=1)
-    assert "optimizer.lr: 0.002 there, 0.5 now" in error
+    assert "optimizer.lr: 0.002 then, 0.5 now" in error
     assert "Traceback" not in error
 
 

@@ -1,7 +1,6 @@
-"""Drawing clips from a network, on all devices at once, and showing them."""
+"""Drawing clips from a network, on all devices at once."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,7 +25,6 @@ from jaxvid.config import (
 )
 from jaxvid.data.pipeline import blank_batch
 from jaxvid.data.pixels import to_condition, to_float
-from jaxvid.data.video import write_video
 from jaxvid.diffusion import guidance, process, sampler, schedule
 from jaxvid.diffusion.noise import resolution_shift, shift
 from jaxvid.diffusion.sampler import SAMPLERS
@@ -35,7 +33,6 @@ from jaxvid.errors import InputError
 from jaxvid.models import conditioning
 from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel import rules
-from jaxvid.workdir import pictures
 
 declare(
     "sampler",
@@ -186,25 +183,6 @@ def blank_clips(config: ConfigDict, num: int, mesh: Mesh) -> dict[str, np.ndarra
     if config.model.labels:
         clips["label"] = np.arange(num, dtype=np.int32) % config.model.labels
     return clips
-
-
-def write_samples(
-    folder: Path,
-    videos: UInt8[np.ndarray, "B T H W 3"],
-    fps: float,
-    observed: Bool[np.ndarray, "T"],
-) -> Path:
-    """Writes `000.mp4` … and `sheet.png`, a row per clip, into a folder; returns the sheet's path.
-
-    Frames are magnified by a whole number until they can be looked at.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    scale = max(1, 256 // videos.shape[2])
-    for i, video in enumerate(videos):
-        write_video(folder / f"{i:03d}.mp4", video, fps, scale)
-    sheet = folder / "sheet.png"
-    pictures.write_png(sheet, pictures.contact_sheet(videos, observed=observed))
-    return sheet
 
 
 @requirement

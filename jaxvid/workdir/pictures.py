@@ -5,7 +5,6 @@ A file gets its final name only when it is whole.
 
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from jaxvid.errors import InputError
+from jaxvid.workdir.disk import write_whole
 
 LEGIBLE = 64  # pixels: smaller frames are magnified to at least this
 BORDER = 3  # pixels
@@ -149,17 +149,6 @@ def read_metrics(path: str | Path) -> Iterator[tuple[int, dict[str, float]]]:
         except json.JSONDecodeError:
             continue
         yield values.pop("step"), {name: float(v) for name, v in values.items()}
-
-
-def write_whole(path: str | Path, content: bytes) -> None:
-    """Writes a file under a temporary name beside its own and renames it."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _magnify(
