@@ -19,6 +19,8 @@ from jaxvid.workdir.agree import together
 from jaxvid.workdir.disk import write_whole, writing
 from jaxvid.workdir.migrations import FORMAT, upgrade_config
 
+SAVES = "checkpoints", "snapshots", "checkpoints-damaged"
+
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
@@ -142,10 +144,10 @@ def _changes(old: ConfigDict, new: ConfigDict, taken: int) -> tuple[list[str], l
 
 
 def _steps(workdir: Path) -> list[int]:
-    with contextlib.suppress(NotADirectoryError):
-        saved = [*workdir.glob("checkpoints/*"), *workdir.glob("snapshots/*")]
-        return [int(folder.name) for folder in saved if folder.name.isdigit()]
-    return []
+    """Steps that were saved, also those that are damaged: `checkpoints-damaged/STEP-…`."""
+    saved = [*workdir.glob("*/*")]
+    names = [path.name.partition("-")[0] for path in saved if path.parent.name in SAVES]
+    return [int(name) for name in names if name.isdigit()]
 
 
 def _read(workdir: Path) -> Mapping[str, Any]:
@@ -153,7 +155,7 @@ def _read(workdir: Path) -> Mapping[str, Any]:
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{workdir}: there is no run here ({path} is missing)") from None
+        raise InputError(f"{path} is missing: give the work directory of a run") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
