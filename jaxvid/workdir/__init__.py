@@ -1,1 +1,1 @@
-"""What a run leaves behind, and what survives it."""
+"""What a run leaves on disk: its config, checkpoints, logs, samples and pictures."""

@@ -1,6 +1,6 @@
 """Pictures of a run: contact sheets, animations and the loss curve.
 
-A file gets its final name only when it is whole.
+A file gets its name only when it is complete.
 """
 
 import io
@@ -32,15 +32,15 @@ def contact_sheet(
     columns: int = 32,
     observed: Bool[np.ndarray, "T"] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Clips in one picture: a row is a clip, a column a frame; long clips take several rows.
+    """Clips in one picture: rows are clips, columns frames. Long clips take several rows.
 
     Args:
       videos: clips, 0 to 255.
-      scale: how many pixels a pixel becomes along each axis; by default the fewest that make
-        frames of at least 64 pixels.
-      gap: pixels between frames and around them all; clips of several rows are further apart.
+      scale: magnification; by default the smallest whole number that makes frames of at least 64
+        pixels.
+      gap: pixels between frames and around all of them. Clips of several rows are further apart.
       columns: the most frames in a row.
-      observed: the frames that were given rather than generated: they get a green border.
+      observed: frames that were given rather than generated; they get a green border.
     """
     frames = _magnify(videos, scale)
     if observed is not None:
@@ -60,9 +60,9 @@ def contact_sheet(
 def tile(
     videos: UInt8[np.ndarray, "B T H W 3"], *, scale: int | None = None, gap: int = 2
 ) -> UInt8[np.ndarray, "T h w 3"]:
-    """Clips playing side by side in one video, as a grid that is nearly square.
+    """Clips side by side in one video, in a grid that is nearly square.
 
-    `scale` and `gap` as in `contact_sheet`; cells without a clip stay blank.
+    `scale` and `gap` are those of `contact_sheet`. Cells without a clip stay blank.
     """
     videos = _magnify(videos, scale)
     count = len(videos)
@@ -73,10 +73,10 @@ def tile(
 
 
 def gif(video: UInt8[np.ndarray, "T H W 3"], fps: int | float) -> bytes:
-    """An animated GIF that repeats for ever, at most 256 colours a frame.
+    """An animated GIF that loops, with at most 256 colours a frame.
 
-    GIF counts time in hundredths of a second, and browsers slow down what lasts less than two of
-    them: the frame rate is the nearest such, and 50 at most.
+    GIF counts time in hundredths of a second, and browsers slow down frames of less than two. The
+    frame rate becomes the nearest one that this allows, at most 50.
     """
     first, *rest = map(Image.fromarray, video)
     duration = 10 * max(2, round(100 / fps))  # milliseconds
@@ -119,7 +119,7 @@ def write_loss_curve(path: str | Path, metrics_jsonl: str | Path) -> None:
     panels[0].plot(steps, _smooth(loss), color="tab:blue", linewidth=1.8, label="smoothed")
     _label(panels[0], "Training loss")
     if bins:
-        # Dark to light as noise rises, short of the yellow that white paper swallows.
+        # Dark to light as noise rises, without the yellow that is hard to see on white.
         colors = colormaps["viridis"](np.linspace(0, 0.85, len(bins)))
         for name, color in zip(bins, colors, strict=True):
             level = name.removeprefix(NOISE_BIN).replace("-", " to ")
@@ -134,7 +134,7 @@ def write_loss_curve(path: str | Path, metrics_jsonl: str | Path) -> None:
 def read_metrics(path: str | Path) -> Iterator[tuple[int, dict[str, float]]]:
     """The step and the values, finite or not, of each line of a metrics.jsonl.
 
-    A line that is not whole, as a kill leaves it, is passed over.
+    An incomplete line, as a killed run leaves it, is skipped.
 
     Raises:
       InputError: there is no such file.
@@ -177,7 +177,7 @@ def _column(lines: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray
 
 
 def _smooth(values: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S"]:
-    """Means under a sliding Gaussian, a hundredth of the curve wide, over the finite."""
+    """Means of the finite values under a sliding Gaussian, a hundredth of the curve wide."""
     width = len(values) / 100
     reach = min(int(3 * width), (len(values) - 1) // 2)
     window = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)

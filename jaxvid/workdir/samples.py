@@ -103,7 +103,7 @@ def write_samples(
 def _replacing(folder: Path) -> Iterator[Path]:
     """A new folder that takes the place of `folder` when its block ends without an error."""
     folder = folder.resolve()
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     with writing(folder):
         _check_ours(folder)
         partial.mkdir(parents=True)
@@ -126,7 +126,7 @@ def _swap(new: Path, folder: Path) -> None:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         _check_ours(folder)
-        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
+        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
         with contextlib.suppress(FileNotFoundError):  # another one was faster
             os.rename(folder, aside)
             asides.append(aside)

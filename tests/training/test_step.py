@@ -156,15 +156,15 @@ def test_the_schedule_rises_and_falls(config):
 
 def test_a_loss_that_is_not_finite_names_step_and_part(config, batch, one_device_mesh):
     state, step = build(config, one_device_mesh)
-    window = Meter(0, max_bad=0)
+    meter = Meter(0, max_bad=0)
     state, metrics = step(state, batch)
-    window.add(metrics)
+    meter.add(metrics)
     bad = jax.tree.map(lambda x: x, state.params)
     bad["pixels"]["kernel"] *= jnp.nan
     _, metrics = step(state.replace(params=bad), batch)
-    window.add(metrics)
+    meter.add(metrics)
     with pytest.raises(InputError, match=r"at step 2 the loss is nan.*parts: blocks_0/"):
-        window.close(2, config.batch_size)
+        meter.close(2, config.batch_size)
 
 
 def test_parameters_that_overflow_stop_the_run_though_loss_and_gradient_are_finite():
@@ -177,9 +177,9 @@ def test_parameters_that_overflow_stop_the_run_though_loss_and_gradient_are_fini
 
 
 def test_bad_records_are_listed_once_and_too_many_stop_the_run():
-    window, said = Meter(0, max_bad=1), []
+    meter, said = Meter(0, max_bad=1), []
     for _ in range(2):
-        window.count_bad(np.array([[-1, -1], [7, -1]], np.int32), said.append)
+        meter.count_bad(np.array([[-1, -1], [7, -1]], np.int32), said.append)
     assert said == ["skipped bad record(s) [7]: 1 so far"]
     with pytest.raises(InputError, match=r"max_bad=1.*\[7, 9\]"):
-        window.count_bad(np.array([[9, -1]], np.int32), said.append)
+        meter.count_bad(np.array([[9, -1]], np.int32), said.append)
