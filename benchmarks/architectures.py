@@ -28,15 +28,15 @@ from ml_collections import ConfigDict, config_flags
 from benchmarks import training
 from jaxvid import config as configs
 from jaxvid import errors
-from jaxvid.data.pixels import to_condition, to_float
+from jaxvid.build import build
+from jaxvid.conditions.condition import prepare
+from jaxvid.data.pixels import to_float
+from jaxvid.denoiser import Denoiser
 from jaxvid.diffusion import loss, process
 from jaxvid.models import grammar
 from jaxvid.models.flops import train_flops
 from jaxvid.models.mixers import MIXERS
-from jaxvid.models.transformer import SpaceTimeTransformer, stacks
-from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import make_init, make_network
+from jaxvid.models.transformer import stacks
 
 LINES = (
     "space mlp time mlp",
@@ -74,9 +74,7 @@ def main(_: Sequence[str]) -> None:
 
 def parameters(config: ConfigDict) -> int:
     """How many the network of a config has."""
-    net, mesh = make_network(config), make_mesh(config.mesh)
-    _, state = make_init(config, net, make_optimizer(config), mesh)
-    return sum(x.size for x in jax.tree.leaves(state.params))
+    return sum(x.size for x in jax.tree.leaves(build(config).params))
 
 
 def like(config: ConfigDict, line: str, target: int) -> ConfigDict:
@@ -105,35 +103,36 @@ def words(blocks: str | Sequence[tuple[str, int]], depth: int) -> int:
 
 def measure(config: ConfigDict, clips: int) -> dict[str, Any]:
     """Trains a config's network, and measures its average on `clips` new clips."""
-    run = training.train(config)
-    with jax.set_mesh(run.mesh):
-        evaluate = jax.jit(functools.partial(held_out, config, run.net))
-        losses = evaluate(run.state.ema, training.unseen(config, clips))
+    trained = training.train(config)
+    net = trained.run.denoiser.net
+    with jax.set_mesh(trained.run.mesh):
+        evaluate = jax.jit(functools.partial(held_out, config, trained.run.denoiser))
+        losses = evaluate(trained.state.ema, training.unseen(config, clips))
     T, S = config.data.frames, config.data.size
     return {
         "losses": np.asarray(losses),
-        "step_s": run.step_s,
-        "gflop": sum(train_flops(run.net, (config.batch_size, T, S, S, 3)).values()) / 1e9,
-        "memory": run.temp_bytes,
+        "step_s": trained.step_s,
+        "gflop": sum(train_flops(net, (config.batch_size, T, S, S, 3)).values()) / 1e9,
+        "memory": trained.temp_bytes,
     }
 
 
 def held_out(
-    config: ConfigDict, net: SpaceTimeTransformer, params: Any, batch: dict[str, Array]
+    config: ConfigDict, denoiser: Denoiser, params: Any, batch: dict[str, Any]
 ) -> Float32[Array, "levels B"]:
     """The loss of each clip at each of `LEVELS`, in the space that the config trains in."""
     d = config.diffusion
-    kind = process.PROCESSES[d.process]
     x0 = to_float(batch["video"])
     eps = jax.random.normal(jax.random.key(0), x0.shape)
-    condition = to_condition(config, batch, jnp.zeros(len(x0)), jax.random.key(1))
+    given = prepare(denoiser.conditions, batch["given"], jax.random.key(1), training=False)
 
     def at(level: Array) -> Array:
         noise = jnp.full(x0.shape[:2], level)
-        x_t = process.corrupt(kind, x0, eps, noise)
-        scaled = x_t * process.input_scale(kind, noise)
-        output = net.apply({"params": params}, scaled, noise, batch["time"], condition)
-        errors = loss.frame_errors(kind, output, x_t, x0, eps, noise, d.prediction, d.loss_space)
+        x_t = process.corrupt(denoiser.process, x0, eps, noise)
+        output = denoiser.predict({"params": params}, x_t, noise, batch["time"], given)
+        errors = loss.frame_errors(
+            denoiser.process, output, x_t, x0, eps, noise, d.prediction, d.loss_space
+        )
         return errors.mean(axis=1)
 
     return jax.lax.map(at, jnp.array(LEVELS))

@@ -43,23 +43,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from jaxtyping import Array, Float
+from jaxtyping import Array, UInt8
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 from ml_collections import ConfigDict, config_flags
 
-from benchmarks.energy import VIEWS, energy_distance
 from benchmarks.training import Trained, train, unseen
 from jaxvid import config as configs
 from jaxvid import errors
-from jaxvid.data.pixels import to_condition
+from jaxvid.conditions.condition import prepare
+from jaxvid.data.pixels import to_uint8
+from jaxvid.denoiser import Denoiser
 from jaxvid.diffusion import process, sampler, schedule
 from jaxvid.diffusion.noise import shift
 from jaxvid.errors import InputError
-from jaxvid.training.step import time_shift
+from jaxvid.metrics.energy import energy
+from jaxvid.sampling.draw import time_shift
 
-Clips = Float[np.ndarray, "B T H W 3"]
+Clips = UInt8[np.ndarray, "B T H W 3"]
 Score = tuple[float, float]
 Scores = dict[tuple[str, str, str], list[Score]]
 
@@ -93,8 +95,8 @@ def main(_: Sequence[str]) -> None:
     changed = [formulation(config, *pair) for pair in pairs]
 
     wanted, real = (unseen(config, CLIPS.value, index) for index in range(2))
-    score = functools.partial(compare, np.asarray(real["video"]) / 255)
-    floor = score(np.asarray(wanted["video"]) / 255)
+    score = functools.partial(energy, real=np.asarray(real["video"]))
+    floor = score(np.asarray(wanted["video"]))
     print("| process | prediction | sampler |", *(f"{n} evaluations |" for n in evaluations))
     print("|---|---|---|" + "---|" * len(evaluations))
     print(row("unseen clips", "", "", [floor] * len(evaluations)), flush=True)
@@ -102,15 +104,15 @@ def main(_: Sequence[str]) -> None:
     scores: Scores = {}
     for i, (pair, config) in enumerate(zip(pairs, changed, strict=True)):
         started = time.perf_counter()
-        run = train(config)
-        trained = time.perf_counter()
+        trained = train(config)
+        between = time.perf_counter()
         for name in SAMPLERS.value:
-            drawn = draw(config, run, name, evaluations, wanted)
+            drawn = draw(config, trained, name, evaluations, wanted)
             scores[*pair, name] = [score(clips) for clips in drawn]
             print(row(*pair, name, scores[*pair, name]), flush=True)
         print(
-            f"{i + 1} of {len(pairs)}: {', '.join(pair)}: last loss {run.losses[-1]:.3f}, trained "
-            f"in {trained - started:.0f} s, drawn in {time.perf_counter() - trained:.0f} s",
+            f"{i + 1} of {len(pairs)}: {', '.join(pair)}: last loss {trained.losses[-1]:.3f}, "
+            f"trained in {between - started:.0f} s, drawn in {time.perf_counter() - between:.0f} s",
             file=sys.stderr,
         )
         if PLOT.value:
@@ -145,55 +147,45 @@ def formulation(config: ConfigDict, kind: str, prediction: str) -> ConfigDict:
     return config
 
 
-def compare(real: Clips, clips: Clips) -> Score:
-    """The energy distance in thousandths, and its standard error."""
-    value, error = energy_distance(clips, real, VIEWS)
-    return 1000 * value, 1000 * error
-
-
 def draw(
     config: ConfigDict,
-    run: Trained,
+    trained: Trained,
     name: str,
     evaluations: Sequence[int],
-    clips: dict[str, Array],
+    clips: dict[str, Any],
 ) -> list[Clips]:
     """Clips like `clips` in so many evaluations of the network, an array for each number."""
-    kind = process.PROCESSES[config.diffusion.process]
     T, stages = config.data.frames, len(sampler.SAMPLERS[name].steps)
-    sample = jax.jit(make_sample(config, run, name))
+    process = trained.run.denoiser.process
+    sample = jax.jit(make_sample(config, trained.run.denoiser, name))
     drawn = []
-    with jax.set_mesh(run.mesh):
+    with jax.set_mesh(trained.run.mesh):
         for steps in (n // stages for n in evaluations):
-            levels = shift(schedule.ladder(kind, steps, config.sampler.spacing), time_shift(config))
+            levels = schedule.ladder(process, steps, config.sampler.spacing)
+            levels = shift(levels, time_shift(config))
             # One program for all: rows after the last stay at 0, where nothing is left to do.
             levels = jnp.pad(levels, (0, max(evaluations) // stages - steps))
             rows = schedule.staggered(levels, np.zeros(T, bool))
-            drawn.append(np.asarray(sample(run.state.ema, rows, clips)))
+            drawn.append(np.asarray(sample(trained.state.ema, rows, clips)))
     return drawn
 
 
-def make_sample(config: ConfigDict, run: Trained, name: str) -> Callable[..., Array]:
-    """`(params, schedule [rows, T], clips) -> pixels in [0, 1]`, rounded as they are saved."""
-    kind = process.PROCESSES[config.diffusion.process]
+def make_sample(config: ConfigDict, denoiser: Denoiser, name: str) -> Callable[..., Array]:
+    """`(params, schedule [rows, T], clips) -> pixels as bytes`, as they are saved."""
 
-    def sample(params: Any, rows: Array, clips: dict[str, Array]) -> Array:
-        eps_key, step_key, low_res_key = jax.random.split(jax.random.key(config.seed), 3)
+    def sample(params: Any, rows: Array, clips: dict[str, Any]) -> Array:
+        eps_key, step_key, given_key = jax.random.split(jax.random.key(config.seed), 3)
         eps = jax.random.normal(eps_key, clips["video"].shape)
-        level = jnp.full(len(eps), config.sampler.low_res_noise)
-        condition = to_condition(config, clips, level, low_res_key)
+        given = prepare(denoiser.conditions, clips["given"], given_key, training=False)
 
-        def denoise(x: Array, noise: Array) -> Array:
+        def x0(x: Array, noise: Array) -> Array:
             def ask() -> Array:
-                scaled = x * process.input_scale(kind, noise)
-                output = run.net.apply({"params": params}, scaled, noise, clips["time"], condition)
-                return process.convert(kind, output, x, noise, config.diffusion.prediction, "x0")
+                return denoiser.x0({"params": params}, x, noise, clips["time"], given)
 
             return jax.lax.cond(jnp.any(noise > 0), ask, lambda: x)
 
-        start = kind.sigma(jnp.ones(())) * eps
-        x = sampler.sample(denoise, kind, start, rows, name, key=step_key)
-        return jnp.clip(jnp.round((x + 1) * 127.5), 0, 255) / 255
+        start = denoiser.process.sigma(jnp.ones(())) * eps
+        return to_uint8(sampler.sample(x0, denoiser.process, start, rows, name, key=step_key))
 
     return sample
 

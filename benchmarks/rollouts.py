@@ -17,17 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 from absl import flags
 
-from benchmarks.energy import VIEWS, energy_distance
 from benchmarks.training import unseen
 from jaxvid import config as configs
 from jaxvid import errors
+from jaxvid.build import build
 from jaxvid.errors import InputError
-from jaxvid.parallel.mesh import make_mesh
-from jaxvid.sampling.plans import rollout
-from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import make_init, make_network
+from jaxvid.metrics.energy import energy
+from jaxvid.sampling.plans import long_videos
+from jaxvid.workdir import folder
 from jaxvid.workdir.checkpoint import Checkpoints
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.", required=True)
@@ -40,7 +40,7 @@ STEPS = flags.DEFINE_integer("steps", None, "Sampler steps; by default the confi
 
 def main(_: Sequence[str]) -> None:
     workdir = Path(WORKDIR.value)
-    config = configs.load(workdir)
+    config = folder.load(workdir)
     with config.unlocked():
         config.sampler.steps = config.sampler.steps if STEPS.value is None else STEPS.value
         changed = [config.copy_and_resolve_references() for _ in LEVELS.value]
@@ -50,29 +50,27 @@ def main(_: Sequence[str]) -> None:
     T = config.data.frames
     if FRAMES.value < T:
         raise InputError(f"--frames={FRAMES.value}: the network draws {T} at once, ask for more")
-    if config.data.low_res:
+    if config.conditions.low_res.factor:
         raise InputError("data.low_res: videos that follow a low-resolution one do not drift")
     overlap = T // 2 if OVERLAP.value is None else OVERLAP.value
     starts = [start for start in (0, *(T * 2**i for i in range(20))) if start + T <= FRAMES.value]
     starts = sorted({*starts, FRAMES.value - T})
 
     wanted, real = (jax.device_get(unseen(config, CLIPS.value, index)) for index in range(2))
-    real = real["video"] / 255
-    mesh, net = make_mesh(config.mesh), make_network(config)
-    _, abstract = make_init(config, net, make_optimizer(config), mesh)
+    run = build(config)
     print("| noise |", *(f"frame {start} |" for start in starts))
     print("|---|" + "---|" * len(starts))
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(run.mesh):
         with Checkpoints(workdir) as checkpoints:
-            params = checkpoints.restore_ema(abstract.ema)
+            params = checkpoints.restore_ema(run.params)
         for of_level in changed:
-            videos = rollout(
-                of_level, net, mesh, params, jax.random.key(0), wanted, 0, FRAMES.value, overlap
-            )
-            scores = (
-                energy_distance(videos[:, start : start + T] / 255, real, VIEWS) for start in starts
-            )
-            cells = (f"{1000 * value:.1f} ± {1000 * error:.1f}" for value, error in scores)
+            parts = long_videos(
+                of_level, run.denoiser, run.mesh, params, jax.random.key(0), wanted, 0,
+                FRAMES.value, overlap,
+            )  # fmt: skip
+            videos = np.concatenate(list(parts), axis=1)
+            scores = (energy(videos[:, start : start + T], real["video"]) for start in starts)
+            cells = (f"{value:.1f} ± {error:.1f}" for value, error in scores)
             print(f"| {of_level.sampler.observed_noise} | {' | '.join(cells)} |", flush=True)
 
 

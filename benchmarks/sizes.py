@@ -11,10 +11,8 @@ import math
 import jax
 
 from configs import latte
+from jaxvid.build import build
 from jaxvid.models.flops import forward_flops
-from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import make_init, make_network
 
 
 def main() -> None:
@@ -23,9 +21,9 @@ def main() -> None:
     for size, (layers, width, heads) in latte.SIZES.items():
         for patch in latte.PATCHES:
             config = latte.get_config(f"{size}/{patch}")
-            net = make_network(config)
-            _, state = make_init(config, net, make_optimizer(config), make_mesh(config.mesh))
-            parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
+            run = build(config)
+            net = run.denoiser.net
+            parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(run.params))
             T, S = config.data.frames, config.data.size
             flops = sum(forward_flops(net, (1, T, S, S, 3)).values())
             print(

@@ -29,13 +29,11 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxvid import config as configs
 from jaxvid import errors
+from jaxvid.build import Run, build, check_training
 from jaxvid.data import pipeline
 from jaxvid.models.flops import train_flops
 from jaxvid.parallel import rules
-from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import make_init, make_network
-from jaxvid.training.step import jit_train_step
+from jaxvid.sampling.draw import by_default
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File with get_config(), such as configs/base.py."
@@ -70,20 +68,18 @@ def main(_: Sequence[str]) -> None:
 
 def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
     """Builds the step that `jaxvid.train` runs, and times it; raises InputError for bad configs."""
-    mesh = make_mesh(config.mesh)
-    configs.check_mesh(config, rules.batch_parts(mesh), mesh.shape["fsdp"])
-    net, tx = make_network(config), make_optimizer(config)
-    init, abstract = make_init(config, net, tx, mesh)
-    train_step = jit_train_step(config, net, tx, abstract)
-    batch = pipeline.put(random_batch(config), rules.batch_sharding(mesh))
-    with jax.set_mesh(mesh):
+    run = build(config)
+    check_training(run)
+    net = run.denoiser.net
+    batch = pipeline.put(random_batch(run), rules.batch_sharding(run.mesh))
+    with jax.set_mesh(run.mesh):
         say("compiling")
         started = time.perf_counter()
-        compiled = train_step.lower(abstract, batch).compile()
+        compiled = run.train_step.lower(run.state, batch).compile()
         compile_s = time.perf_counter() - started
         say(f"compiled in {compile_s:.1f} s")
 
-        state = init()
+        state = run.init()
         seconds = []
         for i in range(WARMUP + repeats):
             started = time.perf_counter()
@@ -106,7 +102,7 @@ def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
         "device_count": jax.device_count(),
         "platform": device.platform,
         "jax": jax.__version__,
-        "parameters": sum(x.size for x in jax.tree.leaves(abstract.params)),
+        "parameters": sum(x.size for x in jax.tree.leaves(run.params)),
         "compile_s": compile_s,
         "step_s_median": step_s,
         "step_s_min": min(seconds[WARMUP:]),
@@ -123,13 +119,14 @@ def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
     }
 
 
-def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
-    """What the data pipeline would give: noise for pixels, any class, else nothing known."""
-    B, T, S = config.batch_size, config.data.frames, config.data.size
-    rng = np.random.default_rng(config.seed)
-    return pipeline.blank_batch(config.data, B) | {
+def random_batch(run: Run) -> dict[str, Any]:
+    """What the data pipeline would give: noise for pixels, classes in turn, else nothing known."""
+    B, T, S = run.config.batch_size, run.config.data.frames, run.config.data.size
+    rng = np.random.default_rng(run.config.seed)
+    blank = pipeline.blank_batch(run.config.data, run.encode, B)
+    return blank | {
         "video": rng.integers(0, 256, (B, T, S, S, 3), np.uint8),
-        "label": rng.integers(0, max(config.model.labels, 1), B, np.int32),
+        "given": by_default(run.conditions, blank["given"]),
     }
 
 

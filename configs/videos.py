@@ -25,5 +25,5 @@ def get_config(arg: str = "") -> ConfigDict:
     if arg and manifest.is_file():
         made = json.loads(manifest.read_text())
         config.data.size, config.data.fps = made["size"], float(made["fps"])
-        config.model.labels = len(made["labels"])
+        config.conditions.label.classes = len(made["labels"])
     return config

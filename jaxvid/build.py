@@ -1,17 +1,37 @@
-"""From a config to all that a run is made of."""
+"""From a config to all that a run is made of: said once, for every command and benchmark.
 
+    run = build(config)
+    state = run.init()                      # to train
+    run.params                              # to restore what a run has trained
+
+`python -m jaxvid.build` prints docs/keys.md.
+"""
+
+import dataclasses
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxvid import config as configs
+from jaxvid import metrics  # noqa: F401
+from jaxvid.conditions.condition import Condition, encode, prepare
+from jaxvid.data.pipeline import blank_batch
+from jaxvid.denoiser import Denoiser, make_denoiser
 from jaxvid.errors import InputError
-from jaxvid.parallel import mesh as meshes  # noqa: F401
 from jaxvid.parallel import rules
+from jaxvid.parallel.mesh import make_mesh
 from jaxvid.sampling import plans  # noqa: F401
-from jaxvid.training import step  # noqa: F401
+from jaxvid.training.optimizer import make_optimizer
+from jaxvid.training.state import TrainState, first_state
+from jaxvid.training.step import jit_train_step
 from jaxvid.workdir import checkpoint, log  # noqa: F401
 
 
@@ -20,8 +40,96 @@ def default_config() -> ConfigDict:
     return configs.defaults()
 
 
-def check_mesh(config: ConfigDict, mesh: Mesh) -> None:
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a config describes, on a mesh. Parts are made when they are first asked for.
+
+    Attributes:
+      config: checked, and not to be changed any more.
+      mesh: of devices.
+      denoiser: the network and what it predicts.
+    """
+
+    config: ConfigDict
+    mesh: Mesh
+    denoiser: Denoiser
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """What clips can be asked to be."""
+        return self.denoiser.conditions
+
+    @functools.cached_property
+    def encode(self) -> Callable[..., dict[str, Any]]:
+        """What is given with a clip: `conditions.condition.encode` of this run's conditions."""
+        return functools.partial(encode, self.conditions)
+
+    def _boxed_params(self) -> Any:
+        """Initial parameters in Flax's boxes, which name their axes."""
+        T, S = self.config.data.frames, self.config.data.size
+        levels, key = jnp.zeros((1, T)), jax.random.key(self.config.seed)
+        blank = blank_batch(self.config.data, self.encode, 1)["given"]
+        given = prepare(self.conditions, jax.tree.map(jnp.asarray, blank), key, training=False)
+        video = jnp.zeros((1, T, S, S, 3))
+        return self.denoiser.net.init(key, video, levels, levels, given)["params"]
+
+    @functools.cached_property
+    def boxed_params(self) -> Any:
+        """The shapes of the parameters, in the boxes that name their axes."""
+        return jax.eval_shape(self._boxed_params)
+
+    @functools.cached_property
+    def params(self) -> Any:
+        """The abstract parameters: shapes, dtypes and shardings."""
+        return _abstract(nn.meta.unbox(self.boxed_params), self._of_params)
+
+    @functools.cached_property
+    def _of_params(self) -> Any:
+        return rules.shardings(self.mesh, self.boxed_params)
+
+    @functools.cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The optimizer of the config."""
+        return make_optimizer(self.config)
+
+    def _first(self) -> TrainState:
+        params = nn.meta.unbox(self._boxed_params())
+        return first_state(params, self.optimizer.init(params), len(self.config.ema.widths))
+
+    @functools.cached_property
+    def state(self) -> TrainState:
+        """The abstract training state: shapes, dtypes and shardings."""
+        shape, same = jax.eval_shape(self._first), rules.replicated(self.mesh)
+        sharding = TrainState(
+            step=same,
+            params=self._of_params,
+            ema=self._of_params,
+            profiles=(self._of_params,) * len(self.config.ema.widths),
+            opt_state=rules.like_params(shape.opt_state, self._of_params, same),
+        )
+        return _abstract(shape, sharding)
+
+    def init(self) -> TrainState:
+        """The state of step 0, each device making its own part."""
+        return jax.jit(self._first, out_shardings=jax.tree.map(lambda x: x.sharding, self.state))()
+
+    @functools.cached_property
+    def train_step(self) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, Any]]:
+        """The jitted step `(state, batch) -> (state, metrics)`; the state is donated."""
+        return jit_train_step(self.config, self.denoiser, self.optimizer, self.state)
+
+
+def build(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Run:
+    """The run of a config, on all devices or on these.
+
+    Raises InputError for what does not fit the devices.
+    """
+    return Run(config, make_mesh(config.mesh, devices), make_denoiser(config))
+
+
+def check_training(run: Run) -> None:
     """Raises InputError if the batch or the width does not divide over the mesh."""
+    config, mesh = run.config, run.mesh
     parts, accumulate = rules.batch_parts(mesh), config.optimizer.accumulate
     if config.batch_size // accumulate % parts:
         raise InputError(
@@ -29,21 +137,23 @@ def check_mesh(config: ConfigDict, mesh: Mesh) -> None:
             f"part(s) does not divide over the {parts} devices of the mesh's replica, data and "
             f"fsdp axes: make it a multiple of {parts * accumulate}"
         )
-    if config.model.width % mesh.shape["fsdp"]:
+    for axis, name in (("fsdp", "width"), ("tensor", "heads")):
+        if config.model[name] % mesh.shape[axis]:
+            raise InputError(
+                f"config.model.{name}={config.model[name]} does not divide over config.mesh.{axis}="
+                f"{mesh.shape[axis]}"
+            )
+    if mesh.shape["context"] > 1:
         raise InputError(
-            f"config.model.width={config.model.width} does not divide over config.mesh.fsdp="
-            f"{mesh.shape['fsdp']}"
+            f"config.mesh.context={mesh.shape['context']}: nothing is split over this axis yet; "
+            "set it to 1 and use data or fsdp"
         )
 
 
-def check_labels(config: ConfigDict, labels: Sequence[str]) -> None:
-    """Raises InputError if the network's classes are not those of the data."""
-    if config.model.labels and config.model.labels != len(labels):
-        raise InputError(
-            f"config.model.labels={config.model.labels}, but the data has {len(labels)} classes"
-            f"{': ' + ', '.join(labels[:8]) if labels else ''}; set it to {len(labels)}, or to 0 "
-            "to train without them"
-        )
+def _abstract(shapes: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
 
 
 if __name__ == "__main__":

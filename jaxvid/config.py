@@ -6,6 +6,7 @@ The defaults, the checks, `--help` and docs/keys.md all come from these declarat
 `ml_collections.ConfigDict`; a config file starts from the defaults and says only what it chooses.
 """
 
+import ast
 import dataclasses
 import difflib
 import math
@@ -297,3 +298,28 @@ def from_flag(flag: Any) -> ConfigDict:
         raise InputError(f"--config does not load: {reason}") from error
     check(config)
     return config
+
+
+def override(config: ConfigDict, name: str, text: str) -> None:
+    """Sets a key from what a user wrote on the command line.
+
+    Raises InputError, naming the key, for a value that breaks its rule.
+    """
+    check_name(name)
+    declared = KEYS[name]
+    value: Any = text
+    if not isinstance(declared.default, str):
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = None
+        if isinstance(declared.default, float) and is_int(value):
+            value = float(value)
+    if not declared.rule.holds(value):
+        raise InputError(f"config.{name}={text}: it must be {declared.rule}")
+    section, _, last = name.rpartition(".")
+    part = config
+    for word in section.split("."):
+        part = part[word] if word else part
+    with config.ignore_type():
+        part[last] = value

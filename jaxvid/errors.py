@@ -1,8 +1,9 @@
 """The one exception that a command turns into one line and a non-zero exit."""
 
+import difflib
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -10,6 +11,12 @@ from absl import app, flags, logging
 
 class InputError(ValueError):
     """Something the user gave is wrong: the message says what, where, why and what to do."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint for a mistyped word, "did you mean 'predict'? ", or "" if none is near."""
+    found = difflib.get_close_matches(word, list(known), 1, cutoff=0.5)
+    return f"did you mean {found[0]!r}? " if found else ""
 
 
 def run(

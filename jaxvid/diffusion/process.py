@@ -74,7 +74,8 @@ def zero_terminal_snr(process: Process) -> Process:
     @functools.cache
     def end() -> tuple[float, float]:
         """alpha(1) and alpha'(1): not before they are used, as imports must not start devices."""
-        with jax.ensure_compile_time_eval():
+        # Whoever asks first may be traced where nothing may move between host and devices.
+        with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
             value, slope = jax.jvp(process.alpha, (jnp.float32(1),), (jnp.float32(1),))
             return float(value), float(slope)
 

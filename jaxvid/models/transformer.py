@@ -5,19 +5,18 @@ Latte (Ma et al. 2024, arXiv 2401.03048) is the nearest published architecture; 
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32, Int, PyTree
 from ml_collections import ConfigDict
 
 from jaxvid.config import (
     FLAG,
-    FRACTION,
-    NATURAL,
     POSITIVE,
     TEXT,
     Rule,
@@ -29,13 +28,7 @@ from jaxvid.config import (
 )
 from jaxvid.errors import InputError
 from jaxvid.models import embeddings, grammar
-from jaxvid.models.conditioning import (
-    NOISE_FREQUENCIES,
-    Condition,
-    FrameCondition,
-    TextEncoder,
-    concat_low_res,
-)
+from jaxvid.models.conditioning import NOISE_FREQUENCIES, Setting, concat_channels
 from jaxvid.models.layers import dense, layer_norm, modulation
 from jaxvid.models.mixers import MIXERS, Context, MixerConfig
 
@@ -62,12 +55,6 @@ declare(
     window=key((4, 4, 4), TRIPLE, "frames, rows and columns of the word `window`, in tokens"),
     positions=key("rotary", one_of(POSITIONS), "how tokens know where and when they are"),
     adaln=key("block", one_of(ADALN), "whether each block has its own modulation"),
-    labels=key(0, NATURAL, "classes; 0 is none"),
-    text_depth=key(2, POSITIVE, "blocks of the encoder of captions"),
-    label_dropout=key(0.1, FRACTION, "share of clips that train without their label"),
-    text_dropout=key(0.1, FRACTION, "share of clips that train without their caption"),
-    action_dropout=key(0.1, FRACTION, "share of clips that train without their actions"),
-    low_res_dropout=key(0.1, FRACTION, "share that train without their low-resolution video"),
     remat=key("none", one_of(REMAT_POLICIES), "what the backward pass computes again", free=True),
     unroll=key(1, POSITIVE, "repeats per iteration of the loop over depth", free=True),
     dtype=key("float32", one_of(("float32", "bfloat16")), "what the network computes in"),
@@ -131,8 +118,7 @@ class SpaceTimeTransformer(nn.Module):
         number of frames and their size are fixed (see `embeddings.interpolate`).
       adaln: "block": each word of each block makes its own modulation from the frame's embedding.
         "shared": all repeats share one, plus a learned offset.
-      labels: number of classes, 0 for none.
-      text_depth: blocks of the encoder of text, where the text comes as bytes.
+      conditions: what clips can be asked to be; see `conditioning`.
       remat: what the backward pass recomputes: "none", all but matrix products ("dots"), "full".
       unroll: repeats per iteration of the scan; more can run faster, and compile longer.
       dtype: what the network computes in; parameters are float32.
@@ -149,8 +135,7 @@ class SpaceTimeTransformer(nn.Module):
     memory: int = 0
     positions: str = "rotary"
     adaln: str = "block"
-    labels: int = 0
-    text_depth: int = 2
+    conditions: tuple[Any, ...] = ()
     remat: str = "none"
     unroll: int = 1
     dtype: jnp.dtype = jnp.dtype("float32")
@@ -161,7 +146,7 @@ class SpaceTimeTransformer(nn.Module):
         video: Float[Array, "B T H W C"],
         noise: Float[Array, "B T"],
         time: Float[Array, "B T"],
-        condition: Condition | None = None,
+        given: Mapping[str, PyTree] | None = None,
     ) -> Float32[Array, "B T H W C"]:
         """Predicts what it was trained to predict, of the video's shape, in float32.
 
@@ -169,16 +154,25 @@ class SpaceTimeTransformer(nn.Module):
           video: noisy frames.
           noise: level of each frame in [0, 1], 0 = clean.
           time: presentation time of each frame in seconds.
-          condition: what the clip should be; the same fields as at `init`.
+          given: for each of `conditions` its arrays, under its name.
         """
-        condition = condition or Condition()
         *_, H, W, C = video.shape
         per_patch, rows, columns = self.patch
         place = embeddings.grid(H // rows, W // columns)
         seconds = rearrange(time, "b (t p) -> b t p", p=per_patch).mean(-1)
         context = Context(seconds, grid=(H // rows, W // columns))
+        setting = Setting(self.width, self.heads, per_patch, self.dtype)
+        asked = 0.0
+        for condition in self.conditions:
+            entry = condition.embed(given[condition.name], setting)
+            asked += entry.frame
+            if entry.channels is not None:
+                video = concat_channels(video, entry.channels)
+            if entry.tokens is not None:
+                context = context.replace(text=entry.tokens, text_mask=entry.mask)
+        frame = nn.silu(self.noise_embedding(noise) + asked)
         x = dense(self.width, self.dtype, ("patch", "embed"), "patches")(
-            embeddings.patchify(concat_low_res(video, condition), self.patch)
+            embeddings.patchify(video, self.patch)
         )
         if self.positions == "rotary":
             x += embeddings.sincos(self.width, place).astype(self.dtype)
@@ -189,12 +183,6 @@ class SpaceTimeTransformer(nn.Module):
         else:
             x += embeddings.Learned(self.width, name="positions")(x.shape[1:3]).astype(self.dtype)
         x = nn.with_logical_constraint(x, ("batch", "frames", "tokens", "width"))
-        if condition.text_mask is not None:
-            text, mask = TextEncoder(
-                self.width, self.text_depth, self.heads, self.dtype, name="text"
-            )(condition)
-            context = context.replace(text=text, text_mask=mask)
-        frame = self.frame_embedding(noise, condition, context)
 
         for i, (line, depth) in enumerate(stacks(self.blocks, self.depth)):
             x = self.stack(f"blocks_{i}", line, depth, x, frame, context)
@@ -238,18 +226,12 @@ class SpaceTimeTransformer(nn.Module):
         )(words, mixer, shared, name=name)(x, frame, context, jnp.arange(depth))
         return x
 
-    def frame_embedding(
-        self, noise: Float[Array, "B T"], condition: Condition, context: Context
-    ) -> Float[Array, "B t D"]:
-        """One vector per frame from its noise level and the condition, past its last SiLU."""
+    def noise_embedding(self, noise: Float[Array, "B T"]) -> Float[Array, "B t D"]:
+        """One vector per patch of frames, from their noise levels."""
         h = embeddings.sinusoidal(noise, NOISE_FREQUENCIES)
         h = rearrange(h, "b (t p) f -> b t (p f)", p=self.patch[0]).astype(self.dtype)
         h = dense(self.width, self.dtype, (None, "embed"), "noise_in")(h)
-        h = dense(self.width, self.dtype, ("embed", None), "noise_out")(nn.silu(h))
-        h += FrameCondition(self.width, self.labels, self.patch[0], self.dtype, name="condition")(
-            condition, context.text, context.text_mask
-        )
-        return nn.silu(h)
+        return dense(self.width, self.dtype, ("embed", None), "noise_out")(nn.silu(h))
 
 
 def stacks(blocks: str | Sequence[tuple[str, int]], depth: int) -> list[tuple[str, int]]:
@@ -265,10 +247,10 @@ def _check_network(config: ConfigDict) -> None:
         words.update(word for group in grammar.parse(line, MIXERS) for word in group)
         if depth % min(model.unroll, depth):
             raise InputError(f"config.model.unroll={model.unroll} must divide depth={depth}")
-    if "text" in words and not data.text_length:
+    if "text" in words and not config.conditions.text.length:
         raise InputError(
             "config.model.blocks: 'text' attends to captions, and there are none: set "
-            "config.data.text_length"
+            "config.conditions.text.length"
         )
     if model.width % (2 * model.heads) or model.width % 4:
         raise InputError(

@@ -7,16 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from einops import rearrange
-from flax import linen as nn
 from flax import struct
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from jaxvid.data.pixels import to_condition, to_float
+from jaxvid.conditions.condition import drop, prepare
+from jaxvid.data.pixels import to_float
+from jaxvid.denoiser import Denoiser
 from jaxvid.diffusion import loss, noise, process
-from jaxvid.models import conditioning
-from jaxvid.models.transformer import SpaceTimeTransformer
-from jaxvid.parallel.rules import RULES
 from jaxvid.sampling import tasks
 from jaxvid.sampling.draw import time_shift
 from jaxvid.training.ema import update as update_profile
@@ -35,7 +33,7 @@ class Examples:
       noise: levels [B,T].
       time: seconds [B,T].
       unknown: frames that are not observed, bool [B,T].
-      condition: a `conditioning.Condition`.
+      given: what the network sees of each condition.
     """
 
     x_t: Any
@@ -44,19 +42,21 @@ class Examples:
     noise: Any
     time: Any
     unknown: Any
-    condition: Any
+    given: Any
 
 
-def draw_examples(config: ConfigDict, batch: dict[str, Array], key: Array) -> Examples:
+def draw_examples(
+    config: ConfigDict, denoiser: Denoiser, batch: dict[str, Any], key: Array
+) -> Examples:
     """Draws the task, noise levels and noise of every clip, and which conditions are dropped.
 
-    Observed frames get a level per clip, evenly from 0 to `observed_noise`: as the network is told
-    it, it learns how far to trust frames that it drew itself. So does low-resolution video, from 0
-    to `low_res_noise`.
+    Observed frames get a level per clip, evenly from 0 to `max_observed_noise`: as the network is
+    told the level, it learns how far to trust frames that it drew itself.
 
     Args:
-      config: its `tasks`, `diffusion` and `model.*_dropout` are used.
-      batch: `video` uint8 [B,T,H,W,3], `time` [B,T] in seconds, and what it is conditioned on.
+      config: its `tasks`, `diffusion` and `conditions.dropout` are used.
+      denoiser: its process adds the noise.
+      batch: `video` uint8 [B,T,H,W,3], `time` [B,T] in seconds, and `given`.
       key: of this step.
     """
     d = config.diffusion
@@ -73,53 +73,46 @@ def draw_examples(config: ConfigDict, batch: dict[str, Array], key: Array) -> Ex
         low=d.noise_low,
         stratified=d.stratified,
     )
-    # Beside the split, not of it: with or without these levels, all else is drawn alike.
-    given_key, low_level_key, low_eps_key = (jax.random.fold_in(key, i) for i in (4, 5, 6))
-    given_level = jax.random.uniform(given_key, (B, 1), maxval=d.max_observed_noise)
+    # Beside the split, not of it: with or without this level, all else is drawn alike.
+    given_level = jax.random.uniform(
+        jax.random.fold_in(key, 4), (B, 1), maxval=d.max_observed_noise
+    )
     levels = jnp.where(observed, given_level, noise.shift(level, time_shift(config)))
     eps = jax.random.normal(eps_key, x0.shape)
-    low_level = jax.random.uniform(low_level_key, (B,), maxval=d.max_low_res_noise)
-    condition = to_condition(config, batch, low_level, low_eps_key)
-    dropout = {name: config.model[f"{name}_dropout"] for name in conditioning.NULLS}
+    given = prepare(denoiser.conditions, batch["given"], key, training=True)
     return Examples(
-        x_t=process.corrupt(process.PROCESSES[d.process], x0, eps, levels),
+        x_t=process.corrupt(denoiser.process, x0, eps, levels),
         x0=x0,
         eps=eps,
         noise=levels,
         time=batch["time"],
         unknown=~observed,
-        condition=conditioning.drop(condition, drop_key, dropout),
+        given=drop(denoiser.conditions, given, drop_key, config.conditions.dropout),
     )
 
 
 def make_train_step(
-    config: ConfigDict,
-    net: SpaceTimeTransformer,
-    tx: optax.GradientTransformation,
-    lr: Callable[[Array], Array],
-) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Any]]]:
+    config: ConfigDict, denoiser: Denoiser, tx: optax.GradientTransformation
+) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, Any]]]:
     """The step as a pure function `(state, batch) -> (state, metrics)`, to be jitted.
 
     With `optimizer.accumulate` = n the batch goes through the network in n parts, one after the
     other; the loss is the mean over the whole batch's unknown frames either way.
     """
-    d, parts = config.diffusion, config.optimizer.accumulate
-    kind = process.PROCESSES[d.process]
+    d, parts, lr = config.diffusion, config.optimizer.accumulate, make_schedule(config)
 
     def part_loss(params: Any, part: Examples, unknown: Array) -> tuple[Array, tuple]:
-        with nn.logical_axis_rules(RULES):
-            x = part.x_t * process.input_scale(kind, part.noise)
-            output = net.apply({"params": params}, x, part.noise, part.time, part.condition)
+        output = denoiser.predict({"params": params}, part.x_t, part.noise, part.time, part.given)
         errors = loss.frame_errors(
-            kind, output, part.x_t, part.x0, part.eps, part.noise, d.prediction, d.loss_space,
-            d.weighting, gamma=d.gamma, bias=d.bias,
+            denoiser.process, output, part.x_t, part.x0, part.eps, part.noise,
+            denoiser.prediction, d.loss_space, d.weighting, gamma=d.gamma, bias=d.bias,
         )  # fmt: skip
         bins = loss.by_noise_level(errors, part.noise, part.unknown, NOISE_BINS)
         return jnp.sum(bins[0]) / unknown, bins
 
-    def train_step(state: TrainState, batch: dict[str, Array]):
+    def train_step(state: TrainState, batch: dict[str, Any]):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        examples = draw_examples(config, batch, key)
+        examples = draw_examples(config, denoiser, batch, key)
         unknown = jnp.maximum(jnp.sum(examples.unknown), 1)
         gradient = jax.value_and_grad(part_loss, has_aux=True)
         if parts == 1:
@@ -160,11 +153,11 @@ def make_train_step(
 
 
 def jit_train_step(
-    config: ConfigDict, net: SpaceTimeTransformer, tx: optax.GradientTransformation, state: Any
+    config: ConfigDict, denoiser: Denoiser, tx: optax.GradientTransformation, state: TrainState
 ) -> Any:
     """`make_train_step`, jitted: the state, sharded as the abstract `state`, is donated."""
     return jax.jit(
-        make_train_step(config, net, tx, make_schedule(config)),
+        make_train_step(config, denoiser, tx),
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda x: x.sharding, state), state.step.sharding),
     )

@@ -126,7 +126,7 @@ class Checkpoints(_Saves):
 
         Raises InputError if this save, or the one before it, cannot be written.
         """
-        self._save(step, _parts(state))
+        self._save(step, state)
 
     def restore(self, abstract: TrainState) -> TrainState | None:
         """The state of the newest checkpoint that can be read, or None where there is none.
@@ -134,8 +134,7 @@ class Checkpoints(_Saves):
         A damaged one is reported, put aside in `checkpoints-damaged/` unless this only reads, and
         the one before it is used. `abstract` has the shapes, dtypes and shardings wanted.
         """
-        found = self._load(_parts(abstract))
-        return None if found is None else TrainState(ema=found["ema"], **found["train"])
+        return self._load(abstract)
 
     def restore_ema(self, abstract: Any) -> Any:
         """The averaged parameters of the newest checkpoint; InputError where there is none."""

@@ -2,12 +2,20 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from jaxvid.config import complete, differences
 from jaxvid.errors import InputError
+
+
+def run_name(config: str) -> str:
+    """The name of a run by its config: "videos-clips-a" for configs/videos.py:clips/a."""
+    file, _, argument = config.partition(":")
+    words = re.sub(r"[^\w.]+", "-", argument).strip("-.")
+    return f"{Path(file).stem}-{words}" if words else Path(file).stem
 
 
 def claim(workdir: Path, config: ConfigDict, write: bool) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
+from jaxvid.data.video import write_video
 from jaxvid.errors import InputError
 
 LEGIBLE = 64  # pixels: smaller frames are magnified to at least this
@@ -129,6 +130,25 @@ def write_loss_curve(path: str | Path, metrics_jsonl: str | Path) -> None:
     file = io.BytesIO()
     FigureCanvasAgg(figure).print_png(file)
     write_whole(path, file.getvalue())
+
+
+def write_samples(
+    folder: Path,
+    videos: UInt8[np.ndarray, "B T H W 3"],
+    fps: float,
+    observed: Bool[np.ndarray, "T"],
+) -> Path:
+    """Writes `000.mp4` … and `sheet.png`, a row per clip, into a folder; returns the sheet's path.
+
+    Frames are magnified by a whole number until they can be looked at.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scale = max(1, 256 // videos.shape[2])
+    for i, video in enumerate(videos):
+        write_video(folder / f"{i:03d}.mp4", video, fps, scale)
+    sheet = folder / "sheet.png"
+    write_png(sheet, contact_sheet(videos, observed=observed))
+    return sheet
 
 
 def read_metrics(path: str | Path) -> Iterator[tuple[int, dict[str, float]]]:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from jaxvid.metrics.metric import Clips, metric
+
 View = Callable[[Float[np.ndarray, "n *shape"]], Float[np.ndarray, "n *other"]]
 
 
@@ -76,3 +78,10 @@ def _distances(
     x, y = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (x, y))
     square = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T
     return np.sqrt(np.maximum(square, 0) / max(x.shape[1], 1))
+
+
+@metric("energy")
+def energy(drawn: Clips, real: Clips) -> tuple[float, float]:
+    """The energy distance of the clips in all `VIEWS`, in thousandths of a pixel's range."""
+    value, error = energy_distance(drawn / 255, real / 255, VIEWS)
+    return 1000 * value, 1000 * error
