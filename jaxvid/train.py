@@ -73,7 +73,9 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
     started, lead = time.monotonic(), jax.process_index() == 0
 
     # All that a run is made of. Everything that can be wrong is found before the first compile.
-    run, source = build(config), make_source(config.data)
+    source = make_source(config.data)
+    config.conditions.label.names = tuple(source.labels)  # so that samples can be asked for by name
+    run = build(config)
     check_training(run)
     check_source(run.conditions, source)
     folder.claim(workdir, config, write=lead)
@@ -155,7 +157,8 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                         snapshots.wait()
                         checkpoints.save(step, to_parts(state))
                     for action in due:
-                        action.act(step, state, batch)
+                        with jax.transfer_guard("allow"):
+                            action.act(step, state, batch)
                     if due:
                         meter.restart_clock()
             checkpoints.wait()

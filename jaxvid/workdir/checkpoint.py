@@ -121,14 +121,14 @@ class Checkpoints(_Saves):
         super().__init__(workdir)
         self.policy, self.write = POLICIES.LatestN(keep), keep is not None
 
-    def save(self, step: int, state: TrainState) -> None:
+    def save(self, step: int, state: Any) -> None:
         """Starts to write; the state may be given up as soon as this returns.
 
         Raises InputError if this save, or the one before it, cannot be written.
         """
         self._save(step, state)
 
-    def restore(self, abstract: TrainState) -> TrainState | None:
+    def restore(self, abstract: Any) -> Any:
         """The state of the newest checkpoint that can be read, or None where there is none.
 
         A damaged one is reported, put aside in `checkpoints-damaged/` unless this only reads, and
@@ -219,7 +219,7 @@ class Snapshots(_Saves):
             ) from error
 
 
-def _parts(state: TrainState) -> dict[str, Any]:
+def _parts(state: Any) -> dict[str, Any]:
     train = ("step", "params", "profiles", "opt_state")
     return {"ema": state.ema, "train": {name: getattr(state, name) for name in train}}
 
