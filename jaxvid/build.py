@@ -25,6 +25,7 @@ from jaxvid import metrics  # noqa: F401
 from jaxvid.conditions.condition import Condition, encode, prepare
 from jaxvid.data.pipeline import blank_batch
 from jaxvid.denoiser import Denoiser, make_denoiser
+from jaxvid.diffusion.process import PROCESSES
 from jaxvid.errors import InputError
 from jaxvid.parallel import rules
 from jaxvid.parallel.mesh import make_mesh
@@ -148,6 +149,16 @@ def check_training(run: Run) -> None:
             f"config.mesh.context={mesh.shape['context']}: nothing is split over this axis yet; "
             "set it to 1 and use data or fsdp"
         )
+
+
+def advice(config: ConfigDict) -> list[str]:
+    """Lines about choices that can be made but are seldom meant."""
+    name, flat = config.diffusion.process, configs.flatten(config)
+    unsuited = {k: v for k, v in PROCESSES[name].suits.items() if flat[k] != v}
+    if not unsuited:
+        return []
+    better = " ".join(f"--config.{key}={value}" for key, value in unsuited.items())
+    return [f"note: diffusion.process={name} was published with, and trains better with {better}"]
 
 
 def _abstract(shapes: Any, shardings: Any) -> Any:

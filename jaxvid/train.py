@@ -22,7 +22,7 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxvid import config as configs
 from jaxvid import errors
-from jaxvid.build import Run, build, check_training
+from jaxvid.build import Run, advice, build, check_training
 from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
 from jaxvid.data.sources import Source, make_source
@@ -111,6 +111,8 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                 f"{parameters / 1e6:.2f} M parameters, {run.mesh.size} x "
                 f"{jax.devices()[0].device_kind}"
             )
+            for line in advice(config):
+                log.say(line)
             actions = [
                 _keep_snapshots(config, snapshots),
                 *_show_samples(run, workdir, log),

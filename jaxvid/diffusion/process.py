@@ -24,10 +24,11 @@ begins. There, and where sigma vanishes in (6) or alpha in (7), x_t and the pred
 of eps or nothing of x0: below `FLOOR` the unknown half is set to its mean, 0.
 """
 
+import dataclasses
 import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,19 +50,21 @@ EDM_RHO = 7
 FIRST_STEP = 1e-3
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Process:
     """Equation (1): `alpha` and `sigma` are differentiable functions of the noise level in [0, 1].
 
     alpha(0) is 1 and sigma(0) exactly 0: clean frames are clean. alpha / sigma falls all the way.
     x_1 is sigma(1) N(0, I), but for the little signal that "vp_linear" and "edm" leave. With
-    `unit_input` the network is to see x_t at unit variance (`input_scale`).
+    `unit_input` the network is to see x_t at unit variance (`input_scale`). `suits` has values of
+    config keys with which the process was published, where others train badly.
     """
 
     name: str
     alpha: Callable[[Array], Array]
     sigma: Callable[[Array], Array]
     unit_input: bool = False
+    suits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def zero_terminal_snr(process: Process) -> Process:
@@ -151,7 +154,19 @@ PROCESSES = {
         zero_terminal_snr(_vp_linear()),
         _vp_cosine(),
         # Even steps in t are the spacing of Karras et al. 2022, equation (5), with sigma_min = 0.
-        Process("edm", jnp.ones_like, lambda t: EDM_SIGMA_MAX * t**EDM_RHO, unit_input=True),
+        Process(
+            "edm",
+            alpha=jnp.ones_like,
+            sigma=lambda t: EDM_SIGMA_MAX * t**EDM_RHO,
+            unit_input=True,
+            suits={
+                "diffusion.prediction": "edm",
+                "diffusion.loss_space": "edm",
+                "diffusion.noise_distribution": "edm",
+                "diffusion.noise_mean": -1.2,
+                "diffusion.noise_std": 1.2,
+            },
+        ),
     )
 }
 

@@ -22,7 +22,6 @@ from orbax.checkpoint import v1 as ocp
 from jaxvid.config import POSITIVE, declare, key
 from jaxvid.errors import InputError
 from jaxvid.training import ema
-from jaxvid.training.state import TrainState
 
 declare(
     "checkpoint",
