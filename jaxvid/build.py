@@ -9,6 +9,7 @@
 
 import dataclasses
 import functools
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from ml_collections import ConfigDict
 from jaxvid import config as configs
 from jaxvid import metrics  # noqa: F401
 from jaxvid.conditions.condition import Condition, encode, prepare
-from jaxvid.data.pipeline import blank_batch
+from jaxvid.data import pipeline
 from jaxvid.denoiser import Denoiser, make_denoiser
 from jaxvid.diffusion.process import PROCESSES
 from jaxvid.errors import InputError
@@ -32,7 +33,7 @@ from jaxvid.parallel.mesh import make_mesh
 from jaxvid.sampling import plans  # noqa: F401
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import TrainState, first_state
-from jaxvid.training.step import jit_train_step
+from jaxvid.training.step import draw_examples, jit_train_step
 from jaxvid.workdir import checkpoint, log  # noqa: F401
 
 
@@ -69,7 +70,7 @@ class Run:
         """Initial parameters in Flax's boxes, which name their axes."""
         T, S = self.config.data.frames, self.config.data.size
         levels, key = jnp.zeros((1, T)), jax.random.key(self.config.seed)
-        blank = blank_batch(self.config.data, self.encode, 1)["given"]
+        blank = pipeline.blank_batch(self.config.data, self.encode, 1)["given"]
         given = prepare(self.conditions, jax.tree.map(jnp.asarray, blank), key, training=False)
         video = jnp.zeros((1, T, S, S, 3))
         return self.denoiser.net.init(key, video, levels, levels, given)["params"]
@@ -149,6 +150,33 @@ def check_training(run: Run) -> None:
             f"config.mesh.context={mesh.shape['context']}: nothing is split over this axis yet; "
             "set it to 1 and use data or fsdp"
         )
+
+
+def least_memory(run: Run) -> int:
+    """Bytes per device that a training step needs at least: nothing is compiled to find out.
+
+    The state, a gradient, and what the forward pass keeps for the backward pass.
+    """
+    config = run.config
+    blank = pipeline.blank_batch(
+        config.data, run.encode, config.batch_size // config.optimizer.accumulate
+    )
+
+    def kept(params: Any) -> Any:
+        batch = jax.tree.map(jnp.asarray, blank)
+        examples = draw_examples(config, run.denoiser, batch, jax.random.key(0))
+        part = (examples.x_t, examples.noise, examples.time, examples.given)
+        return jax.vjp(lambda p: run.denoiser.predict({"params": p}, *part), params)[1]
+
+    def size(x: jax.ShapeDtypeStruct) -> int:
+        shape = x.shape if x.sharding is None else x.sharding.shard_shape(x.shape)
+        return math.prod(shape) * x.dtype.itemsize
+
+    state, grads, between = (
+        sum(map(size, jax.tree.leaves(tree)))
+        for tree in (run.state, run.params, jax.eval_shape(kept, run.params))
+    )
+    return state + grads + between // rules.batch_parts(run.mesh)
 
 
 def advice(config: ConfigDict) -> list[str]:

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxvid import config as configs
 from jaxvid import errors
-from jaxvid.build import Run, advice, build, check_training
+from jaxvid.build import Run, advice, build, check_training, least_memory
 from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
 from jaxvid.data.sources import Source, make_source
@@ -79,6 +79,9 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
     check_training(run)
     check_source(run.conditions, source)
     folder.claim(workdir, config, write=lead)
+    if lead:
+        memory = least_memory(run) / 1e6
+        print(f"a step needs {memory:.0f} MB of memory per device, or more", flush=True)
     dataset = pipeline.make_dataset(
         source,
         config.data,
