@@ -212,7 +212,7 @@ def test_a_set_without_clips_can_be_begun_anew(source, tmp_path):
 
 
 def test_large_sets_share_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxvid.prepare._MOST_SHARDS", 2)
+    monkeypatch.setattr("jaxvid.data.scan._MOST_SHARDS", 2)
     source, output = tmp_path / "in", tmp_path / "out"
     for index in range(4):
         make_video(source / f"{index}.mp4", seed=index)

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxvid.config import NATURAL, TEXT, declare, key, requirement
 from jaxvid.data import text
-from jaxvid.data.augment import Sample
+from jaxvid.data.augment import Sample, check_truth
 from jaxvid.data.sources import Source
 from jaxvid.errors import InputError
 
@@ -150,19 +150,14 @@ def _check_augmentations(config: ConfigDict) -> None:
     """Only the synthetic world's captions and actions are known to survive every change."""
     if config.source == "synthetic":
         return
-    captions, actions = config.text_length, config.action_dim
-    for name, changes, used, what in (
-        ("flip", config.flip, captions and config.text_embeddings, "embedded captions"),
-        ("reverse", config.reverse, captions, "captions"),
-        ("flip", config.flip, actions, "actions"),
-        ("reverse", config.reverse, actions, "actions"),
-        ("crop", config.crop < 1, actions, "actions"),
-    ):
-        if changes and used:
-            raise InputError(
-                f"data.{name}={config[name]} would make the clips' {what} false: turn it off, or "
-                f"do without {what}"
-            )
+    used = {}
+    if config.text_length and config.text_embeddings:
+        used["text"] = "embedded captions"
+    elif config.text_length:
+        used["text_bytes"] = "captions"
+    if config.action_dim:
+        used["action"] = "actions"
+    check_truth(config, used)
 
 
 @requirement

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from jaxvid.data.augment import augment, backwards, mirror, relight, window
+from configs import base
+from jaxvid.data.augment import active
+from jaxvid.data.augment.crop import window
+from jaxvid.data.augment.flip import mirror
+from jaxvid.data.augment.light import relight
+from jaxvid.data.augment.reverse import backwards
 
 SIZE = 32
 
@@ -24,6 +29,14 @@ def sample():
         "caption": np.array("a block on the left, moving rightwards"),
         "action": np.gradient(position[:, 0], axis=0) * np.float32([[1], [0.5], [1], [2], [4]]),
     }
+
+
+def augment(sample, rng, **keys):
+    config = base.get_config().data
+    config.update(keys)
+    for change in active(config):
+        sample = change(sample, rng, config)
+    return sample
 
 
 def found(video):

@@ -7,7 +7,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from configs import base
 from jaxvid.data import records
-from jaxvid.data.sources import ClipFolder, make_source
+from jaxvid.data.sources import make_source
+from jaxvid.data.sources.clips import ClipFolder
 from jaxvid.errors import InputError
 
 SIZE, FRAMES = 16, 6
@@ -117,9 +118,12 @@ def test_a_manifest_that_is_damaged_or_new_or_without_clips(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"size": 32}, "set data.size=16"),
-        ({"frames": 7}, "clips of 6 frames.* needs 7"),
-        ({"strides": (2, 3)}, "clips of 6 frames.* needs 7"),
+        ({"size": 32}, r"set --config\.data\.size=16 \(32 now\); --config=configs/videos\.py:/"),
+        (
+            {"fps": 4.0, "frames": 7},
+            r"set .*fps=8 \(4 now\), .*frames=6 or fewer \(7",
+        ),
+        ({"strides": (2, 3)}, r"clips of 6 frames.* set .*frames=3 or fewer \(4 now\)"),
     ],
 )
 def test_a_config_that_does_not_suit_the_folder(folder, changes, message):
