@@ -40,7 +40,7 @@ def read(folder: Path) -> dict[str, Any]:
         raise InputError(f"data.path={folder} is empty: {prepare}")
     if not (folder / NAME).is_file():
         raise InputError(f"data.path={folder} has no {NAME}: {prepare}")
-    manifest = _parse(folder, ("version", "size", "frames", "labels", "shards"))
+    manifest = _parse(folder, ("version", "size", "fps", "frames", "labels", "shards"))
     if manifest["version"] != VERSION:
         raise InputError(
             f"{folder / NAME} is of version {manifest['version']}, this code reads {VERSION}: "

@@ -93,8 +93,8 @@ def _load(
             # A neighbour would be as bad where a shard was cut short.
             record = int(rng.integers(len(source)))
     raise InputError(
-        f"record {index} and the {MAX_TRIES - 1} tried in its place are all bad, the last one because: "
-        f"{reason}"
+        f"record {index} and the {MAX_TRIES - 1} tried in its place are all bad, the last one "
+        f"because: {reason}"
     ) from reason
 
 

@@ -87,6 +87,9 @@ def plan(manifest: dict[str, Any], source: Path, names: Sequence[str]) -> None:
     files, classes = manifest["files"], manifest["classes"]
     classes += sorted({class_of(name) for name in names} - {"", *classes})
     stamps = {name: _stamp(source, name) for name in names}
+    for name in [name for name, entry in files.items() if entry["status"] == "skipped"]:
+        if name not in stamps:
+            del files[name]
     known = [name for name in names if name in files]
     changed = [n for n in known if any(files[n].get(k, v) != v for k, v in stamps[n].items())]
     redone = {files[name]["shard"] for name in changed if files[name]["status"] == "done"}
