@@ -6,8 +6,8 @@
 Size, frame rate, length, classes and captions are taken from DIR. Flipping, cropping and a little
 change of light stretch a small data set; time always runs forwards.
 
-Needs: two CPU cores and 3 GiB of memory. Half an hour for 2000 steps, at 0.9 s a step on two busy
-cores; that is enough to look at, and not to judge, a few dozen clips.
+Needs: two CPU cores and 2 GiB of memory. Half an hour for 2000 steps, at 0.9 s a step on two busy
+cores: enough to see something of a few dozen clips.
 Gave, after 500 steps (9 minutes) on nine clips of three videos, 2026-11-24: loss 0.58 to 0.089.
 Continued videos keep their scene and lose its details; clips from nothing are still mosaics.
 

@@ -115,8 +115,8 @@ def _write_shards(source: Path, output: Path, manifest: dict[str, Any], workers:
                     raise KeyboardInterrupt
                 shard, (outcomes, digest) = futures[future], future.result()
                 for name, outcome in outcomes.items():
-                    stamp = {key: files[name].get(key) for key in ("bytes", "mtimes")}
-                    files[name] = outcome | {key: value for key, value in stamp.items() if value}
+                    stamp = {k: v for k, v in files[name].items() if k in ("bytes", "mtimes")}
+                    files[name] = outcome | stamp
                 clips = sum(outcome.get("clips", 0) for outcome in outcomes.values())
                 if clips:
                     manifest["shards"][shard] = clips
