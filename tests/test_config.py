@@ -9,7 +9,8 @@ from jaxvid.errors import InputError
 
 def test_the_configs_of_the_repository_are_sound(tmp_path):
     configs.check(base.get_config())
-    made = {"size": 32, "fps": 12, "labels": ["cats", "dogs"]}
+    made = {"version": 1, "size": 32, "fps": 12, "frames": 16, "labels": ["cats", "dogs"]}
+    made["shards"] = {"clips-00000.array_record": 1}
     (tmp_path / "manifest.json").write_text(json.dumps(made))
     config = videos.get_config(str(tmp_path))
     configs.check(config)

@@ -7,7 +7,7 @@ goes on from any step, on any number of hosts, with no clip repeated or left out
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -16,12 +16,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvid.config import NATURAL, POSITIVE, declare, key
-from jaxvid.data.augment import augment
+from jaxvid.data import augment
 from jaxvid.data.clips import Clip, sample_clip
 from jaxvid.data.sources import Source
 from jaxvid.errors import InputError
 
-MAX_BAD_IN_A_ROW = 4
+# Replacements that are tried for a bad record: nearly all of the data must be bad for none to do.
+MAX_TRIES = 64
+
 Encode = Callable[[Mapping[str, np.ndarray], Clip | None], Any]
 
 
@@ -60,7 +62,7 @@ def make_dataset(
     Returns:
       An endless dataset of dicts of arrays: `video` uint8 [B,T,H,W,3], `time` float32 [B,T] in
       seconds from each clip's first frame, `given`, what `encode` made of the clips, and `bad`
-      int32 [B,4], the records that could not be read and were replaced, -1 where there is none.
+      int32 [B,64], the records that could not be read and were replaced, -1 where there is none.
 
     Raises:
       InputError: the batch does not divide over the hosts.
@@ -70,7 +72,8 @@ def make_dataset(
             f"batch_size={batch_size} does not divide over {process_count} processes: "
             f"make it a multiple of {process_count}"
         )
-    clip_of = functools.partial(_load, source, config, encode)
+    changes = augment.active(config)
+    clip_of = functools.partial(_load, source, config, changes, encode)
     clips = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(clip_of)
     # Slicing batches, not clips, leaves every clip its number, which is what seeds its generator.
     return clips.batch(batch_size // process_count, drop_remainder=True)[
@@ -79,37 +82,38 @@ def make_dataset(
 
 
 def _load(
-    source: Source, config: ConfigDict, encode: Encode, index: int, rng: np.random.Generator
+    source: Source,
+    config: ConfigDict,
+    changes: Sequence[augment.Apply],
+    encode: Encode,
+    index: int,
+    rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """Record `index`, or the first after it that can be read, sampled and augmented."""
-    bad: list[int] = []
-    while True:
-        record = (index + len(bad)) % len(source)
+    """Record `index`, sampled and augmented, or if it is bad one that its own generator draws."""
+    record, bad = index, np.full(MAX_TRIES, -1, np.int32)
+    for attempt in range(MAX_TRIES):
         try:
-            sample = _sample(source[record], config, encode, rng)
-            break
+            return _sample(source[record], config, changes, encode, rng) | {"bad": bad}
         except InputError as error:
-            bad.append(record)
-            if len(bad) > MAX_BAD_IN_A_ROW:
-                raise InputError(
-                    f"records {bad[0]} to {record} are all bad, the last one because: {error}"
-                ) from error
-    padding = [-1] * (MAX_BAD_IN_A_ROW - len(bad))
-    return sample | {"bad": np.array(bad + padding, np.int32)}
+            bad[attempt], reason = record, error
+            # A neighbour would be as bad where a shard was cut short.
+            record = int(rng.integers(len(source)))
+    raise InputError(
+        f"record {index} and the {MAX_TRIES - 1} tried in its place are all bad, the last one "
+        f"because: {reason}"
+    ) from reason
 
 
 def _sample(
-    clip: Clip, config: ConfigDict, encode: Encode, rng: np.random.Generator
+    clip: Clip,
+    config: ConfigDict,
+    changes: Sequence[augment.Apply],
+    encode: Encode,
+    rng: np.random.Generator,
 ) -> dict[str, Any]:
-    sample = augment(
-        sample_clip(clip, config.frames, config.strides, rng),
-        rng,
-        flip=config.flip,
-        crop=config.crop,
-        reverse=config.reverse,
-        brightness=config.brightness,
-        contrast=config.contrast,
-    )
+    sample = sample_clip(clip, config.frames, config.strides, rng)
+    for change in changes:
+        sample = change(sample, rng, config)
     return _with_given(sample, encode(sample, clip))
 
 
@@ -142,12 +146,15 @@ def batches(
     that many processes, each with that much read ahead; for these absl's flags must be parsed.
 
     Raises:
-      InputError: from the iterator, where more than 4 records in a row are bad.
+      InputError: from the iterator, where a bad record cannot be replaced.
     """
     ahead = grain.ReadOptions(num_threads=config.prefetch, prefetch_buffer_size=config.prefetch)
     ready = dataset[start_step:].to_iter_dataset(ahead)
     if config.workers:
         ready = ready.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
+        # Grain frees the shared memory of a batch along with it; one that is still held when the
+        # program ends would count as leaked.
+        ready = ready.map(lambda batch: jax.tree.map(np.array, batch))
     return iter(ready)
 
 

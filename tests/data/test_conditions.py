@@ -20,6 +20,7 @@ class Every:
 
     clip: Clip
     labels: tuple[str, ...] = ()
+    fingerprint: str = ""
 
     def __len__(self):
         return 64
