@@ -62,7 +62,7 @@ def main(_: Sequence[str]) -> None:
     print("|---|" + "---|" * len(starts))
     with jax.set_mesh(run.mesh):
         with Checkpoints(workdir) as checkpoints:
-            params = checkpoints.restore_ema(run.params)
+            params = checkpoints.restore_part("ema", run.params)
         for of_level in changed:
             parts = long_videos(
                 of_level, run.denoiser, run.mesh, params, jax.random.key(0), wanted, 0,

@@ -94,8 +94,8 @@ class Run:
         """The optimizer of the config."""
         return make_optimizer(self.config)
 
-    def _first(self) -> TrainState:
-        params = nn.meta.unbox(self._boxed_params())
+    def _first(self, params: Any = None) -> TrainState:
+        params = nn.meta.unbox(self._boxed_params()) if params is None else params
         return first_state(params, self.optimizer.init(params), len(self.config.ema.widths))
 
     @functools.cached_property
@@ -111,9 +111,10 @@ class Run:
         )
         return _abstract(shape, sharding)
 
-    def init(self) -> TrainState:
-        """The state of step 0, each device making its own part."""
-        return jax.jit(self._first, out_shardings=jax.tree.map(lambda x: x.sharding, self.state))()
+    def init(self, params: Any = None) -> TrainState:
+        """The state of step 0, each device making its own part; from `params`, if given."""
+        sharding = jax.tree.map(lambda x: x.sharding, self.state)
+        return jax.jit(self._first, out_shardings=sharding)(params)
 
     @functools.cached_property
     def train_step(self) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, Any]]:

@@ -129,6 +129,12 @@ TEXT = Rule("a text", lambda v: isinstance(v, str))
 
 declare("", seed=key(0, NATURAL, "of the parameters, the order of the data, and all noise"))
 declare("", steps=key(100_000, POSITIVE, "optimizer steps of the whole run"))
+declare(
+    "",
+    init_from=key(
+        "", TEXT, "work directory of another run, whose averaged weights begin this one", free=True
+    ),
+)
 declare("", batch_size=key(64, POSITIVE, "clips per step, over all devices"))
 
 

@@ -39,8 +39,10 @@ from jaxvid.parallel import rules
 from jaxvid.sampling.draw import by_default, make_sampler, padded
 from jaxvid.sampling.plans import long_videos
 from jaxvid.sampling.tasks import observed_frames
-from jaxvid.workdir import folder, pictures
+from jaxvid.training import ema
+from jaxvid.workdir import folder
 from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
+from jaxvid.workdir.samples import write_samples
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.", required=True)
 NUM = flags.DEFINE_integer("num", 16, "How many clips.", lower_bound=1)
@@ -71,11 +73,14 @@ def main(argv: Sequence[str]) -> None:
     # The weights, and one compiled call on all devices.
     params = _weights(run, workdir)
     print(f"drawing {NUM.value} clips of {frames} frames; the first call compiles", flush=True)
-    with jax.set_mesh(run.mesh):
-        videos = np.concatenate(list(_drawn(run, params, clips, observed, frames)), axis=1)
-    shown = np.arange(frames) < observed.sum() if FRAMES.value else observed
-    sheet = pictures.write_samples(target, videos, config.data.fps, shown)
-    print(f"{len(videos)} clips of {frames} frames in {target}; all at a glance: {sheet}")
+    with (
+        jax.set_mesh(run.mesh),
+        write_samples(target, config.data.fps, observed) as samples,
+    ):
+        for part in _drawn(run, params, clips, observed, frames):
+            samples.add(part)
+    sheet = target / "sheet.png"
+    print(f"{NUM.value} clips of {frames} frames in {target}; all at a glance: {sheet}")
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -169,14 +174,18 @@ def _asked(run: Run, frames: int) -> dict[str, Any]:
 def _weights(run: Run, workdir: Path) -> Any:
     """The parameters to draw with; raises InputError where there are none."""
     if EMA_WIDTH.value is None:
+        part = "ema" if WEIGHTS.value == "ema" else "train/params"
         with Checkpoints(workdir) as checkpoints:
-            return checkpoints.restore_ema(run.params)
+            return checkpoints.restore_part(part, run.params, CHECKPOINT.value)
+    if WEIGHTS.value == "raw" or CHECKPOINT.value is not None:
+        raise InputError("--ema_width makes weights of its own: leave out --weights, --checkpoint")
     with Snapshots(workdir, run.config.ema.widths) as snapshots:
-        params, missed = snapshots.average(EMA_WIDTH.value, run.params)
-        print(
-            f"EMA of width {EMA_WIDTH.value:g} at step {snapshots.steps[-1]}, from "
-            f"{len(snapshots.steps)} snapshot(s); its profile is off by {missed:.2%}"
-        )
+        kept, steps, width = snapshots.averages(run.params), snapshots.steps, EMA_WIDTH.value
+        params, missed = ema.reconstruct(kept, snapshots.widths, steps, width, steps[-1])
+    print(
+        f"EMA of width {width:g} at step {steps[-1]}, from {len(steps)} snapshot(s); its profile "
+        f"is off by {missed:.2%}"
+    )
     return params
 
 
@@ -193,7 +202,8 @@ def _drawn(
     given = int(observed.sum())
     overlap = config.data.frames // 2 if OVERLAP.value is None else OVERLAP.value
     parts = long_videos(config, run.denoiser, run.mesh, params, key, clips, given, frames, overlap)
-    with tqdm(total=frames, unit="frame", file=sys.stdout) as bar:
+    seconds = 0.1 if sys.stdout.isatty() else 10
+    with tqdm(total=frames, unit="frame", file=sys.stdout, mininterval=seconds) as bar:
         for part in parts:
             bar.update(part.shape[1])
             yield part[: NUM.value]

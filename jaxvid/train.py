@@ -33,8 +33,9 @@ from jaxvid.sampling.tasks import observed_frames
 from jaxvid.training.meter import Meter
 from jaxvid.training.state import TrainState, from_parts, to_parts
 from jaxvid.workdir import folder, pictures
-from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
+from jaxvid.workdir.checkpoint import Checkpoints, Snapshots, start_from
 from jaxvid.workdir.log import Log
+from jaxvid.workdir.samples import write_samples
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File with get_config(), such as configs/base.py."
@@ -78,7 +79,6 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
     run = build(config)
     check_training(run)
     check_source(run.conditions, source)
-    folder.claim(workdir, config, write=lead)
     if lead:
         memory = least_memory(run) / 1e6
         print(f"a step needs {memory:.0f} MB of memory per device, or more", flush=True)
@@ -98,13 +98,23 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
 
     with (
         jax.set_mesh(run.mesh),
+        folder.lock(workdir),
         Checkpoints(workdir, config.checkpoint.keep) as checkpoints,
         Snapshots(workdir, config.ema.widths, write=True) as snapshots,
     ):
-        # Restore, or begin. All that a step depends on beside the state follows from its number.
-        parts = checkpoints.restore(to_parts(run.state))
-        begins = "resuming" if parts else "starting"
-        state = from_parts(parts) if parts else run.init()
+        notes = folder.claim(workdir, config, lead, source.fingerprint, accept)
+        # Four ways to start. All that a step depends on besides the state follows from its number.
+        # 1. Resume: a checkpoint is here. 2. Extend: the same, and `steps` has been raised.
+        # 3. Fine-tune: `init_from` names another run, and what fits is taken from its average.
+        # 4. From scratch.
+        if parts := checkpoints.restore(to_parts(run.state)):
+            begins, state = "resuming", from_parts(parts)
+        elif config.init_from:
+            params, taken = start_from(Path(config.init_from), run.init().params)
+            begins, state = "fine-tuning", run.init(params)
+            notes.append(f"from {config.init_from}: {taken}")
+        else:
+            begins, state = "starting", run.init()
         step = int(state.step)
 
         with Log(workdir, config.steps, step, write=lead) as log:
@@ -114,7 +124,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                 f"{parameters / 1e6:.2f} M parameters, {run.mesh.size} x "
                 f"{jax.devices()[0].device_kind}"
             )
-            for line in advice(config):
+            for line in notes + advice(config):
                 log.say(line)
             actions = [
                 _keep_snapshots(config, snapshots),
@@ -208,7 +218,8 @@ def _show_samples(run: Run, workdir: Path, log: Log) -> list[Action]:
             log.videos(step, task, videos, data.fps)
             if jax.process_index() == 0:
                 target = workdir / "samples" / f"{step:07d}-{task}"
-                pictures.write_samples(target, videos, data.fps, given)
+                with write_samples(target, data.fps, given) as samples:
+                    samples.add(videos)
 
         return Action(lambda step: _every(run.config, every, step), show)
 

@@ -1,5 +1,6 @@
 """The one reader and the one writer of video files: PyAV decodes and encodes, OpenCV resizes."""
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator
@@ -84,14 +85,13 @@ def is_image(path: str | os.PathLike) -> bool:
         return container.format.name == "image2" or container.format.name.endswith("_pipe")
 
 
-def write_video(
-    path: str | os.PathLike, frames: UInt8[np.ndarray, "T H W 3"], fps: int | float, scale: int = 1
-) -> None:
-    """Writes RGB frames as an H.264 mp4 that any player opens; `path` appears only when complete.
+class VideoWriter(contextlib.AbstractContextManager):
+    """Writes RGB frames as they come into an H.264 mp4 that any player opens.
+
+    The file appears under its name when the block ends without an error.
 
     Args:
       path: replaced if it is there; its folder must exist.
-      frames: RGB in [0, 255], at least one frame.
       fps: frames per second.
       scale: each pixel becomes `scale` x `scale` pixels. Odd sizes then grow by one repeated row
         or column, because yuv420p halves them.
@@ -99,25 +99,47 @@ def write_video(
     Raises:
       OSError: the file cannot be written.
     """
-    path = Path(path)
-    frames = frames.repeat(scale, axis=1).repeat(scale, axis=2)
-    _, height, width, _ = frames.shape
-    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with av.open(
-            str(temporary), "w", format="mp4", options={"movflags": "faststart"}
-        ) as container:
-            rate = Fraction(fps).limit_denominator(1001)
-            stream = container.add_stream("libx264", rate=rate, options={"crf": "12"})
-            stream.height, stream.width = frames.shape[1:3]
-            stream.pix_fmt = "yuv420p"
-            for image in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-            container.mux(stream.encode())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    def __init__(self, path: str | os.PathLike, fps: int | float, scale: int = 1):
+        self._path, self._scale = Path(path), scale
+        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        self._container = av.open(
+            str(self._temporary), "w", format="mp4", options={"movflags": "faststart"}
+        )
+        rate = Fraction(fps).limit_denominator(1001)
+        self._stream = self._container.add_stream("libx264", rate=rate, options={"crf": "12"})
+        self._stream.pix_fmt = "yuv420p"
+
+    def write(self, frames: UInt8[np.ndarray, "T H W 3"]) -> None:
+        """Appends frames, RGB in [0, 255], all of one size."""
+        frames = frames.repeat(self._scale, axis=1).repeat(self._scale, axis=2)
+        _, height, width, _ = frames.shape
+        frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if not self._stream.codec_context.is_open:
+            self._stream.height, self._stream.width = frames.shape[1:3]
+        for image in frames:
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            self._container.mux(self._stream.encode(frame))
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._container.mux(self._stream.encode())
+                self._container.close()
+                os.replace(self._temporary, self._path)
+            else:
+                with contextlib.suppress(av.FFmpegError):  # the first error is the one that counts
+                    self._container.close()
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+def write_video(
+    path: str | os.PathLike, frames: UInt8[np.ndarray, "T H W 3"], fps: int | float, scale: int = 1
+) -> None:
+    """Writes at least one frame as `VideoWriter` does."""
+    with VideoWriter(path, fps, scale) as video:
+        video.write(frames)
 
 
 def _video_stream(

@@ -60,7 +60,8 @@ class Meter:
     def close(self, step: int, batch_size: int) -> dict[str, float]:
         """The means since the last call, up to `step`.
 
-        Raises InputError if a loss or gradient was not finite: at which step, and where.
+        Raises InputError if a loss, a gradient or a parameter was not finite, and says at which
+        step and where.
         """
         fetched = jax.device_get(self._steps)
         for i, metrics in enumerate(fetched):
@@ -84,13 +85,15 @@ class Meter:
 
 
 def _check_finite(step: int, metrics: dict[str, Any]) -> None:
-    if np.isfinite(metrics["loss"]) and np.isfinite(metrics["grad_norm"]):
+    # The parameters may overflow in a step whose loss and gradient are finite.
+    if all(np.isfinite(metrics[name]) for name in ("loss", "grad_norm", "param_norm")):
         return
     norms = jax.tree_util.tree_leaves_with_path(metrics["grad_norms"])
     parts = ["/".join(key.key for key in path) for path, norm in norms if not np.isfinite(norm)]
     where = f"{len(parts)} of {len(norms)} parts" + (f": {', '.join(parts[:8])}" if parts else "")
     raise InputError(
-        f"at step {step} the loss is {metrics['loss']} and the gradient is not finite in {where}. "
+        f"at step {step} the loss is {metrics['loss']}, the gradient is not finite in {where}, and "
+        f"the norm of the new parameters is {metrics['param_norm']}. "
         "The last good checkpoint is kept. Try a lower optimizer.lr, a longer optimizer.warmup, "
         "optimizer.clip=1, or model.dtype=float32"
     )

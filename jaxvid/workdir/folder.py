@@ -1,14 +1,24 @@
-"""A work directory: whose it is, and the config it was made with."""
+"""A work directory: which run it belongs to, and who writes to it."""
 
+import contextlib
+import fcntl
 import json
 import os
 import re
+import socket
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from jaxvid.config import complete, differences
 from jaxvid.errors import InputError
+from jaxvid.workdir.agree import together
+from jaxvid.workdir.disk import write_whole, writing
+from jaxvid.workdir.migrations import FORMAT, upgrade_config
 
 
 def run_name(config: str) -> str:
@@ -18,36 +28,141 @@ def run_name(config: str) -> str:
     return f"{Path(file).stem}-{words}" if words else Path(file).stem
 
 
-def claim(workdir: Path, config: ConfigDict, write: bool) -> None:
-    """Makes `workdir` this config's, or raises InputError if it has results of another's.
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out of `workdir`, which is made if needed; the kernel unlocks if we die.
 
-    Free keys may differ (`config.key`). `write`: whether this process writes `config.json`.
+    Every process of a run must call this; the first holds the lock for all. Raises InputError if
+    another run holds it, or if the folder cannot be written.
     """
-    path = workdir / "config.json"
-    saved = [*workdir.glob("checkpoints/*"), *workdir.glob("snapshots/*")]
-    if any(folder.name.isdigit() for folder in saved):
-        changed = [
-            f"{name}: {old} there, {new} now"
-            for name, (old, new) in differences(load(workdir), config).items()
-        ]
-        if changed:
-            raise InputError(
-                f"{workdir} holds a run with another config ({'; '.join(changed)}): "
-                "give another --workdir, or the config it was made with"
-            )
-    if write:
+    with contextlib.ExitStack() as held:
+        together(lambda: _lock(workdir, held) if jax.process_index() == 0 else None)
+        yield
+
+
+def _lock(workdir: Path, held: contextlib.ExitStack) -> None:
+    path = workdir / "lock"
+    with writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(config.to_json(indent=2, sort_keys=True) + "\n")
-        os.replace(temporary, path)
+        file = held.enter_context(path.open("a+"))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise InputError(
+            f"{workdir}: another run is writing there ({file.read().strip() or 'unknown'}): wait "
+            "for it to end, or give another --workdir"
+        ) from None
+    except OSError as error:
+        print(
+            f"warning: {workdir} cannot be locked ({error.strerror}): make sure that no other run "
+            "writes there",
+            file=sys.stderr,
+        )
+    with writing(path):
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+
+
+def claim(
+    workdir: Path,
+    config: ConfigDict,
+    write: bool = True,
+    fingerprint: str = "",
+    accept: bool = False,
+) -> list[str]:
+    """Makes `workdir` this config's. Every process must call this, inside `lock`.
+
+    A run that has begun may go on with other values of free keys (`config.key`), and with more
+    `steps`. Any other change of its config or of its data must be accepted.
+
+    Args:
+      workdir: of the run.
+      config: complete and checked.
+      write: whether this process writes `config.json`.
+      fingerprint: of the data; "" if it is not known. A run without one adopts it.
+      accept: goes on with a config or data that changed.
+
+    Returns:
+      What changed since the run began, in sentences.
+
+    Raises:
+      InputError: the config or the data changed and `accept` is False, `steps` is less than what
+        has been taken, or the folder cannot be read or written.
+    """
+    return together(lambda: _claim(workdir, config, write, fingerprint, accept))
+
+
+def _claim(
+    workdir: Path, config: ConfigDict, write: bool, fingerprint: str, accept: bool
+) -> list[str]:
+    notes: list[str] = []
+    began = _steps(workdir)
+    if began:
+        saved = _read(workdir)
+        notes, changes = _changes(complete(upgrade_config(saved)), config, max(began))
+        before = saved.get("data_fingerprint", "")
+        if before and fingerprint and before != fingerprint:
+            changes.append(f"the data: fingerprint {before} then, {fingerprint} now")
+        if changes and not accept:
+            raise InputError(
+                f"{workdir} holds a run that began with something else ({'; '.join(changes)}). "
+                "Restore that, give another --workdir, or add --accept_changes to go on all the "
+                "same"
+            )
+        notes += [f"accepted: {change}" for change in changes]
+        fingerprint = fingerprint or before
+    if write:
+        content = {
+            "format": FORMAT,
+            "data_fingerprint": fingerprint,
+            "config": json.loads(config.to_json()),
+        }
+        text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+        with writing(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
+        write_whole(workdir / "config.json", text.encode())
+    return notes
 
 
 def load(workdir: Path) -> ConfigDict:
     """The config of the run in `workdir`, in today's keys; raises InputError if there is none."""
+    return complete(upgrade_config(_read(workdir)))
+
+
+def _changes(old: ConfigDict, new: ConfigDict, taken: int) -> tuple[list[str], list[str]]:
+    """What changed and needs no consent, and what does."""
+    changed = differences(old, new)
+    steps = changed.pop("steps", None)
+    notes = []
+    if steps:
+        if steps[1] < taken:
+            raise InputError(
+                f"config.steps={steps[1]}, but the run has taken {taken} steps: give at least "
+                f"{taken}, or another --workdir"
+            )
+        verb = "extended" if steps[1] > steps[0] else "shortened"
+        notes.append(
+            f"{verb} from {steps[0]} to {steps[1]} steps, with the schedules that end there"
+        )
+    return notes, [f"{name}: {a} then, {b} now" for name, (a, b) in changed.items()]
+
+
+def _steps(workdir: Path) -> list[int]:
+    with contextlib.suppress(NotADirectoryError):
+        saved = [*workdir.glob("checkpoints/*"), *workdir.glob("snapshots/*")]
+        return [int(folder.name) for folder in saved if folder.name.isdigit()]
+    return []
+
+
+def _read(workdir: Path) -> Mapping[str, Any]:
     path = workdir / "config.json"
     try:
-        return complete(json.loads(path.read_text()))
-    except FileNotFoundError:
-        raise InputError(f"{workdir}: no run is there ({path} is missing)") from None
-    except json.JSONDecodeError as error:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{workdir}: there is no run here ({path} is missing)") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise InputError(f"{path} is not readable as JSON: {error}") from None

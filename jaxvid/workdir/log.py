@@ -1,4 +1,4 @@
-"""What a run says while it runs: progress, metrics.jsonl and TensorBoard events."""
+"""What a run reports as it goes: progress, metrics.jsonl and TensorBoard events."""
 
 import contextlib
 import json
@@ -15,7 +15,8 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from jaxvid.config import NATURAL, POSITIVE, declare, key
-from jaxvid.workdir.pictures import gif, read_metrics, tile, write_whole
+from jaxvid.workdir.disk import write_whole, writing
+from jaxvid.workdir.pictures import gif, read_metrics, tile
 
 declare(
     "log",
@@ -33,15 +34,18 @@ SECONDS_PER_LINE = 10.0  # between progress lines where there is no terminal
 class Log(contextlib.AbstractContextManager):
     """The log of one run, from its start or from where it is resumed.
 
-    `workdir/metrics.jsonl` gets a JSON object a line and `workdir/tensorboard` an event file.
-    What an interrupted run logged after `start_step` is forgotten in both, for those steps are
+    `workdir/metrics.jsonl` gets one JSON object a line, and `workdir/tensorboard` an event file.
+    What an interrupted run logged after `start_step` is dropped from both, because those steps are
     taken again. All text goes to standard output: a bar on a terminal, plain lines elsewhere.
 
     Args:
       workdir: made if it does not exist.
       total_steps: the step at which the run ends.
       start_step: how many steps have been taken already.
-      write: whether this process logs at all; of several, let only the first.
+      write: whether this process logs at all; of several processes, only the first should.
+
+    Raises:
+      InputError: from any method, if a file cannot be written, for example to a full disk.
     """
 
     def __init__(
@@ -53,8 +57,10 @@ class Log(contextlib.AbstractContextManager):
         self._total_steps = total_steps
         self._first: tuple[int, float] | None = None
         self._next_line = -math.inf
-        self._events = _open_events(Path(workdir) / "tensorboard", start_step)
-        self._metrics = _open_metrics(Path(workdir) / "metrics.jsonl", start_step)
+        self._workdir = Path(workdir)
+        with writing(self._workdir):
+            self._events = _open_events(self._workdir / "tensorboard", start_step)
+            self._metrics = _open_metrics(self._workdir / "metrics.jsonl", start_step)
         self._bar = tqdm(
             total=total_steps,
             initial=start_step,
@@ -64,18 +70,24 @@ class Log(contextlib.AbstractContextManager):
             dynamic_ncols=True,
         )
 
-    def __exit__(self, *_: object) -> None:
-        if self._write:
-            self._bar.close()
-            self._events.close()
-            self._metrics.close()
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if not self._write:
+            return
+        self._bar.close()
+        # On a full disk, closing fails again; what ended the run first is what counts.
+        with (
+            contextlib.suppress(OSError) if kind else writing(self._workdir),
+            contextlib.closing(self._events),
+            contextlib.closing(self._metrics),
+        ):
+            pass
 
     def progress(self, step: int, loss: float, clips_per_s: float, data_wait: float) -> None:
-        """Shows where the run is; plain lines come at most every ten seconds, and at the end.
+        """Shows where the run is. Plain lines come at most every ten seconds, and at the end.
 
         Args:
           step: steps taken so far.
-          loss: the newest that is known.
+          loss: the newest one known.
           clips_per_s: over all devices.
           data_wait: share of the time spent waiting for data, 0 to 1.
         """
@@ -84,7 +96,7 @@ class Log(contextlib.AbstractContextManager):
         now = time.monotonic()
         text = f"step {step}/{self._total_steps}  loss {loss:#.4g}  {clips_per_s:.1f} clips/s"
         text += f"  data wait {data_wait:.0%}"
-        # The first step compiles: counted in, it would spoil the time left for long.
+        # Without the first step, which compiles and would distort the time left.
         first_step, first_time = self._first = self._first or (step, now)
         if step > first_step:
             left = (now - first_time) / (step - first_step) * (self._total_steps - step)
@@ -103,18 +115,20 @@ class Log(contextlib.AbstractContextManager):
             sys.stdout.flush()
 
     def metrics(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-        """Records numbers; in metrics.jsonl, those that are not finite as "nan", "inf", "-inf"."""
+        """Records numbers. metrics.jsonl has "nan", "inf" or "-inf" where one is not finite."""
         if not self._write:
             return
-        self._metrics.write(_line(step, values))
-        self._metrics.flush()
         scalars = [{"tag": name, "simple_value": float(v)} for name, v in values.items()]
-        _write_event(self._events, step, summary={"value": scalars})
+        with writing(self._workdir / "metrics.jsonl"):
+            self._metrics.write(_line(step, values))
+            self._metrics.flush()
+        with writing(self._workdir / "tensorboard"):
+            _write_event(self._events, step, summary={"value": scalars})
 
     def videos(
         self, step: int, name: str, videos: UInt8[np.ndarray, "B T H W 3"], fps: int | float
     ) -> None:
-        """Puts clips, side by side in one animation, among TensorBoard's images."""
+        """Adds clips to TensorBoard's images, side by side in one animation."""
         if not self._write:
             return
         video = tile(videos)
@@ -124,7 +138,8 @@ class Log(contextlib.AbstractContextManager):
             "colorspace": 3,  # RGB
             "encoded_image_string": gif(video, fps),
         }
-        _write_event(self._events, step, summary={"value": [{"tag": name, "image": image}]})
+        with writing(self._workdir / "tensorboard"):
+            _write_event(self._events, step, summary={"value": [{"tag": name, "image": image}]})
 
 
 def _open_metrics(path: Path, start_step: int) -> IO[str]:
@@ -135,7 +150,7 @@ def _open_metrics(path: Path, start_step: int) -> IO[str]:
 
 
 def _line(step: int, values: Mapping[str, SupportsFloat]) -> str:
-    """One line of JSON; as JSON has no number that is not finite, those become strings."""
+    """One line of JSON. JSON has no infinities and no NaN: these become strings."""
     numbers = {name: float(v) for name, v in values.items()}
     exact = {name: v if math.isfinite(v) else str(v) for name, v in numbers.items()}
     return json.dumps({"step": step, **exact}) + "\n"
@@ -151,7 +166,7 @@ def _open_events(folder: Path, start_step: int) -> "RecordWriter":
     # TensorBoard's EventFileWriter would import TensorFlow wherever that is installed.
     events = RecordWriter((folder / name).open("xb"))
     _write_event(events, 0, file_version="brain.Event:2")
-    # A start makes TensorBoard forget what earlier files hold from that step on.
+    # A start makes TensorBoard drop what earlier files hold from that step on.
     _write_event(events, start_step + 1, session_log={"status": SessionLog.START})
     return events
 

@@ -5,7 +5,6 @@ A file gets its final name only when it is whole.
 
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from jaxvid.data.video import write_video
 from jaxvid.errors import InputError
+from jaxvid.workdir.disk import write_whole
 
 LEGIBLE = 64  # pixels: smaller frames are magnified to at least this
 BORDER = 3  # pixels
@@ -132,25 +131,6 @@ def write_loss_curve(path: str | Path, metrics_jsonl: str | Path) -> None:
     write_whole(path, file.getvalue())
 
 
-def write_samples(
-    folder: Path,
-    videos: UInt8[np.ndarray, "B T H W 3"],
-    fps: float,
-    observed: Bool[np.ndarray, "T"],
-) -> Path:
-    """Writes `000.mp4` … and `sheet.png`, a row per clip, into a folder; returns the sheet's path.
-
-    Frames are magnified by a whole number until they can be looked at.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    scale = max(1, 256 // videos.shape[2])
-    for i, video in enumerate(videos):
-        write_video(folder / f"{i:03d}.mp4", video, fps, scale)
-    sheet = folder / "sheet.png"
-    write_png(sheet, contact_sheet(videos, observed=observed))
-    return sheet
-
-
 def read_metrics(path: str | Path) -> Iterator[tuple[int, dict[str, float]]]:
     """The step and the values, finite or not, of each line of a metrics.jsonl.
 
@@ -169,17 +149,6 @@ def read_metrics(path: str | Path) -> Iterator[tuple[int, dict[str, float]]]:
         except json.JSONDecodeError:
             continue
         yield values.pop("step"), {name: float(v) for name, v in values.items()}
-
-
-def write_whole(path: str | Path, content: bytes) -> None:
-    """Writes a file under a temporary name beside its own and renames it."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _magnify(

@@ -167,6 +167,15 @@ def test_a_loss_that_is_not_finite_names_step_and_part(config, batch, one_device
         window.close(2, config.batch_size)
 
 
+def test_parameters_that_overflow_stop_the_run_though_loss_and_gradient_are_finite():
+    meter = Meter(0, max_bad=0)
+    finite = {"loss": 1.0, "grad_norm": 1.0, "grad_norms": {"out": 1.0}, "param_norm": 1.0}
+    meter.add(finite)
+    meter.add(finite | {"param_norm": np.inf})
+    with pytest.raises(InputError, match=r"at step 2 .*norm of the new parameters is inf"):
+        meter.close(2, 8)
+
+
 def test_bad_records_are_listed_once_and_too_many_stop_the_run():
     window, said = Meter(0, max_bad=1), []
     for _ in range(2):

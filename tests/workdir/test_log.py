@@ -1,6 +1,7 @@
 import io
 import json
 import math
+import resource
 import subprocess
 import sys
 import textwrap
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvid.workdir import log as logging
+from jaxvid.errors import InputError
+from jaxvid.workdir import log as log_module
 from jaxvid.workdir.log import Log
 
 
@@ -37,7 +39,7 @@ class _Terminal(io.StringIO):
 @pytest.fixture
 def clock(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(logging.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(log_module.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -140,3 +142,31 @@ def test_only_the_process_that_writes_leaves_anything(tmp_path, capsys):
         log.videos(1, "samples", np.zeros((1, 2, 8, 8, 3), np.uint8), 8)
     assert capsys.readouterr().out == ""
     assert not any(tmp_path.iterdir())
+
+
+@pytest.fixture
+def full_disk():
+    """From here on, no file grows past 20 kB."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
+def test_a_full_disk_is_one_line_and_what_was_logged_stays(tmp_path, full_disk):
+    def fill(log):
+        for step in range(1, 1000):
+            log.metrics(step, {f"metric_{i}": step for i in range(20)})
+
+    said = r"metrics.jsonl cannot be written \(File too large\): make room"
+    with pytest.raises(InputError, match=said), Log(tmp_path, 1000) as log:
+        fill(log)
+    with Log(tmp_path, 1000, start_step=3):
+        assert [line["step"] for line in _lines(tmp_path)] == [1, 2, 3]
+
+
+def test_a_disk_that_is_full_for_events_is_one_line(tmp_path, full_disk):
+    videos = np.random.default_rng(0).integers(0, 255, (1, 40, 32, 32, 3), np.uint8)
+    said = r"tensorboard cannot be written \(File too large\): make room"
+    with pytest.raises(InputError, match=said), Log(tmp_path, 1000) as log:
+        log.videos(1, "samples", videos, 8)

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -101,8 +102,8 @@ def test_png_is_lossless_and_a_failure_leaves_the_old_one(tmp_path, monkeypatch)
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pictures.os, "replace", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(InputError, match=r"No space left on device.*make room"):
         pictures.write_png(path, 255 - image)
     np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]

@@ -1,0 +1,37 @@
+"""Files that are whole or not there, and one line for a disk that does not take them."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxvid.errors import InputError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Turns an OSError raised inside into an InputError that names `path` and what to do."""
+    try:
+        yield
+    except OSError as error:
+        hint = "make room" if error.errno in _FULL else "choose a place that can be written to"
+        reason = error.strerror or str(error)
+        raise InputError(f"{path} cannot be written ({reason}): {hint}") from error
+
+
+def write_whole(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a file under a temporary name in the same folder, then renames it.
+
+    Raises InputError if the file cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        try:
+            partial.write_bytes(content)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,83 @@
+"""What changed between the formats of a work directory.
+
+`config.json` states its format; without one it is format 1. A checkpoint states none: a run that
+began in an old format and goes on today has checkpoints of both. Each array is looked up by today's
+name, then by its former ones. Keys that were only renamed are declared with `was`: see
+`jaxvid.config.key`.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from jaxvid.config import KEYS
+from jaxvid.errors import InputError
+from jaxvid.models import grammar
+
+FORMAT = 2
+
+# By the format that brought them: prefixes of parameter names, old and new.
+RENAMED_PARAMETERS = {
+    2: {
+        "condition/label": "label/classes",
+        "condition/text": "text/mean",
+        "condition/action_in": "action/in",
+        "condition/action_out": "action/out",
+        "condition/action_null": "action/null",
+        "condition/low_res_in": "low_res/in",
+        "condition/low_res_out": "low_res/out",
+    }
+}
+
+
+def upgrade_config(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The config in a `config.json` of any format, arranged as today's are.
+
+    Raises InputError for a format that is newer than this code.
+    """
+    version = saved.get("format", 1)
+    if version > FORMAT:
+        raise InputError(
+            f"the work directory has format {version}, and this version of jaxvid reads up to "
+            f"{FORMAT}: use a newer jaxvid"
+        )
+    if version > 1:
+        return dict(saved["config"])
+    config = dict(saved)
+    if "model" in config and "model.window" not in KEYS:
+        config["model"] = _blocks_with_arguments(config["model"])
+    return config
+
+
+def _blocks_with_arguments(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Format 2 writes the size of a window and the repeats of a line into `model.blocks`."""
+    model = dict(model)
+    window, blocks = model.pop("window", None), model["blocks"]
+    if not isinstance(blocks, str):
+        blocks = grammar.from_stacks(blocks)
+    if window is not None:
+        blocks = grammar.with_window(blocks, window)
+    return model | {"blocks": blocks}
+
+
+def saved_name(name: str, saved: Collection[str]) -> str:
+    """The name under which the array `name` is `saved`; `name` itself if there is no such array.
+
+    A name is the path of a leaf, its keys joined by "/": `opt_state/0/mu/label/classes/embedding`.
+    It may lead through other trees to a copy of the parameters.
+    """
+    former = name
+    for version in sorted(RENAMED_PARAMETERS, reverse=True):
+        if former in saved:
+            break
+        former = _undo(former, RENAMED_PARAMETERS[version])
+    return former if former in saved else name
+
+
+def _undo(name: str, renamed: Mapping[str, str]) -> str:
+    keys = name.split("/")
+    for start in range(len(keys)):
+        rest = "/".join(keys[start:])
+        for old, new in renamed.items():
+            if f"{rest}/".startswith(f"{new}/"):
+                return "/".join([*keys[:start], old + rest.removeprefix(new)])
+    return name

@@ -1,0 +1,145 @@
+"""Clips that were drawn, in a folder: `000.mp4`, `001.mp4`, …, and `sheet.png`, a row per clip.
+
+The folder is replaced as a whole, so that the clips of two draws never mix in it.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from jaxvid.data.video import VideoWriter
+from jaxvid.errors import InputError
+from jaxvid.workdir.disk import writing
+from jaxvid.workdir.pictures import contact_sheet, write_png
+
+SHOWN = 256  # frames of a clip that the sheet shows, at most
+VISIBLE = 256  # pixels: smaller clips are magnified by a whole number, to at most this
+OURS = re.compile(r"\d{3,}\.mp4|sheet\.png|\.DS_Store")
+
+
+class Samples:
+    """Clips that grow as their frames come; made by `write_samples`."""
+
+    def __init__(self, folder: Path, fps: int | float, files: contextlib.ExitStack):
+        self._folder, self._fps, self._files = folder, fps, files
+        self._newest: UInt8[np.ndarray, "B T H W 3"] | None = None
+        self._clips: list[VideoWriter] = []
+        self._shown: list[UInt8[np.ndarray, "B H W 3"]] = []
+        self._count, self._every = 0, 1
+
+    def add(self, frames: UInt8[np.ndarray, "B T H W 3"]) -> None:
+        """Appends the next frames of every clip. Raises InputError if they cannot be written."""
+        if self._newest is not None:
+            self._write(self._newest)
+        self._newest = frames
+        for frame in frames.swapaxes(0, 1):
+            if self._count % self._every == 0:
+                self._shown.append(frame.copy())
+            self._count += 1
+            if len(self._shown) > SHOWN:
+                self._shown, self._every = self._shown[::2], 2 * self._every
+
+    def _write(self, frames: UInt8[np.ndarray, "B T H W 3"]) -> None:
+        with writing(self._folder):
+            for i in range(len(self._clips), len(frames)):
+                self._clips.append(self._files.enter_context(self._writer(i, frames)))
+            for clip, new in zip(self._clips, frames, strict=True):
+                clip.write(new)
+
+    def _writer(self, i: int, frames: UInt8[np.ndarray, "B T H W 3"]) -> VideoWriter:
+        path = self._folder / f"{i:03d}.mp4"
+        return VideoWriter(path, self._fps, max(1, VISIBLE // frames.shape[2]))
+
+    def finish(self, observed: Bool[np.ndarray, "T"]) -> None:
+        """Ends the clips and writes the sheet, a border around frames that were `observed`."""
+        with writing(self._folder):
+            if self._clips:
+                self._write(self._newest)
+                self._files.close()
+            else:  # all came at once: an encoder takes 25 MB, so have one at a time
+                for i, video in enumerate(self._newest):
+                    with self._writer(i, self._newest) as clip:
+                        clip.write(video)
+        border = np.zeros(self._count, bool)
+        border[: len(observed)] = observed[: self._count]
+        shown = np.stack(self._shown, axis=1)
+        sheet = contact_sheet(shown, observed=border[:: self._every])
+        write_png(self._folder / "sheet.png", sheet)
+
+
+@contextlib.contextmanager
+def write_samples(
+    folder: Path, fps: int | float, observed: Bool[np.ndarray, "T"] | None = None
+) -> Iterator[Samples]:
+    """Replaces the content of `folder`, when its block ends without an error.
+
+    Args:
+      folder: made if needed.
+      fps: frames per second.
+      observed: frames that were given rather than drawn, for their border in the sheet; those past
+        its end were drawn.
+
+    Yields:
+      What takes the frames: `add`.
+
+    Raises:
+      InputError: at once, if `folder` holds anything but samples; later, if it cannot be written.
+    """
+    with _replacing(folder) as partial, contextlib.ExitStack() as files:
+        samples = Samples(partial, fps, files)
+        yield samples
+        samples.finish(np.zeros(0, bool) if observed is None else observed)
+
+
+@contextlib.contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `folder` when its block ends without an error."""
+    folder = folder.resolve()
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
+    with writing(folder):
+        _check_ours(folder)
+        partial.mkdir(parents=True)
+    try:
+        yield partial
+        with writing(folder):
+            _swap(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Puts `new` in the place of `folder`; of several at once, the last one stays."""
+    asides = []
+    while True:
+        try:
+            os.rename(new, folder)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        _check_ours(folder)
+        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
+        with contextlib.suppress(FileNotFoundError):  # another one was faster
+            os.rename(folder, aside)
+            asides.append(aside)
+    for aside in asides:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _check_ours(folder: Path) -> None:
+    if not folder.exists():
+        return
+    others = [name for name in sorted(os.listdir(folder)) if not OURS.fullmatch(name)]
+    if others:
+        raise InputError(
+            f"{folder} holds other things than samples ({', '.join(others[:4])}), and it would be "
+            "replaced as a whole: give a new folder"
+        )
