@@ -54,7 +54,7 @@ def test_a_frozen_run_goes_on_as_it_would_have_and_samples(tmp_path, version):
     np.testing.assert_allclose(resumed, list(expected.values()), rtol=1e-4)
 
     # From averages of both formats, those of step 4 and those of step 8.
-    said = run("sample", f"--workdir={workdir}", "--num=1", "--steps=1", "--ema_width=0.15")
+    said = run("sample", f"--workdir={workdir}", "--num=1", "--ema_width=0.15")
     assert "at step 8, from 2 snapshot(s)" in said
     assert "1 clips of 4 frames" in said
     assert json.loads((workdir / "config.json").read_text())["format"] == migrations.FORMAT
