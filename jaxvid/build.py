@@ -153,9 +153,9 @@ def check_training(run: Run) -> None:
 
 
 def least_memory(run: Run) -> int:
-    """Bytes per device that a training step needs at least: nothing is compiled to find out.
+    """A lower bound of the bytes per device that a training step needs, without compiling it.
 
-    The state, a gradient, and what the forward pass keeps for the backward pass.
+    It adds up the state, a gradient, and what the forward pass keeps for the backward pass.
     """
     config = run.config
     blank = pipeline.blank_batch(

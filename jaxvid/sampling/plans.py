@@ -56,8 +56,8 @@ def sliding(frames: int, window: int, overlap: int, given: int = 0) -> list[Call
 def streaming(frames: int, window: int, overlap: int, given: int = 0) -> list[Call]:
     """Adjacent windows, for a network that remembers the last `overlap` frames.
 
-    If frames are given, a first call sees them and draws nothing. Raises InputError if `overlap` is
-    out of range.
+    If frames are given, a first call sees them and draws nothing. Raises InputError as `sliding`
+    does.
     """
     _check_overlap(overlap, window)
     calls = [Call(0, given, 0)] if given else []
