@@ -82,7 +82,7 @@ def unseen(config: ConfigDict, clips: int, index: int = 0) -> dict[str, Any]:
     if clips % rules.batch_parts(run.mesh):
         raise InputError(
             f"--clips={clips} does not divide over the {rules.batch_parts(run.mesh)} devices of "
-            "the mesh's replica, data and fsdp axes"
+            "the mesh axes replica, data and fsdp: give a multiple"
         )
     seed = config.seed + 1_000_003
     dataset = pipeline.make_dataset(source, config.data, run.encode, seed=seed, batch_size=clips)

@@ -137,7 +137,7 @@ def read_actions(
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise InputError(f"{path}: not a table of comma-separated numbers: {error}") from error
+        raise InputError(f"{path}: not a table of numbers separated by commas: {error}") from error
     count, columns = rows.shape
     if not 1 <= count <= frames or columns != width or not np.isfinite(rows).all():
         raise InputError(

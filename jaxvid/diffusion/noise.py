@@ -42,7 +42,9 @@ declare(
     noise_mean=key(0.0, NUMBER, 'mean of the logit of the level, or of ln sigma with "edm"'),
     noise_std=key(1.0, ABOVE_0, 'standard deviation of that logit, or of ln sigma with "edm"'),
     noise_low=key(0.05, FRACTION, "lowest noise level in training"),
-    stratified=key(False, FLAG, "whether the levels of a batch are stratified"),
+    stratified=key(
+        False, FLAG, "whether the levels of a batch are spread evenly over their distribution"
+    ),
     per_frame=key(False, FLAG, "whether every frame has its own level (diffusion forcing)"),
     shift_reference=key(
         0, NOT_BELOW_0, "pixels of a clip at which the time shift is 1; 0 turns the shift off"

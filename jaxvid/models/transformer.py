@@ -167,15 +167,15 @@ class SpaceTimeTransformer(nn.Module):
         seconds = rearrange(time, "b (t p) -> b t p", p=per_patch).mean(-1)
         context = Context(seconds, grid=(H // rows, W // columns))
         setting = Setting(self.width, self.heads, per_patch, self.dtype)
-        asked = 0.0
+        conditioning = 0.0
         for condition in self.conditions:
             entry = condition.embed(given[condition.name], setting)
-            asked += entry.frame
+            conditioning += entry.frame
             if entry.channels is not None:
                 video = concat_channels(video, entry.channels)
             if entry.tokens is not None:
                 context = context.replace(text=entry.tokens, text_mask=entry.mask)
-        frame = nn.silu(self.noise_embedding(noise) + asked)
+        frame = nn.silu(self.noise_embedding(noise) + conditioning)
         x = dense(self.width, self.dtype, ("patch", "embed"), "patches")(
             embeddings.patchify(video, self.patch)
         )

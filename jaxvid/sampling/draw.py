@@ -178,7 +178,7 @@ def _check_sampler(config: ConfigDict) -> None:
         )
     if c.eta and c.name != "ddim":
         raise InputError(
-            f"config.sampler.eta={c.eta}: only the sampler 'ddim' uses it, not {c.name!r}; set it "
+            f"config.sampler.eta={c.eta}: only the sampler 'ddim' takes it, not {c.name!r}; set it "
             "to 0 or choose ddim"
         )
     highest = config.diffusion.max_observed_noise

@@ -45,7 +45,7 @@ def sliding(frames: int, window: int, overlap: int, given: int = 0) -> list[Call
     """
     _check_overlap(overlap, window)
     if not 0 <= given < window:
-        raise InputError(f"{given} frames are given: give from 0 to {window - 1}")
+        raise InputError(f"{given} frames are given: it must be from 0 to {window - 1}")
     calls, end = [Call(0, given, window - given)], window
     while end < frames:
         calls.append(Call(end - overlap, overlap, window - overlap))
