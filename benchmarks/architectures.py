@@ -1,14 +1,14 @@
-"""Compare lines of the block grammar at equal parameters, data, steps and seeds.
+"""Compare architectures with equal parameters, data, steps and seeds.
 
     python -m benchmarks.architectures --config=configs/base.py --config.steps=300 [--seeds=2]
         [--lines="space mlp time mlp,joint mlp"] [--plot=docs/images/architectures.png]
 
-Run it from the repository's root. Each line is repeated so that it has as many words as the
-config's line in all, or nearly, and its width is the one at which its parameters come nearest to
-the config's. Every network is trained by the step that `jaxvid.train` runs, and its average (EMA)
-is measured on clips that no one was trained on: the loss by noise level, all frames unknown, the
-same noise for all. Progress goes to stderr, a table in Markdown to stdout; +- is the standard error
-over the clips of all seeds.
+Run it from the repository's root. The repeats of each line of the block grammar are chosen so that
+the total number of words is close to the config's, and its width so that the number of parameters
+is closest to the config's. Every network is trained with the step of `jaxvid.train`. Its averaged
+weights (EMA) are evaluated on held-out clips: the loss by noise level, with all frames unknown and
+the same eps for all networks. Progress goes to stderr, a Markdown table to stdout; +- is the
+standard error over the clips of all seeds.
 """
 
 import functools
@@ -51,9 +51,9 @@ LEVELS = (0.2, 0.4, 0.6, 0.8, 0.95)
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
 NAMES = flags.DEFINE_list("lines", list(LINES), "Lines of the grammar, separated by commas.")
-SEEDS = flags.DEFINE_integer("seeds", 1, "How many times each is trained.", lower_bound=1)
-CLIPS = flags.DEFINE_integer("clips", 64, "Clips that are measured on, per seed.", lower_bound=2)
-PLOT = flags.DEFINE_string("plot", None, "Where to draw the losses, a PNG.")
+SEEDS = flags.DEFINE_integer("seeds", 1, "Training runs of each line.", lower_bound=1)
+CLIPS = flags.DEFINE_integer("clips", 64, "Held-out clips per seed.", lower_bound=2)
+PLOT = flags.DEFINE_string("plot", None, "PNG file for a plot of the losses.")
 
 
 def main(_: Sequence[str]) -> None:
@@ -73,12 +73,12 @@ def main(_: Sequence[str]) -> None:
 
 
 def parameters(config: ConfigDict) -> int:
-    """How many the network of a config has."""
+    """The number of parameters of a config's network."""
     return sum(x.size for x in jax.tree.leaves(build(config).params))
 
 
 def like(config: ConfigDict, line: str, target: int) -> ConfigDict:
-    """The config with another line, of as many words, and `target` parameters or nearly."""
+    """The config with another line, about as many words, and about `target` parameters."""
     config = config.copy_and_resolve_references()
     depth = max(1, round(words(config.model.blocks, config.model.depth) / words(line, 1)))
     with config.ignore_type():
@@ -96,13 +96,13 @@ def like(config: ConfigDict, line: str, target: int) -> ConfigDict:
 
 
 def words(blocks: str | Sequence[tuple[str, int]], depth: int) -> int:
-    """How many there are in a network's whole depth."""
+    """The total number of words in a network, over all repeats."""
     parsed = ((grammar.parse(line, MIXERS), repeats) for line, repeats in stacks(blocks, depth))
     return sum(repeats * sum(map(len, line)) for line, repeats in parsed)
 
 
 def measure(config: ConfigDict, clips: int) -> dict[str, Any]:
-    """Trains a config's network, and measures its average on `clips` new clips."""
+    """Trains a config's network, and evaluates its average on `clips` held-out clips."""
     trained = training.train(config)
     net = trained.run.denoiser.net
     with jax.set_mesh(trained.run.mesh):
@@ -120,7 +120,7 @@ def measure(config: ConfigDict, clips: int) -> dict[str, Any]:
 def held_out(
     config: ConfigDict, denoiser: Denoiser, params: Any, batch: dict[str, Any]
 ) -> Float32[Array, "levels B"]:
-    """The loss of each clip at each of `LEVELS`, in the space that the config trains in."""
+    """The loss of each clip at each of `LEVELS`, in the loss space of the config."""
     d = config.diffusion
     x0 = to_float(batch["video"])
     eps = jax.random.normal(jax.random.key(0), x0.shape)
@@ -139,7 +139,7 @@ def held_out(
 
 
 def table(rows: list[tuple[str, ConfigDict, list[dict[str, Any]]]]) -> str:
-    """Markdown: a row per line."""
+    """A Markdown table with a row per line."""
     levels = " | ".join(f"loss at {level}" for level in LEVELS)
     head = f"| line | depth | width | parameters | {levels} | s/step | GFLOP/step | memory |"
     out = [head, "|" + "---|" * (len(LEVELS) + 7)]
@@ -159,7 +159,7 @@ def table(rows: list[tuple[str, ConfigDict, list[dict[str, Any]]]]) -> str:
 
 
 def draw(rows: list[tuple[str, ConfigDict, list[dict[str, Any]]]], path: Path) -> None:
-    """Loss over noise level, relative to the first line's."""
+    """Plots the loss over the noise level, relative to the first line."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     losses = [np.concatenate([r["losses"] for r in runs], axis=1) for _, _, runs in rows]

@@ -1,16 +1,16 @@
-"""How well videos hold that are drawn window by window, by the noise on the frames seen again.
+"""Measure the drift of long videos by the noise level of the frames that a window sees again.
 
     python -m benchmarks.rollouts --workdir=runs/base [--levels=0,0.1,0.2] [--frames=128]
         [--overlap=4] [--clips=64] [--steps=16]
 
-Run it from the repository's root. With a run's averaged weights and its own sampler, videos like
-unseen clips (labels and captions; actions end with the clips) are drawn for each level of
-`sampler.observed_noise`, all from the same noise. Windows of as many frames as the network was
-trained on are compared with other unseen clips, as in formulations.py: the energy distance of
-pixels and their differences, in thousandths of a pixel's range, where 0 is a perfect model. Where
-the videos drift, it rises along the columns, which name the first frame of a window.
+Run it from the repository's root. For each level of `sampler.observed_noise` it draws videos with
+the averaged weights and the sampler of a run, from the same noise. The videos have the labels,
+captions and actions of unseen clips; the actions end with the clip. Windows of the length of a
+training clip are compared with other unseen clips as in formulations.py: by the energy distance of
+pixels and their differences, in thousandths of the pixel range, where a perfect model scores 0. A
+column names the first frame of its window; drift raises the scores from left to right.
 
-To stdout goes a table in Markdown, each row as soon as it is known.
+A Markdown table goes to stdout, row by row.
 """
 
 from collections.abc import Sequence
@@ -31,10 +31,12 @@ from jaxvid.workdir import folder
 from jaxvid.workdir.checkpoint import Checkpoints
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.", required=True)
-LEVELS = flags.DEFINE_list("levels", ["0"], "Levels of the noise on frames seen again.")
-FRAMES = flags.DEFINE_integer("frames", 128, "Of the videos.", lower_bound=1)
-OVERLAP = flags.DEFINE_integer("overlap", None, "Past frames a window sees; by default half of it.")
-CLIPS = flags.DEFINE_integer("clips", 64, "Videos that are drawn and compared.", lower_bound=3)
+LEVELS = flags.DEFINE_list("levels", ["0"], "Noise levels of the frames that a window sees again.")
+FRAMES = flags.DEFINE_integer("frames", 128, "Frames of a video.", lower_bound=1)
+OVERLAP = flags.DEFINE_integer(
+    "overlap", None, "Earlier frames that a window sees; by default half."
+)
+CLIPS = flags.DEFINE_integer("clips", 64, "Videos to draw and compare.", lower_bound=3)
 STEPS = flags.DEFINE_integer("steps", None, "Sampler steps; by default the config's.")
 
 
@@ -49,9 +51,14 @@ def main(_: Sequence[str]) -> None:
         configs.check(of_level)
     T = config.data.frames
     if FRAMES.value < T:
-        raise InputError(f"--frames={FRAMES.value}: the network draws {T} at once, ask for more")
+        raise InputError(
+            f"--frames={FRAMES.value}: the network draws {T} at once; give at least {T}"
+        )
     if config.conditions.low_res.factor:
-        raise InputError("data.low_res: videos that follow a low-resolution one do not drift")
+        raise InputError(
+            "config.conditions.low_res.factor: a model with low-resolution video has no drift to "
+            "measure; use a run without it"
+        )
     overlap = T // 2 if OVERLAP.value is None else OVERLAP.value
     starts = [start for start in (0, *(T * 2**i for i in range(20))) if start + T <= FRAMES.value]
     starts = sorted({*starts, FRAMES.value - T})

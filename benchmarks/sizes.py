@@ -1,9 +1,9 @@
-"""Count parameters and FLOPs of the published sizes: a table in Markdown.
+"""Count the parameters and FLOPs of the published sizes, and print a Markdown table.
 
     python -m benchmarks.sizes
 
-Nothing is computed: parameters come from shapes, FLOPs of one forward pass on one clip of 16 frames
-of 32x32x3 from `jaxvid.models.flops`.
+No network runs: the parameters come from shapes, and `jaxvid.models.flops` counts the FLOPs of one
+forward pass on one clip of 16 frames of 32x32x3.
 """
 
 import math

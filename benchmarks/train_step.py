@@ -1,17 +1,17 @@
-"""Time the training step of a config on one batch of random clips, without reading any data.
+"""Time the training step of a config on one batch of random clips, without data.
 
     python -m benchmarks.train_step --config=configs/base.py [--config.KEY=VALUE …] [--repeats=20]
 
 Run it from the repository's root. Progress goes to stderr, one line of JSON to stdout:
 
-- `compile_s`: tracing and compiling the step; `step_s_median`, `step_s_min`: over `repeats` steps,
-  each waited for before the next begins.
-- `flops_per_step`: of the network, forward and backward, as `jaxvid.models.flops` counts them;
-  `flops_by_word` has its parts, and `flops_per_s` divides it by the median step.
-- `peak_memory_bytes`: of one device; `peak_memory_source` says who counted, the device's allocator
-  or, where it does not (CPU), the compiler's plan of the step.
-- `mfu`: `flops_per_s` over `mfu_denominator`, the peak of all chips with dense bfloat16, whatever
-  the config computes in; null where the device's peak is not in `PEAK_FLOPS`.
+- `compile_s`: seconds to trace and compile the step; `step_s_median`, `step_s_min`: seconds per
+  step, over `repeats` steps, each of which ends before the next begins.
+- `flops_per_step`: FLOPs of the network, forward and backward, as `jaxvid.models.flops` counts
+  them; `flops_by_word` splits them by word, and `flops_per_s` divides them by the median step.
+- `peak_memory_bytes`: peak memory of one device. `peak_memory_source` is the device's allocator or,
+  on devices that do not count (CPU), the compiler's plan of the step.
+- `mfu`: `flops_per_s` divided by `mfu_denominator`, the peak of all chips with dense bfloat16 for
+  any dtype of the config; null if the peak of the device is not in `PEAK_FLOPS`.
 """
 
 import json
@@ -38,7 +38,7 @@ from jaxvid.sampling.draw import by_default
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File with get_config(), such as configs/base.py."
 )
-REPEATS = flags.DEFINE_integer("repeats", 20, "How many steps are timed.", lower_bound=1)
+REPEATS = flags.DEFINE_integer("repeats", 20, "Number of timed steps.", lower_bound=1)
 WARMUP = 2
 
 # Vendors' figures for dense bfloat16, FLOP/s per chip, by `device_kind`.
@@ -67,7 +67,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
-    """Builds the step that `jaxvid.train` runs, and times it; raises InputError for bad configs."""
+    """Builds and times the step of `jaxvid.train`; raises InputError for an invalid config."""
     run = build(config)
     check_training(run)
     net = run.denoiser.net
@@ -93,7 +93,7 @@ def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
     by_word = train_flops(net, shape)
     flops = sum(by_word.values())
     device = jax.devices()[0]
-    # A chip of some TPUs is two devices, one for each core.
+    # A chip of some TPUs is two devices, one per core.
     chips = sum(getattr(d, "core_on_chip", 0) == 0 for d in jax.devices())
     peak = PEAK_FLOPS.get(device.device_kind, 0) * chips or None
     memory, memory_source = peak_memory(compiled)
@@ -120,7 +120,7 @@ def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
 
 
 def random_batch(run: Run) -> dict[str, Any]:
-    """What the data pipeline would give: noise for pixels, classes in turn, else nothing known."""
+    """A batch like one of the data pipeline: random pixels, all classes in turn, else null."""
     B, T, S = run.config.batch_size, run.config.data.frames, run.config.data.size
     rng = np.random.default_rng(run.config.seed)
     blank = pipeline.blank_batch(run.config.data, run.encode, B)
@@ -131,7 +131,7 @@ def random_batch(run: Run) -> dict[str, Any]:
 
 
 def peak_memory(compiled: jax.stages.Compiled) -> tuple[int, str]:
-    """Most bytes held by a device here since the process began, and where the number is from."""
+    """Peak bytes of a device of this host since the process began, and the source of the number."""
     used = [(d.memory_stats() or {}).get("peak_bytes_in_use", 0) for d in jax.local_devices()]
     if any(used):
         return max(used), "device.memory_stats"

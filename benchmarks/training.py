@@ -1,4 +1,4 @@
-"""What benchmarks share: a config's network, trained as `jaxvid.train` does, without files."""
+"""Training for benchmarks: the steps of `jaxvid.train`, without a work directory."""
 
 import time
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ class Trained(NamedTuple):
     """A network after `config.steps` steps.
 
     Attributes:
-      run, state: what was trained, and what came of it.
-      losses: of each step.
-      step_s: the median of the steps' seconds, each waited for before the next begins.
-      temp_bytes: memory for intermediate results of a step, by the compiler's plan.
+      run, state: the run and its final state.
+      losses: loss of each step.
+      step_s: median seconds per step, each of which ends before the next begins.
+      temp_bytes: memory for the intermediate results of a step, from the compiler's plan.
     """
 
     run: Run
@@ -36,9 +36,9 @@ class Trained(NamedTuple):
 
 
 def train(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Trained:
-    """Trains a config's network on all devices, or on these.
+    """Trains a config's network on all devices, or on `devices`.
 
-    Raises InputError for what does not fit the mesh or the data.
+    Raises InputError if the config does not fit the mesh or the data.
     """
     run, source = build(config, devices), make_source(config.data)
     check_training(run)
@@ -67,22 +67,22 @@ def _put(run: Run, batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def unseen(config: ConfigDict, clips: int, index: int = 0) -> dict[str, Any]:
-    """Batch `index` of `clips` clips, in an order and with cuts that `train` did not see.
+    """Batch `index` of `clips` clips, in an order and with random draws that `train` did not use.
 
-    All indices whose clips are in the source once are different clips. Of the million clips of the
-    synthetic world a short training has seen next to none; those of a folder it has seen. Raises
-    InputError for more clips than there are, and a number that does not divide over the mesh.
+    Batches of different `index` share no clip. A short training run on the million clips of the
+    synthetic world has seen almost none of these clips; it has seen those of a folder. Raises
+    InputError if the source has too few clips, and if `clips` does not divide over the mesh.
     """
     run, source = build(config), make_source(config.data)
     if (index + 1) * clips > len(source):
         raise InputError(
-            f"measuring needs {(index + 1) * clips} different clips, but the data has "
+            f"the benchmark needs {(index + 1) * clips} different clips, but the data has "
             f"{len(source)}: lower --clips"
         )
     if clips % rules.batch_parts(run.mesh):
         raise InputError(
             f"--clips={clips} does not divide over the {rules.batch_parts(run.mesh)} devices of "
-            "the mesh's replica, data and fsdp axes"
+            "the mesh axes replica, data and fsdp: give a multiple"
         )
     seed = config.seed + 1_000_003
     dataset = pipeline.make_dataset(source, config.data, run.encode, seed=seed, batch_size=clips)

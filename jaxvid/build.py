@@ -1,8 +1,8 @@
-"""From a config to all that a run is made of: said once, for every command and benchmark.
+"""Builds the parts of a run from its config, for all commands and benchmarks.
 
     run = build(config)
-    state = run.init()                      # to train
-    run.params                              # to restore what a run has trained
+    state = run.init()                      # the state of step 0
+    run.params                              # abstract parameters, to restore a checkpoint
 
 `python -m jaxvid.build` prints docs/keys.md.
 """
@@ -38,18 +38,18 @@ from jaxvid.workdir import checkpoint, log  # noqa: F401
 
 
 def default_config() -> ConfigDict:
-    """A config in which every key has its default: what a config file starts from."""
+    """A config with the default of every key, from which a config file starts."""
     return configs.defaults()
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a config describes, on a mesh. Parts are made when they are first asked for.
+    """The parts of a run on a mesh. A part is built when it is first used.
 
     Attributes:
-      config: checked, and not to be changed any more.
-      mesh: of devices.
-      denoiser: the network and what it predicts.
+      config: the checked config; it must not change any more.
+      mesh: the mesh of devices.
+      denoiser: the network with its process and prediction.
     """
 
     config: ConfigDict
@@ -58,16 +58,16 @@ class Run:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """What clips can be asked to be."""
+        """The conditions of the network."""
         return self.denoiser.conditions
 
     @functools.cached_property
     def encode(self) -> Callable[..., dict[str, Any]]:
-        """What is given with a clip: `conditions.condition.encode` of this run's conditions."""
+        """`conditions.condition.encode` for the conditions of this run."""
         return functools.partial(encode, self.conditions)
 
     def _boxed_params(self) -> Any:
-        """Initial parameters in Flax's boxes, which name their axes."""
+        """Initial parameters, in Flax's boxes with logical axis names."""
         T, S = self.config.data.frames, self.config.data.size
         levels, key = jnp.zeros((1, T)), jax.random.key(self.config.seed)
         blank = pipeline.blank_batch(self.config.data, self.encode, 1)["given"]
@@ -77,12 +77,12 @@ class Run:
 
     @functools.cached_property
     def boxed_params(self) -> Any:
-        """The shapes of the parameters, in the boxes that name their axes."""
+        """Shapes of the parameters, in Flax's boxes with logical axis names."""
         return jax.eval_shape(self._boxed_params)
 
     @functools.cached_property
     def params(self) -> Any:
-        """The abstract parameters: shapes, dtypes and shardings."""
+        """Abstract parameters: shapes, dtypes and shardings."""
         return _abstract(nn.meta.unbox(self.boxed_params), self._of_params)
 
     @functools.cached_property
@@ -100,7 +100,7 @@ class Run:
 
     @functools.cached_property
     def state(self) -> TrainState:
-        """The abstract training state: shapes, dtypes and shardings."""
+        """Abstract training state: shapes, dtypes and shardings."""
         shape, same = jax.eval_shape(self._first), rules.replicated(self.mesh)
         sharding = TrainState(
             step=same,
@@ -112,7 +112,7 @@ class Run:
         return _abstract(shape, sharding)
 
     def init(self, params: Any = None) -> TrainState:
-        """The state of step 0, each device making its own part; from `params`, if given."""
+        """The state of step 0, from `params` if given. Each device computes its own part."""
         sharding = jax.tree.map(lambda x: x.sharding, self.state)
         return jax.jit(self._first, out_shardings=sharding)(params)
 
@@ -123,40 +123,40 @@ class Run:
 
 
 def build(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Run:
-    """The run of a config, on all devices or on these.
+    """Builds the run of a config, on all devices or on `devices`.
 
-    Raises InputError for what does not fit the devices.
+    Raises InputError if the mesh does not fit the devices.
     """
     return Run(config, make_mesh(config.mesh, devices), make_denoiser(config))
 
 
 def check_training(run: Run) -> None:
-    """Raises InputError if the batch or the width does not divide over the mesh."""
+    """Raises InputError if the batch, width or heads do not divide over the mesh."""
     config, mesh = run.config, run.mesh
     parts, accumulate = rules.batch_parts(mesh), config.optimizer.accumulate
     if config.batch_size // accumulate % parts:
         raise InputError(
-            f"config.batch_size={config.batch_size} in config.optimizer.accumulate={accumulate} "
-            f"part(s) does not divide over the {parts} devices of the mesh's replica, data and "
-            f"fsdp axes: make it a multiple of {parts * accumulate}"
+            f"config.batch_size={config.batch_size} with config.optimizer.accumulate={accumulate} "
+            f"does not divide over the {parts} devices of the mesh axes replica, data and fsdp: "
+            f"make it a multiple of {parts * accumulate}"
         )
     for axis, name in (("fsdp", "width"), ("tensor", "heads")):
         if config.model[name] % mesh.shape[axis]:
             raise InputError(
                 f"config.model.{name}={config.model[name]} does not divide over config.mesh.{axis}="
-                f"{mesh.shape[axis]}"
+                f"{mesh.shape[axis]}: make it a multiple"
             )
     if mesh.shape["context"] > 1:
         raise InputError(
-            f"config.mesh.context={mesh.shape['context']}: nothing is split over this axis yet; "
+            f"config.mesh.context={mesh.shape['context']}: no array is sharded over this axis yet; "
             "set it to 1 and use data or fsdp"
         )
 
 
 def least_memory(run: Run) -> int:
-    """Bytes per device that a training step needs at least: nothing is compiled to find out.
+    """A lower bound of the bytes per device that a training step needs, without compiling it.
 
-    The state, a gradient, and what the forward pass keeps for the backward pass.
+    It adds up the state, a gradient, and what the forward pass keeps for the backward pass.
     """
     config = run.config
     blank = pipeline.blank_batch(
@@ -181,13 +181,13 @@ def least_memory(run: Run) -> int:
 
 
 def advice(config: ConfigDict) -> list[str]:
-    """Lines about choices that can be made but are seldom meant."""
+    """Notes about choices that are valid but usually a mistake, one line each."""
     name, flat = config.diffusion.process, configs.flatten(config)
     unsuited = {k: v for k, v in PROCESSES[name].suits.items() if flat[k] != v}
     if not unsuited:
         return []
     better = " ".join(f"--config.{key}={value}" for key, value in unsuited.items())
-    return [f"note: diffusion.process={name} was published with, and trains better with {better}"]
+    return [f"note: diffusion.process={name} trains better with its published settings: {better}"]
 
 
 def _abstract(shapes: Any, shardings: Any) -> Any:

@@ -1,8 +1,7 @@
-"""A network, a diffusion process and what the network predicts: the one place where they meet.
+"""The denoiser: a network, its diffusion process and the kind of its prediction.
 
-The network sees x_t at the process's input scale and predicts, say, the velocity; whoever asks
-gets that prediction or the clean frames, x0. Training, sampling, streaming and benchmarks all ask
-here.
+Training, sampling, streaming and benchmarks all call the network here. It sees x_t at the input
+scale of the process; a call returns its prediction, such as the velocity, or the clean frames x0.
 """
 
 import dataclasses
@@ -23,11 +22,11 @@ from jaxvid.parallel import rules
 
 @dataclasses.dataclass(frozen=True)
 class Denoiser:
-    """What a network makes of noisy frames.
+    """A network with its diffusion process and prediction.
 
     Attributes:
       net: maps frames, noise levels, times and conditions to a prediction.
-      process: by which frames became noisy.
+      process: the diffusion process that made the frames noisy.
       prediction: what the network predicts, one of `diffusion.process.PREDICTIONS`.
     """
 
@@ -37,7 +36,7 @@ class Denoiser:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """What the network can be asked for."""
+        """The conditions of the network."""
         return self.net.conditions
 
     def predict(
@@ -52,12 +51,12 @@ class Denoiser:
         """The network's prediction [B,T,H,W,C] in float32.
 
         Args:
-          variables: `params`, and for a stream the `cache`.
+          variables: `params`, and in a stream also the `cache`.
           x_t: noisy frames, in the scale of the process.
-          noise: their levels in [0,1].
-          time: of each frame, in seconds.
-          given: what the network sees of each condition, from `conditions.condition.prepare`.
-          options: of Flax's `apply`; with `mutable` it returns the new variables as well.
+          noise: noise levels of the frames in [0,1].
+          time: times of the frames in seconds.
+          given: the arrays of each condition, from `conditions.condition.prepare`.
+          options: arguments of Flax's `apply`; `mutable` makes it return the new variables too.
         """
         with nn.logical_axis_rules(rules.RULES):
             scaled = x_t * input_scale(self.process, noise)
@@ -71,13 +70,13 @@ class Denoiser:
         time: Float[Array, "B T"],
         given: Mapping[str, PyTree],
     ) -> Float32[Array, "B T H W C"]:
-        """The clean frames that the network sees in `x_t`; arguments as of `predict`."""
+        """The network's estimate of the clean frames in `x_t`; takes the arguments of `predict`."""
         output = self.predict(variables, x_t, noise, time, given)
         return convert(self.process, output, x_t, noise, self.prediction, "x0")
 
 
 def make_denoiser(config: ConfigDict) -> Denoiser:
-    """The denoiser of a config: its network, process and prediction."""
+    """Makes the denoiser of a config."""
     fields = config.model.to_dict()
     fields |= {name: tuple(fields[name]) for name in ("patch", "window")}
     fields |= {"dtype": jnp.dtype(fields["dtype"]), "conditions": make_conditions(config)}

@@ -1,4 +1,4 @@
-"""What a clip can be asked to be: a condition is one file, and is registered by being imported."""
+"""The conditions of a network. Importing the file of a condition registers it."""
 
-# Their order is that of the random numbers that decide which is dropped: new ones come last.
+# This order selects the random numbers that drop a condition, so a new condition must come last.
 from jaxvid.conditions import label, text, action, low_res  # noqa: F401, I001

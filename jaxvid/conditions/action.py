@@ -1,4 +1,4 @@
-"""What is done at each frame: a vector of numbers, such as a velocity or the buttons of a game."""
+"""The action at each frame: a vector, such as a velocity or the buttons of a game."""
 
 import dataclasses
 import os
@@ -23,9 +23,9 @@ from jaxvid.models.layers import dense
 
 declare(
     "conditions.action",
-    dim=key(0, NATURAL, "numbers in the action of a frame; 0 is off", was="data.action_dim"),
+    dim=key(0, NATURAL, "numbers per action; 0 is off", was="data.action_dim"),
     dropout=key(
-        0.0, FRACTION, "share that trains without its actions alone", was="model.action_dropout"
+        0.0, FRACTION, "extra share of clips that train without actions", was="model.action_dropout"
     ),
 )
 
@@ -33,17 +33,17 @@ declare(
 @condition("action")
 @dataclasses.dataclass(frozen=True)
 class Action(Condition):
-    """`action` float32 [B,T,A], and `mask` bool [B,T]: the frames whose action is known.
+    """`action` float32 [B,T,A], and `mask` bool [B,T], True where the action is known.
 
     Attributes:
-      dim: A.
-      dropout: share of clips that train without it.
+      dim: A, the numbers per action.
+      dropout: share of clips that train without actions.
     """
 
     flag: ClassVar[str] = "actions"
     flag_help: ClassVar[str] = (
-        "A table of numbers: what is done at each frame, from the first on; a row per frame, "
-        "commas between the numbers. Past its end the actions are unknown."
+        "A file with the actions: a row of comma-separated numbers per frame, from the first "
+        "frame on. Frames after its end have unknown actions."
     )
 
     dim: int
@@ -51,12 +51,12 @@ class Action(Condition):
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "Action | None":
-        """The condition, or None with actions of no numbers."""
+        """The condition, or None if `dim` is 0."""
         c = config.conditions.action
         return cls(c.dim, c.dropout) if c.dim else None
 
     def encode(self, sample: Mapping[str, np.ndarray], clip: Clip | None) -> dict[str, np.ndarray]:
-        """The actions of a clip; raises InputError for actions of another width."""
+        """The actions of a clip; raises InputError if their width is not `dim`."""
         T, action = len(sample["time"]), sample.get("action")
         if action is None:
             return {"action": np.zeros((T, self.dim), np.float32), "mask": np.zeros(T, bool)}
@@ -66,34 +66,34 @@ class Action(Condition):
     def _check_width(self, action: Float32[np.ndarray, "T A"]) -> None:
         if action.shape[1] != self.dim:
             raise InputError(
-                f"config.conditions.action.dim={self.dim}, but the data has {action.shape[1]} "
-                f"numbers: set config.conditions.action.dim={action.shape[1]}"
+                f"config.conditions.action.dim={self.dim}, but an action of the data has "
+                f"{action.shape[1]} numbers: set config.conditions.action.dim={action.shape[1]}"
             )
 
     def check(self, source: Source, clips: Sequence[Clip]) -> None:
-        """Raises InputError if no clip has actions, or they are of another width."""
+        """Raises InputError if no clip has actions, or if their width is not `dim`."""
         found = [clip.action for clip in clips if clip.action is not None]
         if not found:
             raise InputError(
                 f"config.conditions.action.dim={self.dim}, but the clips have no actions: set it "
-                "to 0, or write records that have some (jaxvid.data.records.encode)"
+                "to 0, or write records with actions (jaxvid.data.records.encode)"
             )
         for action in found:
             self._check_width(action)
 
     def parse(self, value: str, frames: int) -> dict[str, np.ndarray]:
-        """The actions in a table; see `read_actions`."""
+        """The actions in a file; see `read_actions`."""
         action, mask = read_actions(value, frames, self.dim)
         return {"action": action, "mask": mask}
 
     def window(self, arrays: Mapping[str, np.ndarray], start: int, length: int) -> PyTree:
-        """Past their end the actions are unknown."""
+        """The actions of a window; they are unknown after the end of the arrays."""
         index, known = np.arange(start, start + length), arrays["mask"].shape[1]
         cut = {name: x.take(index, axis=1, mode="clip") for name, x in arrays.items()}
         return cut | {"mask": cut["mask"] & (index < known)}
 
     def null(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """No action is known."""
+        """The arrays with all actions unknown."""
         return {**arrays, "mask": jnp.zeros_like(arrays["mask"])}
 
     def embed(self, arrays: Mapping[str, Array], setting: Setting) -> Entry:
@@ -102,7 +102,10 @@ class Action(Condition):
 
 
 class ActionEmbedding(nn.Module):
-    """Two layers; the null is learned, and the frames of a patch are joined, between them."""
+    """A two-layer perceptron on the actions of each patch of frames.
+
+    Between its layers, a learned vector replaces unknown actions and the frames are concatenated.
+    """
 
     setting: Setting
 
@@ -118,27 +121,28 @@ class ActionEmbedding(nn.Module):
 def read_actions(
     path: str | os.PathLike, frames: int, width: int
 ) -> tuple[Float32[np.ndarray, "{frames} {width}"], Bool[np.ndarray, "{frames}"]]:
-    """Actions from a text table, a row per frame and commas between its numbers.
+    """Reads actions from a text file with a row of comma-separated numbers per frame.
 
     Returns:
-      The actions, and which are known: not those of frames past the table's end.
+      The actions, and a mask that is False for frames after the last row.
 
     Raises:
-      InputError: it cannot be read, or has other columns or more rows than asked for, or none.
+      InputError: the file cannot be read, has no rows, more rows than `frames`, or not `width`
+        columns.
     """
     try:
-        # Opened here, as numpy would also fetch an address and unpack an archive.
+        # Given a path, numpy would also fetch a URL or unpack an archive.
         with open(path, encoding="utf-8-sig") as file, warnings.catch_warnings(action="ignore"):
             rows = np.loadtxt(file, np.float32, delimiter=",", ndmin=2)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise InputError(f"{path}: not a table of numbers with commas between: {error}") from error
+        raise InputError(f"{path}: not a table of numbers separated by commas: {error}") from error
     count, columns = rows.shape
     if not 1 <= count <= frames or columns != width or not np.isfinite(rows).all():
         raise InputError(
             f"{path}: {count} rows of {columns} numbers: give 1 to {frames} rows, one per frame, "
-            f"of {width} finite numbers, as the model's actions have"
+            f"of {width} finite numbers, the size of the model's actions"
         )
     action = np.zeros((frames, width), np.float32)
     action[:count] = rows

@@ -1,10 +1,11 @@
-"""What a clip can be asked to be: the registry of conditions, and what is done with all of them.
+"""The interface and registry of conditions, and functions that apply to all conditions of a run.
 
-A condition is a subclass of `Condition` in a file of its own, with `@condition(NAME)` and its keys.
+A condition is a subclass of `Condition`, decorated with `@condition(NAME)`, in one file with its
+keys.
 
 For classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598) a network trains on some clips
-without their conditions. Guidance compares with all of them dropped, so a share of the clips trains
-without any (`conditions.dropout`); each condition can be dropped by itself as well.
+without their conditions. The unconditional estimate drops all conditions, so a share of the clips
+trains without any (`conditions.dropout`). Each condition can also be dropped alone.
 """
 
 import contextlib
@@ -33,59 +34,59 @@ declare(
 
 
 class Condition:
-    """A condition with its arrays in any tree of dicts, of leaves [B,...] in a batch.
+    """A condition, whose arrays form a tree of dicts with leaves [B,...] in a batch.
 
     A subclass is a frozen dataclass with at least `dropout`, the share of clips that train without
-    it; it defines what has no default here.
+    the condition. It must define the methods that raise here.
     """
 
-    name: ClassVar[str]  # under which its arrays lie in `given`
-    flag: ClassVar[str]  # of `jaxvid.sample`
+    name: ClassVar[str]  # the key of its arrays in `given`
+    flag: ClassVar[str]  # the flag of `jaxvid.sample`
     flag_help: ClassVar[str]
     dropout: float
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "Condition | None":
-        """The condition of a config, or None where it is off."""
+        """The condition of a config, or None if it is off."""
         raise _undefined(cls, "from_config")
 
     def encode(self, sample: Mapping[str, np.ndarray], clip: Clip | None) -> PyTree:
-        """The arrays of a clip, of fixed shapes; null where it has no such condition.
+        """The arrays of a clip, of fixed shapes; null if the clip lacks the condition.
 
         Args:
-          sample: what `data.clips.sample_clip` drew and augmentation changed.
-          clip: the record it was drawn from, or None for a clip of which nothing is known.
+          sample: the output of `data.clips.sample_clip` after augmentation.
+          clip: the record it was drawn from, or None for a blank clip.
         """
         raise _undefined(type(self), "encode")
 
     def check(self, source: Source, clips: Sequence[Clip]) -> None:
-        """Raises InputError if the data, of which `clips` are some, has no such condition."""
+        """Raises InputError if the data lacks the condition; `clips` are a few of its clips."""
 
     def by_default(self, arrays: PyTree) -> PyTree:
-        """What a batch of clips is asked to be where a user asks for nothing: null `arrays`."""
+        """The arrays of a batch without a user's choice, from null `arrays`: null by default."""
         return arrays
 
     def parse(self, value: str, frames: int) -> PyTree:
-        """The arrays of a clip of `frames` frames from what a user wrote after the flag.
+        """The arrays of a clip of `frames` frames, from the value of the flag.
 
-        Raises InputError for what it cannot be.
+        Raises InputError for an invalid value.
         """
         raise _undefined(type(self), "parse")
 
     def window(self, arrays: PyTree, start: int, length: int) -> PyTree:
-        """The arrays for `length` frames from `start` on, where they have a row per frame."""
+        """The arrays of `length` frames from `start` on, if they have a row per frame."""
         return arrays
 
     def prepare(self, arrays: PyTree, key: Array, training: bool) -> PyTree:
-        """What the network sees of the arrays; what is random follows from `key`."""
+        """The arrays that the network sees; `key` determines their random draws."""
         return arrays
 
     def null(self, arrays: PyTree) -> PyTree:
-        """What the network sees, with the condition dropped: the same tree."""
+        """The arrays that the network sees if the condition is dropped, in the same tree."""
         raise _undefined(type(self), "null")
 
     def embed(self, arrays: PyTree, setting: Setting) -> Entry:
-        """How it enters the network. It is called inside it, so it may use Flax modules."""
+        """The input to the network. It is called inside the network, so it may use Flax modules."""
         raise _undefined(type(self), "embed")
 
 
@@ -108,7 +109,7 @@ def condition(name: str) -> Callable[[type], type]:
 
 
 def make_conditions(config: ConfigDict) -> tuple[Condition, ...]:
-    """The conditions that a config turns on, in the order of their registration."""
+    """The conditions that a config turns on, in order of registration."""
     made = (cls.from_config(config) for cls in CONDITIONS.values())
     return tuple(c for c in made if c is not None)
 
@@ -116,39 +117,40 @@ def make_conditions(config: ConfigDict) -> tuple[Condition, ...]:
 def encode(
     conditions: Sequence[Condition], sample: Mapping[str, np.ndarray], clip: Clip | None
 ) -> dict[str, Any]:
-    """What is given with a clip: the arrays of each condition, under its name."""
+    """The arrays of all conditions of a clip, by name."""
     return {c.name: c.encode(sample, clip) for c in conditions}
 
 
 def prepare(
     conditions: Sequence[Condition], given: Mapping[str, PyTree], key: Array, training: bool
 ) -> dict[str, PyTree]:
-    """What the network sees of a batch's `given`. `key` is that of the step, or of the sampler."""
+    """The arrays that the network sees, from the `given` of a batch and the key of the step."""
     return {c.name: c.prepare(given[c.name], key, training) for c in conditions}
 
 
 def null(conditions: Sequence[Condition], given: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """The same with everything dropped, in the same tree structure."""
+    """The arrays with all conditions dropped, in the same tree structure."""
     return {c.name: c.null(given[c.name]) for c in conditions}
 
 
 def window(
     conditions: Sequence[Condition], given: Mapping[str, PyTree], start: int, length: int
 ) -> dict[str, PyTree]:
-    """What is given for `length` frames of a longer video, from frame `start` on."""
+    """The arrays for `length` frames of a longer video, from frame `start` on."""
     return {c.name: c.window(given[c.name], start, length) for c in conditions}
 
 
 def drop(
     conditions: Sequence[Condition], given: Mapping[str, PyTree], key: Array, jointly: float | int
 ) -> dict[str, PyTree]:
-    """Drops conditions of a batch clip by clip, as training does.
+    """Drops conditions of each clip of a batch at random, for training.
 
     Args:
-      conditions: of the batch.
-      given: what the network sees, with leaves [B,...].
-      key: of this step.
-      jointly: share of the clips that lose all; each condition's own `dropout` comes on top.
+      conditions: the conditions of the batch.
+      given: the arrays that the network sees, with leaves [B,...].
+      key: random key of this step.
+      jointly: share of clips that lose all conditions. Independently, each condition is dropped
+        with its own `dropout`.
     """
     if not conditions:
         return {}
@@ -173,7 +175,7 @@ def drop(
 def check_source(conditions: Sequence[Condition], source: Source) -> None:
     """Raises InputError if the data lacks a condition.
 
-    A few clips, evenly spaced over the source, are looked at: it is enough that one has it.
+    It checks a few clips, evenly spaced over the source; one clip with the condition is enough.
     """
     clips = []
     for index in np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int)):

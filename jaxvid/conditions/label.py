@@ -23,11 +23,11 @@ declare(
     names=key(
         (),
         Rule("names", lambda v: is_sequence(v, lambda name: isinstance(name, str))),
-        "of the classes; training takes them from the data",
+        "names of the classes; training takes them from the data",
         free=True,
     ),
     dropout=key(
-        0.0, FRACTION, "share that trains without its label alone", was="model.label_dropout"
+        0.0, FRACTION, "extra share of clips that train without a label", was="model.label_dropout"
     ),
 )
 
@@ -38,13 +38,15 @@ class Label(Condition):
     """A class index, int32 [B]; -1 is null.
 
     Attributes:
-      classes: how many there are.
-      names: of the classes, if they are known.
-      dropout: share of clips that train without it.
+      classes: number of classes.
+      names: names of the classes, if they are known.
+      dropout: share of clips that train without a label.
     """
 
     flag: ClassVar[str] = "label"
-    flag_help: ClassVar[str] = "Class of all clips, by name or number; by default all in turn."
+    flag_help: ClassVar[str] = (
+        "Class of all clips, by name or number; by default all classes in turn."
+    )
 
     classes: int
     names: tuple[str, ...] = ()
@@ -52,7 +54,7 @@ class Label(Condition):
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "Label | None":
-        """The condition, or None with no classes."""
+        """The condition, or None if `classes` is 0."""
         c = config.conditions.label
         return cls(c.classes, tuple(c.names), c.dropout) if c.classes else None
 
@@ -61,7 +63,7 @@ class Label(Condition):
         return np.asarray(sample["label"], np.int32)
 
     def check(self, source: Source, clips: Sequence[Clip]) -> None:
-        """Raises InputError if the data has other classes."""
+        """Raises InputError if the data has another number of classes."""
         if self.classes != len(source.labels):
             raise InputError(
                 f"config.conditions.label.classes={self.classes}, but the data has "
@@ -75,7 +77,7 @@ class Label(Condition):
         return np.arange(len(arrays), dtype=np.int32) % self.classes
 
     def parse(self, value: str, frames: int) -> Int32[np.ndarray, ""]:
-        """A class by its name or number; raises InputError if there is no such class."""
+        """The class with a name or number; raises InputError if there is none."""
         if value in self.names:
             return np.array(self.names.index(value), np.int32)
         if not value.isdecimal() or int(value) >= self.classes:
@@ -87,7 +89,7 @@ class Label(Condition):
         return np.array(int(value), np.int32)
 
     def null(self, arrays: Int32[Array, "B"]) -> Int32[Array, "B"]:
-        """-1."""
+        """-1 for every clip."""
         return jnp.full_like(arrays, -1)
 
     def embed(self, arrays: Int32[Array, "B"], setting: Setting) -> Entry:
@@ -96,7 +98,7 @@ class Label(Condition):
 
 
 class LabelEmbedding(nn.Module):
-    """One learned vector per class, and one for none."""
+    """A learned vector for each class, and one for null."""
 
     classes: int
     setting: Setting

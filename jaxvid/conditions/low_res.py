@@ -1,8 +1,8 @@
 """The video at a lower resolution, for spatial super-resolution.
 
-It is enlarged and concatenated on channels. Noise is added to it, and the network is told the
-level, so it learns how far to trust what a codec or another network made (noise conditioning
-augmentation, Ho et al. 2022, arXiv 2106.15282).
+It is enlarged and concatenated on channels. Training adds noise to it, and the network sees the
+noise level, so it learns how far to trust the output of a codec or of another network (noise
+conditioning augmentation, Ho et al. 2022, arXiv 2106.15282).
 """
 
 import dataclasses
@@ -31,31 +31,52 @@ from jaxvid.models.layers import dense
 
 declare(
     "conditions.low_res",
-    factor=key(0, NATURAL, "how many times smaller its sides are; 0 is off", was="data.low_res"),
-    max_noise=key(0.3, UNIT, "highest noise level in training", was="diffusion.low_res_noise"),
-    noise=key(0.0, UNIT, "noise level in sampling", free=True, was="sampler.low_res_noise"),
-    dropout=key(0.0, FRACTION, "share that trains without it alone", was="model.low_res_dropout"),
+    factor=key(
+        0,
+        NATURAL,
+        "sides of a clip over those of its low-resolution video; 0 is off",
+        was="data.low_res",
+    ),
+    max_noise=key(
+        0.3,
+        UNIT,
+        "highest noise level of the low-resolution video in training",
+        was="diffusion.low_res_noise",
+    ),
+    noise=key(
+        0.0,
+        UNIT,
+        "noise level of the low-resolution video in sampling",
+        free=True,
+        was="sampler.low_res_noise",
+    ),
+    dropout=key(
+        0.0,
+        FRACTION,
+        "extra share of clips that train without low-resolution video",
+        was="model.low_res_dropout",
+    ),
 )
 
 
 @condition("low_res")
 @dataclasses.dataclass(frozen=True)
 class LowRes(Condition):
-    """`video` uint8 [B,T,h,w,3]; the network sees it as floats, with `noise` [B], its level.
+    """`video` uint8 [B,T,h,w,3]; the network sees it as floats, with its noise level `noise` [B].
 
     Null is a video of zeros at level 1.
 
     Attributes:
-      factor: how many times smaller the sides are.
-      size, fps: of the clips that the network draws, in pixels and frames per second.
-      process: the diffusion process that adds the noise.
-      max_noise: highest level in training.
-      noise: level in sampling.
+      factor: ratio of the sides of the clip to the sides of the low-resolution video.
+      size, fps: size in pixels and frames per second of the clips that the network draws.
+      process: name of the diffusion process that adds the noise.
+      max_noise: highest noise level in training.
+      noise: noise level in sampling.
       dropout: share of clips that train without it.
     """
 
     flag: ClassVar[str] = "low_res"
-    flag_help: ClassVar[str] = "A video file to be enlarged."
+    flag_help: ClassVar[str] = "A video file to enlarge."
 
     factor: int
     size: int
@@ -67,7 +88,7 @@ class LowRes(Condition):
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "LowRes | None":
-        """The condition, or None with a factor of 0."""
+        """The condition, or None if `factor` is 0."""
         c, data = config.conditions.low_res, config.data
         if not c.factor:
             return None
@@ -75,7 +96,7 @@ class LowRes(Condition):
         return cls(c.factor, data.size, data.fps, process, c.max_noise, c.noise, c.dropout)
 
     def encode(self, sample: Mapping[str, np.ndarray], clip: Clip | None) -> dict[str, np.ndarray]:
-        """The clip's means over squares of `factor` x `factor` pixels."""
+        """The means of the clip over squares of `factor` x `factor` pixels."""
         _, H, W, _ = sample["video"].shape
         size = (W // self.factor, H // self.factor)
         shrink = functools.partial(cv2.resize, dsize=size, interpolation=cv2.INTER_AREA)
@@ -88,12 +109,12 @@ class LowRes(Condition):
         return {"video": video}
 
     def window(self, arrays: Mapping[str, np.ndarray], start: int, length: int) -> PyTree:
-        """Past its end the video stands still."""
+        """The video of a window; its last frame repeats after its end."""
         index = np.arange(start, start + length)
         return {"video": arrays["video"].take(index, axis=1, mode="clip")}
 
     def prepare(self, arrays: Mapping[str, Array], key: Array, training: bool) -> dict[str, Array]:
-        """Pixels as numbers, with noise: of a level up to `max_noise` in training, else `noise`."""
+        """Pixels as floats with noise: up to level `max_noise` in training, else at `noise`."""
         level_key, eps_key = (jax.random.fold_in(key, i) for i in (5, 6))
         x0, process = to_float(arrays["video"]), PROCESSES[self.process]
         level = jnp.full(len(x0), self.noise, jnp.float32)
@@ -101,18 +122,18 @@ class LowRes(Condition):
             level = jax.random.uniform(level_key, (len(x0),), maxval=self.max_noise)
         levels = jnp.broadcast_to(level[:, None], x0.shape[:2])
         noisy = corrupt(process, x0, jax.random.normal(eps_key, x0.shape), levels)
-        # Scaled as the video beside it is: the noise of "edm" has a deviation of up to 80.
+        # The same scale as the noisy clip: with "edm" the noise has a deviation of up to 80.
         return {"video": noisy * input_scale(process, levels), "noise": level}
 
     def null(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """Zeros, as if they were all noise."""
+        """Zeros at noise level 1."""
         return {
             "video": jnp.zeros_like(arrays["video"]),
             "noise": jnp.ones_like(arrays["noise"]),
         }
 
     def embed(self, arrays: Mapping[str, Array], setting: Setting) -> Entry:
-        """Channels, and a vector of its noise level for all frames."""
+        """Channels, and an embedding of the noise level for all frames."""
         frame = LevelEmbedding(setting, name=self.name)(arrays["noise"])
         return Entry(frame=frame[:, None], channels=arrays["video"])
 
@@ -123,7 +144,7 @@ def _check_low_res(config: ConfigDict) -> None:
     if c.factor and size % c.factor:
         raise InputError(
             f"config.conditions.low_res.factor={c.factor} must divide config.data.size={size}: the "
-            "low-resolution video is the mean over squares of so many pixels a side"
+            "low-resolution video is the mean over squares of that side"
         )
     if c.noise > c.max_noise:
         raise InputError(
@@ -133,7 +154,7 @@ def _check_low_res(config: ConfigDict) -> None:
 
 
 class LevelEmbedding(nn.Module):
-    """A noise level [B] as a vector [B,D]: sines and cosines through two layers."""
+    """Embeds a noise level [B] as a vector [B,D]: sines and cosines, then two layers."""
 
     setting: Setting
 

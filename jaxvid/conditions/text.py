@@ -1,7 +1,7 @@
-"""Captions: their bytes, for an encoder that is trained with the network, or the embeddings of any
-outside encoder (`jaxvid.data.text` has how these lie on disk).
+"""Captions, as bytes for an encoder that is trained with the network, or as embeddings.
 
-The tokens are there to be attended to by the word `text`, and their mean enters every frame.
+Any outside encoder can make the embeddings (`jaxvid.data.text` describes their layout on disk). The
+word `text` of the block grammar attends to the tokens, and their mean is added to every frame.
 """
 
 import dataclasses
@@ -29,38 +29,39 @@ from jaxvid.models.layers import dense
 declare(
     "conditions.text",
     length=key(
-        0, NATURAL, "length of captions in bytes, or tokens; 0 is off", was="data.text_length"
+        0, NATURAL, "length of captions in bytes or tokens; 0 is off", was="data.text_length"
     ),
     embeddings=key(
-        "", TEXT, "name of the embeddings that take the place of bytes", was="data.text_embeddings"
+        "", TEXT, "name of the embeddings to use instead of bytes", was="data.text_embeddings"
     ),
-    dim=key(0, NATURAL, "width of those embeddings", was="data.text_dim"),
-    depth=key(2, POSITIVE, "blocks of the encoder of bytes", was="model.text_depth"),
+    dim=key(0, NATURAL, "features of an embedding", was="data.text_dim"),
+    depth=key(2, POSITIVE, "blocks of the byte encoder", was="model.text_depth"),
     dropout=key(
-        0.0, FRACTION, "share that trains without its caption alone", was="model.text_dropout"
+        0.0, FRACTION, "extra share of clips that train without a caption", was="model.text_dropout"
     ),
 )
 
-# Neighbouring bytes are told apart, and places up to a few thousand bytes away.
+# These resolve neighbouring bytes, and places up to a few thousand bytes apart.
 FREQUENCIES = (1.0, 1e-3)
 
 
 @condition("text")
 @dataclasses.dataclass(frozen=True)
 class Text(Condition):
-    """A caption: `mask` bool [B,L] says which tokens are there, from the first on; with it come
-    `bytes` uint8 [B,L], UTF-8, or `embedding` float16 [B,L,E]. No token at all is null.
+    """A caption: `bytes` uint8 [B,L] in UTF-8, or `embedding` float16 [B,L,E].
+
+    `mask` bool [B,L] marks the valid tokens, which come first. A caption without tokens is null.
 
     Attributes:
-      length: L.
-      dim: E, or 0 for bytes.
-      depth: blocks of the encoder of bytes.
-      dropout: share of clips that train without it.
+      length: L, the largest number of tokens.
+      dim: E, the features of an embedding, or 0 for bytes.
+      depth: blocks of the byte encoder.
+      dropout: share of clips that train without a caption.
     """
 
     flag: ClassVar[str] = "caption"
     flag_help: ClassVar[str] = (
-        "What all clips show: a text; for a model of outside embeddings, a file NAME.npy [n,E]."
+        "Caption of all clips; for a model of outside embeddings, a file NAME.npy of shape [n,E]."
     )
 
     length: int
@@ -70,15 +71,15 @@ class Text(Condition):
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "Text | None":
-        """The condition, or None with a length of 0."""
+        """The condition, or None if `length` is 0."""
         c = config.conditions.text
         dim = c.dim if c.embeddings else 0
         return cls(c.length, dim, c.depth, c.dropout) if c.length else None
 
     def encode(self, sample: Mapping[str, np.ndarray], clip: Clip | None) -> dict[str, np.ndarray]:
-        """The clip's embedding, or the bytes of its caption, which augmentation may have changed.
+        """The embedding of the clip, or the bytes of its caption after augmentation.
 
-        Raises InputError for an embedding of another width.
+        Raises InputError if an embedding does not have `dim` features.
         """
         if not self.dim:
             caption, mask = text.to_bytes(str(sample["caption"]), self.length)
@@ -92,31 +93,31 @@ class Text(Condition):
         if tokens.shape[1] != self.dim:
             raise InputError(
                 f"config.conditions.text.dim={self.dim}, but the embeddings have "
-                f"{tokens.shape[1]} numbers: set config.conditions.text.dim={tokens.shape[1]}"
+                f"{tokens.shape[1]} features: set config.conditions.text.dim={tokens.shape[1]}"
             )
         tokens, mask = text.pad(tokens, self.length)
         return {"embedding": tokens, "mask": mask}
 
     def check(self, source: Source, clips: Sequence[Clip]) -> None:
-        """Raises InputError if no clip has a caption, or the embeddings are of another width."""
+        """Raises InputError if no clip has a caption, or embeddings do not have `dim` features."""
         if not self.dim:
             if not any(clip.caption for clip in clips):
                 raise InputError(
                     f"config.conditions.text.length={self.length}, but the clips have no captions: "
-                    "put NAME.txt beside each NAME.mp4 and prepare them again, or set it to 0"
+                    "put NAME.txt next to each NAME.mp4 and prepare them again, or set it to 0"
                 )
             return
         found = [clip.text for clip in clips if clip.text is not None and len(clip.text)]
         if not found:
             raise InputError(
                 "config.conditions.text.embeddings: the clips have none; write them with "
-                "jaxvid.data.text.write_embeddings, or set it to '' for the captions' bytes"
+                "jaxvid.data.text.write_embeddings, or set it to '' to use the captions as bytes"
             )
         for tokens in found:
             self._padded(tokens)
 
     def parse(self, value: str, frames: int) -> dict[str, np.ndarray]:
-        """A caption, or the embedding in a .npy file; raises InputError if it cannot be read."""
+        """A caption, or the embedding in a .npy file; raises InputError for an invalid file."""
         if not self.dim:
             caption, mask = text.to_bytes(value, self.length)
             return {"bytes": caption, "mask": mask}
@@ -124,18 +125,18 @@ class Text(Condition):
             tokens = np.load(value, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise InputError(
-                f"--caption={value}: the model takes embeddings of an outside encoder, and this is "
-                f"no .npy file of one ({error})"
+                f"--caption={value}: the model takes the embeddings of an outside encoder; give a "
+                f".npy file ({error})"
             ) from error
         if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.floating):
             raise InputError(
-                f"--caption={value}: an array of {tokens.dtype} {tokens.shape}; give floats of "
-                f"shape (tokens, {self.dim})"
+                f"--caption={value}: the file holds {tokens.dtype} of shape {tokens.shape}; give "
+                f"floats of shape (tokens, {self.dim})"
             )
         return self._padded(tokens.astype(np.float16))
 
     def null(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """No token is there."""
+        """The arrays without a valid token."""
         return {**arrays, "mask": jnp.zeros_like(arrays["mask"])}
 
     def embed(self, arrays: Mapping[str, Array], setting: Setting) -> Entry:
@@ -148,13 +149,13 @@ def _check_text(config: ConfigDict) -> None:
     c = config.conditions.text
     if c.embeddings and not (c.length and c.dim):
         raise InputError(
-            f"config.conditions.text.embeddings={c.embeddings}: set conditions.text.length, in "
-            "tokens, and conditions.text.dim, the width of a token, above 0"
+            f"config.conditions.text.embeddings={c.embeddings}: set config.conditions.text.length, "
+            "in tokens, and config.conditions.text.dim, their features, above 0"
         )
 
 
 class TextEmbedding(nn.Module):
-    """Bytes go through a small bidirectional transformer, outside embeddings through one layer.
+    """Embeds bytes by a small bidirectional transformer, and outside embeddings by one layer.
 
     A clip without a caption has one learned null token.
     """
@@ -187,7 +188,7 @@ class TextEmbedding(nn.Module):
 
 
 class TextBlock(nn.Module):
-    """Attention to all tokens, then a two-layer perceptron, each after a normalisation."""
+    """Pre-norm attention over all tokens, then a pre-norm two-layer perceptron."""
 
     heads: int
     dtype: jnp.dtype

@@ -1,10 +1,10 @@
-"""The registry of metrics: scores that training computes at `evals.every` steps.
+"""The registry of metrics, which training computes every `evals.every` steps.
 
     @metric("energy")
     def energy(drawn, real): ...
 
-A metric is a function `(drawn, real) -> (value, error)` of clips as uint8 [N,T,H,W,3] and
-[M,T,H,W,3]: the score of the drawn ones, and its standard error.
+A metric is a function `(drawn, real) -> (value, error)` of clips, uint8 [N,T,H,W,3] and
+[M,T,H,W,3]. It returns the score of the drawn clips and its standard error.
 """
 
 from collections.abc import Callable

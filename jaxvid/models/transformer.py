@@ -1,7 +1,7 @@
-"""The network: a video, the time and noise level of each frame, a condition -> a prediction.
+"""The network, from a video, its times, its noise levels and conditions to a prediction.
 
-Latte (Ma et al. 2024, arXiv 2401.03048) is the nearest published architecture; adaLN-zero is DiT's
-(Peebles & Xie 2022, arXiv 2212.09748), here with one modulation per frame.
+The closest published architecture is Latte (Ma et al. 2024, arXiv 2401.03048). adaLN-zero is from
+DiT (Peebles & Xie 2022, arXiv 2212.09748); here every frame has its own modulation.
 """
 
 import itertools
@@ -45,19 +45,24 @@ TRIPLE = Rule("(frames, rows, columns)", lambda v: is_sequence(v, POSITIVE.holds
 
 declare(
     "model",
-    blocks=key("space mlp time mlp", TEXT, "the architecture, in the block grammar"),
+    blocks=key("space mlp time mlp", TEXT, "architecture, in the block grammar"),
     depth=key(12, POSITIVE, "repeats of the line"),
-    width=key(384, POSITIVE, "numbers per token"),
-    heads=key(6, POSITIVE, "heads of the attention"),
+    width=key(384, POSITIVE, "features of a token"),
+    heads=key(6, POSITIVE, "attention heads"),
     patch=key((1, 2, 2), TRIPLE, "frames, rows and columns of pixels in a token"),
-    mlp_ratio=key(4, POSITIVE, "hidden width of the MLP, over the width"),
-    causal=key(False, FLAG, "whether a frame sees only itself and those before it"),
+    mlp_ratio=key(4, POSITIVE, "hidden width of the MLP divided by the width"),
+    causal=key(False, FLAG, "whether a frame sees only itself and earlier frames"),
     window=key((4, 4, 4), TRIPLE, "frames, rows and columns of the word `window`, in tokens"),
-    positions=key("rotary", one_of(POSITIONS), "how tokens know where and when they are"),
-    adaln=key("block", one_of(ADALN), "whether each block has its own modulation"),
-    remat=key("none", one_of(REMAT_POLICIES), "what the backward pass computes again", free=True),
-    unroll=key(1, POSITIVE, "repeats per iteration of the loop over depth", free=True),
-    dtype=key("float32", one_of(("float32", "bfloat16")), "what the network computes in"),
+    positions=key("rotary", one_of(POSITIONS), "encoding of time, row and column of a token"),
+    adaln=key("block", one_of(ADALN), "one modulation for each block, or one shared by all"),
+    remat=key(
+        "none",
+        one_of(REMAT_POLICIES),
+        'what the backward pass recomputes to save memory; "dots" keeps matrix products',
+        free=True,
+    ),
+    unroll=key(1, POSITIVE, "repeats per iteration of the scan over depth", free=True),
+    dtype=key("float32", one_of(("float32", "bfloat16")), "type of the activations"),
 )
 
 
@@ -103,25 +108,25 @@ class Block(nn.Module):
 
 
 class SpaceTimeTransformer(nn.Module):
-    """A transformer over space and time whose depth is written in the block grammar.
+    """A transformer over space and time; the block grammar defines its layers.
 
     Attributes:
       blocks: a line of the grammar, repeated `depth` times by a scan, or a list of (line, depth).
-      depth, width, heads, mlp_ratio: the usual sizes; width is a multiple of 2 * heads.
-      patch: (frames, rows, columns) of a patch; they divide the video.
-      causal: whether a frame sees only itself and those before it.
+      depth, width, heads, mlp_ratio: the usual sizes; width must be a multiple of 2 * heads.
+      patch: (frames, rows, columns) of a patch; they must divide the video.
+      causal: whether a frame sees only itself and earlier frames.
       window: (frames, rows, columns) of the word `window`, in tokens.
-      memory: frames before the window that causal `time` and `joint` still see when streaming.
-      positions: "rotary": attention turns by seconds, row and column, and fixed sines and cosines
-        of the patch grid are added. "sincos": fixed sines and cosines of all three are added.
-        "learned": tables of the patch grid and of frame numbers are added; for these alone the
-        number of frames and their size are fixed (see `embeddings.interpolate`).
-      adaln: "block": each word of each block makes its own modulation from the frame's embedding.
-        "shared": all repeats share one, plus a learned offset.
-      conditions: what clips can be asked to be; see `conditioning`.
+      memory: earlier frames that causal `time` and `joint` still see in a stream.
+      positions: "rotary" rotates queries and keys by seconds, row and column, and adds fixed sines
+        and cosines of the patch grid. "sincos" adds fixed sines and cosines of all three. "learned"
+        adds tables of the patch grid and the frame number, which fix the number of frames and
+        their size (see `embeddings.interpolate`).
+      adaln: "block": each word of each block has its own modulation layer. "shared": all repeats
+        share one modulation, plus a learned offset.
+      conditions: the conditions of the network; see `conditioning`.
       remat: what the backward pass recomputes: "none", all but matrix products ("dots"), "full".
-      unroll: repeats per iteration of the scan; more can run faster, and compile longer.
-      dtype: what the network computes in; parameters are float32.
+      unroll: repeats per iteration of the scan; a larger value can run faster but compiles longer.
+      dtype: the type of the activations; parameters are float32.
     """
 
     blocks: str | Sequence[tuple[str, int]] = "space mlp time mlp"
@@ -148,13 +153,13 @@ class SpaceTimeTransformer(nn.Module):
         time: Float[Array, "B T"],
         given: Mapping[str, PyTree] | None = None,
     ) -> Float32[Array, "B T H W C"]:
-        """Predicts what it was trained to predict, of the video's shape, in float32.
+        """The prediction for a noisy video, in its shape and in float32.
 
         Args:
           video: noisy frames.
-          noise: level of each frame in [0, 1], 0 = clean.
+          noise: noise level of each frame in [0, 1]; 0 is clean.
           time: presentation time of each frame in seconds.
-          given: for each of `conditions` its arrays, under its name.
+          given: the arrays of each of the `conditions`, by its name.
         """
         *_, H, W, C = video.shape
         per_patch, rows, columns = self.patch
@@ -162,15 +167,15 @@ class SpaceTimeTransformer(nn.Module):
         seconds = rearrange(time, "b (t p) -> b t p", p=per_patch).mean(-1)
         context = Context(seconds, grid=(H // rows, W // columns))
         setting = Setting(self.width, self.heads, per_patch, self.dtype)
-        asked = 0.0
+        conditioning = 0.0
         for condition in self.conditions:
             entry = condition.embed(given[condition.name], setting)
-            asked += entry.frame
+            conditioning += entry.frame
             if entry.channels is not None:
                 video = concat_channels(video, entry.channels)
             if entry.tokens is not None:
                 context = context.replace(text=entry.tokens, text_mask=entry.mask)
-        frame = nn.silu(self.noise_embedding(noise) + asked)
+        frame = nn.silu(self.noise_embedding(noise) + conditioning)
         x = dense(self.width, self.dtype, ("patch", "embed"), "patches")(
             embeddings.patchify(video, self.patch)
         )
@@ -227,7 +232,7 @@ class SpaceTimeTransformer(nn.Module):
         return x
 
     def noise_embedding(self, noise: Float[Array, "B T"]) -> Float[Array, "B t D"]:
-        """One vector per patch of frames, from their noise levels."""
+        """A vector for each patch of frames, from their noise levels."""
         h = embeddings.sinusoidal(noise, NOISE_FREQUENCIES)
         h = rearrange(h, "b (t p) f -> b t (p f)", p=self.patch[0]).astype(self.dtype)
         h = dense(self.width, self.dtype, (None, "embed"), "noise_in")(h)

@@ -1,4 +1,4 @@
-"""Drawing clips from a denoiser, on all devices at once."""
+"""Drawing clips from a denoiser, on all devices."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -34,29 +34,34 @@ from jaxvid.parallel import rules
 
 declare(
     "sampler",
-    name=key("dpmpp_2m", one_of(SAMPLERS), "the rule of a step", free=True),
-    steps=key(32, POSITIVE, "noise levels on the way from noise to clip", free=True),
-    spacing=key("uniform", one_of(SPACINGS), "of those levels", free=True),
-    lag=key(0, NATURAL, "steps by which a frame is behind the one before it", free=True),
-    eta=key(0.0, UNIT, 'noise that "ddim" adds on the way', free=True),
-    cfg_scale=key(1.0, NUMBER, "strength of classifier-free guidance; 1 is none", free=True),
+    name=key("dpmpp_2m", one_of(SAMPLERS), "sampler", free=True),
+    steps=key(32, POSITIVE, "sampling steps", free=True),
+    spacing=key("uniform", one_of(SPACINGS), "spacing of the noise levels", free=True),
+    lag=key(0, NATURAL, "steps by which each frame follows the frame before it", free=True),
+    eta=key(0.0, UNIT, 'share of the noise that a step of "ddim" renews', free=True),
+    cfg_scale=key(1.0, NUMBER, "scale of classifier-free guidance; 1 turns it off", free=True),
     cfg_interval=key(
         (0.0, 1.0),
         Rule(
             "(lowest, highest) noise level, from 0 to 1",
             lambda v: is_sequence(v, UNIT.holds, 2) and v[0] <= v[1],
         ),
-        "noise levels at which there is guidance",
+        "noise levels at which guidance is on",
         free=True,
     ),
-    cfg_rescale=key(0.0, UNIT, "how far guidance keeps the contrast of a frame", free=True),
-    observed_noise=key(0.0, UNIT, "noise level of observed frames", free=True),
+    cfg_rescale=key(
+        0.0, UNIT, "how far the contrast of a guided frame is restored; 0 is off", free=True
+    ),
+    observed_noise=key(0.0, UNIT, "noise level of observed frames in sampling", free=True),
     num=key(8, POSITIVE, "clips drawn during training", free=True),
 )
 declare(
     "diffusion",
     max_observed_noise=key(
-        0.0, UNIT, "highest noise level of observed frames", was="diffusion.observed_noise"
+        0.0,
+        UNIT,
+        "highest noise level of observed frames in training",
+        was="diffusion.observed_noise",
     ),
 )
 
@@ -64,10 +69,10 @@ declare(
 def make_sampler(
     config: ConfigDict, denoiser: Denoiser, mesh: Mesh, observed: Bool[np.ndarray, "T"]
 ) -> Callable[[Any, Array, dict[str, Any]], UInt8[Array, "B T H W 3"]]:
-    """A jitted `(params, key, clips) -> videos`, by the `sampler` part of the config.
+    """Makes a jitted `(params, key, clips) -> videos` with the settings of `config.sampler`.
 
-    `clips` is like a batch: `time` and `given` say what to draw, and the frames of `video` that are
-    `observed` are kept; the others are not looked at. The videos come out on every device.
+    `clips` is a batch: its `time` and `given` describe the clips to draw. The frames of its `video`
+    that are `observed` are kept; the others are ignored. Every device holds all videos.
     """
 
     def run(params: Any, key: Array, clips: dict[str, Any]) -> UInt8[Array, "B T H W 3"]:
@@ -84,11 +89,11 @@ def draw(
     clips: dict[str, Any],
     observed: Bool[np.ndarray, "T"],
 ) -> UInt8[Array, "B T H W 3"]:
-    """What `make_sampler` jits; `variables` may hold the state of a stream beside parameters."""
+    """The function that `make_sampler` jits; `variables` may also hold the cache of a stream."""
     c = config.sampler
 
-    def x0(x: Array, noise: Array, asked: tuple[Array, Any]) -> Float32[Array, "B T H W C"]:
-        return denoiser.x0(variables, x, noise, *asked)
+    def x0(x: Array, noise: Array, condition: tuple[Array, Any]) -> Float32[Array, "B T H W C"]:
+        return denoiser.x0(variables, x, noise, *condition)
 
     kept = jnp.asarray(observed)[:, None, None, None]
     levels = shift(schedule.ladder(denoiser.process, c.steps, c.spacing), time_shift(config))
@@ -99,7 +104,7 @@ def draw(
     seen = process.corrupt(denoiser.process, to_float(clips["video"]), eps, first)
     x = sampler.sample(
         guidance.guide(
-            x0, *_asked_and_null(denoiser, key, clips), guidance_scale(config, denoiser),
+            x0, *_conditional_and_null(denoiser, key, clips), guidance_scale(config, denoiser),
             interval=tuple(c.cfg_interval), rescale=c.cfg_rescale,
         ),
         denoiser.process,
@@ -119,21 +124,21 @@ def remember(
     key: Array,
     clips: dict[str, Any],
 ) -> Any:
-    """The state of a causal network's stream once it has seen the frames of `clips` as observed.
+    """The cache of a causal network after it has seen the frames of `clips` as observed frames.
 
-    With the `key` that drew them, their conditions look as they did then.
+    The `key` that drew the clips gives the same random draws for their conditions.
     """
     noise = jnp.full(clips["time"].shape, config.sampler.observed_noise)
     eps = jax.random.normal(jax.random.fold_in(key, 3), clips["video"].shape)
     seen = process.corrupt(denoiser.process, to_float(clips["video"]), eps, noise)
-    asked, null = ((seen, noise, *c) for c in _asked_and_null(denoiser, key, clips))
+    inputs, null = ((seen, noise, *c) for c in _conditional_and_null(denoiser, key, clips))
     if guidance_scale(config, denoiser) != 1:
-        asked = guidance.pair(asked, null)
-    return denoiser.predict(variables, *asked, mutable=["cache"])[1]
+        inputs = guidance.pair(inputs, null)
+    return denoiser.predict(variables, *inputs, mutable=["cache"])[1]
 
 
 def time_shift(config: ConfigDict) -> float:
-    """By how much the noise levels of training and sampling are moved up: `noise.shift`."""
+    """The time shift of the noise levels in training and sampling: `s` of `noise.shift`."""
     reference, data = config.diffusion.shift_reference, config.data
     if not reference:
         return 1.0
@@ -141,11 +146,11 @@ def time_shift(config: ConfigDict) -> float:
 
 
 def guidance_scale(config: ConfigDict, denoiser: Denoiser) -> float:
-    """`sampler.cfg_scale`, or 1 where the network has no condition to be guided by."""
+    """`sampler.cfg_scale`, or 1 for a network without conditions."""
     return float(config.sampler.cfg_scale) if denoiser.conditions else 1.0
 
 
-def _asked_and_null(
+def _conditional_and_null(
     denoiser: Denoiser, key: Array, clips: dict[str, Any]
 ) -> tuple[tuple[Array, Any], tuple[Array, Any]]:
     given = prepare(denoiser.conditions, clips["given"], key, training=False)
@@ -153,13 +158,13 @@ def _asked_and_null(
 
 
 def padded(num: int, mesh: Mesh) -> int:
-    """`num`, or the next number above that divides over the mesh."""
+    """`num` rounded up to a multiple that divides over the mesh."""
     parts = rules.batch_parts(mesh)
     return -(-num // parts) * parts
 
 
 def by_default(conditions: Sequence[Condition], given: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """What clips are asked to be where a user asks for nothing: classes in turn, else null."""
+    """The default conditions of clips: all classes in turn, and null for the other conditions."""
     return {c.name: c.by_default(given[c.name]) for c in conditions}
 
 
@@ -168,15 +173,16 @@ def _check_sampler(config: ConfigDict) -> None:
     c = config.sampler
     if c.lag > c.steps:
         raise InputError(
-            f"config.sampler.lag={c.lag}: it must be at most config.sampler.steps={c.steps}, where "
-            "frames come one at a time"
+            f"config.sampler.lag={c.lag}: it must be at most config.sampler.steps={c.steps}, which "
+            "draws one frame after another"
         )
     if c.eta and c.name != "ddim":
         raise InputError(
-            f"config.sampler.eta={c.eta}: only the sampler 'ddim' takes it, not {c.name!r}"
+            f"config.sampler.eta={c.eta}: only the sampler 'ddim' takes it, not {c.name!r}; set it "
+            "to 0 or choose ddim"
         )
     highest = config.diffusion.max_observed_noise
-    # A network of `per_frame` levels knows all of them at any frame.
+    # A network trained with `per_frame` levels has seen all levels at every frame.
     if c.observed_noise > highest and not config.diffusion.per_frame:
         raise InputError(
             f"config.sampler.observed_noise={c.observed_noise}: it must be at most "

@@ -1,10 +1,9 @@
-"""Videos of any length from a network of a few frames: which frames each call draws, seeing which.
+"""Plans for videos of any length: which frames each call of the network draws, and which it sees.
 
-A plan is a list of calls, made by a pure function and carried out by `run_plan` or, for a causal
-network that carries its state from window to window (`models/streaming.py`), by `stream`. Either
-yields frames as they are drawn, and holds no more of a video than a window, so that its length
-costs neither memory nor time per frame. Frames that are seen again have noise of the level
-`sampler.observed_noise`, which keeps long videos from drifting.
+A plan is a list of calls. `run_plan` carries it out; for a causal network, which carries its state
+from window to window (`models/streaming.py`), `stream` does. Both yield frames as they are drawn
+and hold one window of a video, so memory and time per frame do not depend on its length. Frames
+that a window sees again get noise of level `sampler.observed_noise`, which reduces drift.
 """
 
 from collections.abc import Iterator
@@ -28,9 +27,9 @@ class Call(NamedTuple):
     """One call of the network.
 
     Attributes:
-      start: number of the first frame in the window.
-      seen: how many frames from there on it observes, given or drawn before.
-      drawn: how many it draws after those.
+      start: index of the first frame in the window.
+      seen: number of frames from `start` on that it observes, given or drawn before.
+      drawn: number of frames that it draws after them.
     """
 
     start: int
@@ -39,10 +38,10 @@ class Call(NamedTuple):
 
 
 def sliding(frames: int, window: int, overlap: int, given: int = 0) -> list[Call]:
-    """Windows of `window` frames, of which each sees the last `overlap` of the one before.
+    """Windows of `window` frames, each of which sees the last `overlap` frames of the one before.
 
-    The first sees the `given` frames. The last may draw more than is needed. Raises InputError for
-    an `overlap` or a `given` that is not below `window`.
+    The first window sees the `given` frames. The last may draw more frames than needed. Raises
+    InputError if `overlap` or `given` is out of range.
     """
     _check_overlap(overlap, window)
     if not 0 <= given < window:
@@ -55,9 +54,10 @@ def sliding(frames: int, window: int, overlap: int, given: int = 0) -> list[Call
 
 
 def streaming(frames: int, window: int, overlap: int, given: int = 0) -> list[Call]:
-    """Windows side by side, for a network that remembers `overlap` frames by itself.
+    """Adjacent windows, for a network that remembers the last `overlap` frames.
 
-    A first call that draws nothing sees the `given` frames. Raises InputError as `sliding` does.
+    If frames are given, a first call sees them and draws nothing. Raises InputError as `sliding`
+    does.
     """
     _check_overlap(overlap, window)
     calls = [Call(0, given, 0)] if given else []
@@ -71,7 +71,7 @@ def _check_overlap(overlap: int, window: int) -> None:
 
 
 def streams(config: ConfigDict) -> bool:
-    """Whether a config's network carries its state on; learned positions fit one length only."""
+    """Whether the network can stream: it is causal, and its positions fit any length."""
     return config.model.causal and config.model.positions != "learned"
 
 
@@ -86,25 +86,25 @@ def long_videos(
     frames: int,
     overlap: int,
 ) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
-    """Draws videos of `frames` frames, by the `sampler` part of the config.
+    """Draws videos of `frames` frames with the settings of `config.sampler`.
 
     Args:
-      config, denoiser, mesh, params: of the network, trained on `data.frames` frames T.
-      key: of all that is random.
-      clips: `time` and `given` say what to draw, and `video` holds the frames to start from. What
-        is given frame by frame counts from the first frame on, and may have any length.
-      given: how many frames to start from, 0 to T - 1.
-      frames: of the videos.
-      overlap: past frames that each window sees, 1 to T - 1. A recurrence sees all there were.
+      config, denoiser, mesh, params: the network, trained on clips of T = `data.frames` frames.
+      key: random key.
+      clips: `time` and `given` describe the videos, and `video` holds the frames to start from.
+        Conditions with a value per frame start at the first frame and may have any length.
+      given: number of frames to start from, 0 to T - 1.
+      frames: number of frames of the videos.
+      overlap: earlier frames that each window sees, 1 to T - 1. A recurrence sees all of them.
 
     Yields:
-      The frames given, then those of each call, `frames` in all.
+      The given frames, then the frames of each call, `frames` in all.
 
     Raises:
-      InputError: `overlap` or `given` is out of its range.
+      InputError: `frames`, `overlap` or `given` is out of range.
     """
     if frames <= given:
-        raise InputError(f"--frames={frames}: {given} of them are given, ask for more")
+        raise InputError(f"--frames={frames}: {given} of them are given; ask for more frames")
     plan, carry_out = (streaming, stream) if streams(config) else (sliding, run_plan)
     calls = plan(frames, config.data.frames, overlap, given)
     parts = carry_out(config, denoiser, mesh, params, key, clips, calls)
@@ -124,11 +124,11 @@ def run_plan(
     clips: dict[str, Any],
     calls: list[Call],
 ) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
-    """Carries out calls in which the frames seen are the last that were drawn."""
+    """Carries out the calls of `sliding`, each of which sees the last frames drawn."""
     samplers: dict[int, Any] = {}
     T, shown = config.data.frames, clips["video"]
     for number, call in enumerate(calls):
-        if number:  # what this call sees comes first; the rest of its window is not looked at
+        if number:  # the frames that this call sees come first; the rest is ignored
             shown = np.roll(shown, call.seen, axis=1)
         if call.seen not in samplers:
             samplers[call.seen] = make_sampler(config, denoiser, mesh, np.arange(T) < call.seen)
@@ -149,20 +149,20 @@ def stream(
     clips: dict[str, Any],
     calls: list[Call],
 ) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
-    """Carries out the calls of `streaming`: after each, the network remembers what it drew."""
+    """Carries out the calls of `streaming`; after each, the network has seen what it drew."""
     drawn = calls[-1].drawn
     net = denoiser.net.clone(memory=config.data.frames - drawn)
     denoiser = Denoiser(net, denoiser.process, denoiser.prediction)
 
     @jax.jit
-    def see(variables: Any, key: Array, window: dict[str, Any]) -> Any:
-        return remember(config, denoiser, variables, key, window)
+    def see(variables: Any, key: Array, clips: dict[str, Any]) -> Any:
+        return remember(config, denoiser, variables, key, clips)
 
     @jax.jit
-    def draw_and_remember(variables: Any, key: Array, window: dict[str, Any]) -> tuple:
-        nothing = np.zeros(window["time"].shape[1], bool)
-        drawn = draw(config, denoiser, variables, key, window, nothing)
-        return drawn, remember(config, denoiser, variables, key, window | {"video": drawn})
+    def draw_and_remember(variables: Any, key: Array, clips: dict[str, Any]) -> tuple:
+        nothing = np.zeros(clips["time"].shape[1], bool)
+        drawn = draw(config, denoiser, variables, key, clips, nothing)
+        return drawn, remember(config, denoiser, variables, key, clips | {"video": drawn})
 
     variables = {"params": params}
     for call in calls:

@@ -1,4 +1,4 @@
-"""The state of a training run: all that a step reads and changes."""
+"""The training state: everything that a step reads and changes."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from flax import struct
 
 @struct.dataclass
 class TrainState:
-    """The state, or a tree of its form: of shapes, of shardings.
+    """The training state, or a tree of the same structure with shapes or shardings.
 
     Attributes:
-      step: steps taken, int32 [].
-      params: of the network, float32.
+      step: number of steps taken, int32 [].
+      params: parameters of the network, float32.
       ema: exponential moving average of `params`.
-      profiles: their power-function averages, one for each of `ema.widths`.
-      opt_state: the optimizer's.
+      profiles: power-function averages of `params`, one for each of `ema.widths`.
+      opt_state: state of the optimizer.
     """
 
     step: Any
@@ -27,11 +27,11 @@ class TrainState:
 
 
 def first_state(params: Any, opt_state: Any, profiles: int) -> TrainState:
-    """The state before the first step; the averages start at the parameters.
+    """The state before the first step; the averages start at the initial parameters.
 
     Args:
       params: initial parameters.
-      opt_state: the optimizer's for them.
+      opt_state: initial state of the optimizer.
       profiles: number of power-function averages.
     """
     copies = tuple(jax.tree.map(jnp.copy, params) for _ in range(profiles))
@@ -40,7 +40,7 @@ def first_state(params: Any, opt_state: Any, profiles: int) -> TrainState:
 
 
 def to_parts(state: TrainState) -> dict[str, Any]:
-    """What lies side by side in a checkpoint: `ema`, which sampling reads alone, and the rest."""
+    """The two parts of a checkpoint: `ema`, which sampling can read alone, and `train`."""
     train = ("step", "params", "profiles", "opt_state")
     return {"ema": state.ema, "train": {name: getattr(state, name) for name in train}}
 

@@ -1,4 +1,4 @@
-"""One training step: the same pure function on one device and on a pod."""
+"""The training step: one pure function for a single device and for a pod."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,14 +26,14 @@ NOISE_BINS = 4
 
 @struct.dataclass
 class Examples:
-    """A batch after everything random has been drawn: what the network sees and should say.
+    """A batch with all of its random draws.
 
     Attributes:
-      x_t, x0, eps: noisy frames, clean frames and noise, float32 [B,T,H,W,C].
-      noise: levels [B,T].
-      time: seconds [B,T].
-      unknown: frames that are not observed, bool [B,T].
-      given: what the network sees of each condition.
+      x_t, x0, eps: noisy frames, clean frames and Gaussian noise, float32 [B,T,H,W,C].
+      noise: noise levels [B,T].
+      time: times in seconds [B,T].
+      unknown: which frames are not observed, bool [B,T].
+      given: the arrays of each condition that the network sees.
     """
 
     x_t: Any
@@ -48,16 +48,16 @@ class Examples:
 def draw_examples(
     config: ConfigDict, denoiser: Denoiser, batch: dict[str, Any], key: Array
 ) -> Examples:
-    """Draws the task, noise levels and noise of every clip, and which conditions are dropped.
+    """Draws the task, noise levels, eps and dropped conditions of every clip.
 
-    Observed frames get a level per clip, evenly from 0 to `max_observed_noise`: as the network is
-    told the level, it learns how far to trust frames that it drew itself.
+    Each clip draws the level of its observed frames uniformly from [0, `max_observed_noise`]. The
+    network sees this level, and so learns how far to trust frames that it drew itself.
 
     Args:
-      config: its `tasks`, `diffusion` and `conditions.dropout` are used.
-      denoiser: its process adds the noise.
+      config: the config; `tasks`, `diffusion` and `conditions.dropout` are used.
+      denoiser: the denoiser, whose process adds the noise.
       batch: `video` uint8 [B,T,H,W,3], `time` [B,T] in seconds, and `given`.
-      key: of this step.
+      key: random key of this step.
     """
     d = config.diffusion
     x0 = to_float(batch["video"])
@@ -73,7 +73,7 @@ def draw_examples(
         low=d.noise_low,
         stratified=d.stratified,
     )
-    # Beside the split, not of it: with or without this level, all else is drawn alike.
+    # Not a part of the split above, so that this level does not change the other draws.
     given_level = jax.random.uniform(
         jax.random.fold_in(key, 4), (B, 1), maxval=d.max_observed_noise
     )
@@ -94,10 +94,10 @@ def draw_examples(
 def make_train_step(
     config: ConfigDict, denoiser: Denoiser, tx: optax.GradientTransformation
 ) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, Any]]]:
-    """The step as a pure function `(state, batch) -> (state, metrics)`, to be jitted.
+    """Makes the step, a pure function `(state, batch) -> (state, metrics)` to be jitted.
 
-    With `optimizer.accumulate` = n the batch goes through the network in n parts, one after the
-    other; the loss is the mean over the whole batch's unknown frames either way.
+    With `optimizer.accumulate` = n the network processes the batch in n parts, one after another.
+    The loss is always the mean over the unknown frames of the whole batch.
     """
     d, parts, lr = config.diffusion, config.optimizer.accumulate, make_schedule(config)
 
@@ -118,7 +118,7 @@ def make_train_step(
         if parts == 1:
             (value, bins), grads = gradient(state.params, examples, unknown)
         else:
-            # Every part takes some of each device's clips, so no clip moves between devices.
+            # Every part takes clips from each device, so that no clip moves between devices.
             split = jax.tree.map(lambda x: rearrange(x, "(b n) ... -> n b ...", n=parts), examples)
 
             def add(total: Any, part: Examples) -> tuple[Any, None]:
@@ -132,7 +132,7 @@ def make_train_step(
 
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        # Early on, average over the steps there were: Adam's bias correction, for weights.
+        # Early steps average over fewer steps, like the bias correction of Adam.
         decay = jnp.minimum(config.ema.decay, (1 + state.step) / (10 + state.step))
         ema = optax.incremental_update(params, state.ema, 1 - decay)
         profiles = tuple(
@@ -155,7 +155,7 @@ def make_train_step(
 def jit_train_step(
     config: ConfigDict, denoiser: Denoiser, tx: optax.GradientTransformation, state: TrainState
 ) -> Any:
-    """`make_train_step`, jitted: the state, sharded as the abstract `state`, is donated."""
+    """Jits `make_train_step`; the state is donated and keeps the shardings of `state`."""
     return jax.jit(
         make_train_step(config, denoiser, tx),
         donate_argnums=0,

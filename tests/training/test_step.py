@@ -163,7 +163,7 @@ def test_a_loss_that_is_not_finite_names_step_and_part(config, batch, one_device
     bad["pixels"]["kernel"] *= jnp.nan
     _, metrics = step(state.replace(params=bad), batch)
     window.add(metrics)
-    with pytest.raises(InputError, match=r"at step 2 the loss is nan.*parts: blocks_0/"):
+    with pytest.raises(InputError, match=r"at step 2 the loss is nan.*arrays: blocks_0/"):
         window.close(2, config.batch_size)
 
 
