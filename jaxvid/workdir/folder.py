@@ -20,6 +20,8 @@ from jaxvid.workdir.agree import together
 from jaxvid.workdir.disk import write_whole, writing
 from jaxvid.workdir.migrations import FORMAT, upgrade_config
 
+SAVES = "checkpoints", "snapshots", "checkpoints-damaged"
+
 
 def run_name(config: str) -> str:
     """The name of a run by its config: "videos-clips-a" for configs/videos.py:clips/a."""
@@ -150,10 +152,10 @@ def _changes(old: ConfigDict, new: ConfigDict, taken: int) -> tuple[list[str], l
 
 
 def _steps(workdir: Path) -> list[int]:
-    with contextlib.suppress(NotADirectoryError):
-        saved = [*workdir.glob("checkpoints/*"), *workdir.glob("snapshots/*")]
-        return [int(folder.name) for folder in saved if folder.name.isdigit()]
-    return []
+    """Steps that were saved, also those that are damaged: `checkpoints-damaged/STEP-…`."""
+    saved = [*workdir.glob("*/*")]
+    names = [path.name.partition("-")[0] for path in saved if path.parent.name in SAVES]
+    return [int(name) for name in names if name.isdigit()]
 
 
 def _read(workdir: Path) -> Mapping[str, Any]:
@@ -161,7 +163,7 @@ def _read(workdir: Path) -> Mapping[str, Any]:
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{workdir}: there is no run here ({path} is missing)") from None
+        raise InputError(f"{path} is missing: give the work directory of a run") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:

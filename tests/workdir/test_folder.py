@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from jaxvid.errors import InputError
+from jaxvid.train import train
 from jaxvid.workdir import folder
 
 
@@ -96,5 +97,16 @@ def test_a_work_directory_that_cannot_be_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file cannot be written"), folder.lock(tmp_path / "file"):
         pass
-    with pytest.raises(InputError, match="there is no run here"):
+    with pytest.raises(InputError, match=r"config.json is missing"):
         folder.load(tmp_path / "file")
+
+
+def test_training_is_refused_where_a_run_was_or_is_and_its_metrics_stay(tmp_path, config):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2, "loss": 1.0}\n')
+    folder.claim(tmp_path, config)
+    (tmp_path / "checkpoints-damaged/2-x").mkdir(parents=True)
+    with pytest.raises(InputError, match="does not start anew by itself"):
+        train(config, tmp_path)
+    with folder.lock(tmp_path), pytest.raises(InputError, match="another run is writing there"):
+        train(config, tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 2, "loss": 1.0}\n'
