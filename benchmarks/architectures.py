@@ -12,6 +12,7 @@ over the clips of all seeds.
 """
 
 import functools
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,13 +31,11 @@ from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.data.pixels import to_condition, to_float
 from jaxvid.diffusion import loss, process
-from jaxvid.models import grammar
 from jaxvid.models.flops import train_flops
-from jaxvid.models.mixers import MIXERS
 from jaxvid.models.transformer import SpaceTimeTransformer, stacks
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import make_init, make_network
+from jaxvid.training.state import blank_inputs, make_init, make_network
 
 LINES = (
     "space mlp time mlp",
@@ -50,7 +49,7 @@ LINES = (
 LEVELS = (0.2, 0.4, 0.6, 0.8, 0.95)
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
-NAMES = flags.DEFINE_list("lines", list(LINES), "Lines of the grammar, separated by commas.")
+NAMES = flags.DEFINE_string("lines", ",".join(LINES), "Lines of the grammar, split at commas.")
 SEEDS = flags.DEFINE_integer("seeds", 1, "How many times each is trained.", lower_bound=1)
 CLIPS = flags.DEFINE_integer("clips", 64, "Clips that are measured on, per seed.", lower_bound=2)
 PLOT = flags.DEFINE_string("plot", None, "Where to draw the losses, a PNG.")
@@ -60,7 +59,8 @@ def main(_: Sequence[str]) -> None:
     config = configs.from_flag(CONFIG)
     target = parameters(config)
     rows = []
-    for line, equal in [(line, like(config, line, target)) for line in NAMES.value]:
+    lines = re.split(r",(?![^(]*\))", NAMES.value)  # not at those between arguments
+    for line, equal in [(line, like(config, line, target)) for line in lines]:
         runs = []
         for seed in range(SEEDS.value):
             equal.seed = config.seed + seed
@@ -83,8 +83,8 @@ def like(config: ConfigDict, line: str, target: int) -> ConfigDict:
     """The config with another line, of as many words, and `target` parameters or nearly."""
     config = config.copy_and_resolve_references()
     depth = max(1, round(words(config.model.blocks, config.model.depth) / words(line, 1)))
-    with config.ignore_type():
-        config.model.update(blocks=line, depth=depth, unroll=depth)
+    unroll = max(repeats for _, repeats in stacks(line, depth))
+    config.model.update(blocks=line, depth=depth, unroll=unroll)
     configs.check(config)
     step = 4 * config.model.heads
     widths = range(step, 3 * config.model.width + 1, step)
@@ -97,10 +97,9 @@ def like(config: ConfigDict, line: str, target: int) -> ConfigDict:
     return config
 
 
-def words(blocks: str | Sequence[tuple[str, int]], depth: int) -> int:
+def words(blocks: str, depth: int) -> int:
     """How many there are in a network's whole depth."""
-    parsed = ((grammar.parse(line, MIXERS), repeats) for line, repeats in stacks(blocks, depth))
-    return sum(repeats * sum(map(len, line)) for line, repeats in parsed)
+    return sum(repeats * sum(map(len, line)) for line, repeats in stacks(blocks, depth))
 
 
 def measure(config: ConfigDict, clips: int) -> dict[str, Any]:
@@ -109,11 +108,11 @@ def measure(config: ConfigDict, clips: int) -> dict[str, Any]:
     with jax.set_mesh(run.mesh):
         evaluate = jax.jit(functools.partial(held_out, config, run.net))
         losses = evaluate(run.state.ema, training.unseen(config, clips))
-    T, S = config.data.frames, config.data.size
+    inputs = {"params": run.state.params}, *blank_inputs(config, config.batch_size)
     return {
         "losses": np.asarray(losses),
         "step_s": run.step_s,
-        "gflop": sum(train_flops(run.net, (config.batch_size, T, S, S, 3)).values()) / 1e9,
+        "gflop": sum(train_flops(run.net.apply, *inputs).values()) / 1e9,
         "memory": run.temp_bytes,
     }
 

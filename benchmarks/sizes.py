@@ -14,7 +14,7 @@ from configs import latte
 from jaxvid.models.flops import forward_flops
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import make_init, make_network
+from jaxvid.training.state import blank_inputs, make_init, make_network
 
 
 def main() -> None:
@@ -27,7 +27,8 @@ def main() -> None:
             _, state = make_init(config, net, make_optimizer(config), make_mesh(config.mesh))
             parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
             T, S = config.data.frames, config.data.size
-            flops = sum(forward_flops(net, (1, T, S, S, 3)).values())
+            inputs = {"params": state.params}, *blank_inputs(config, 1)
+            flops = sum(forward_flops(net.apply, *inputs).values())
             print(
                 f"| {size}/{patch} | {layers} | {width} | {heads} | {patch} "
                 f"| {T * (S // patch) ** 2:,} | {parameters / 1e6:.1f} M | {flops / 1e9:.1f} |"

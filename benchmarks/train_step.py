@@ -34,7 +34,7 @@ from jaxvid.models.flops import train_flops
 from jaxvid.parallel import rules
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import make_init, make_network
+from jaxvid.training.state import blank_inputs, make_init, make_network
 from jaxvid.training.step import jit_train_step
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -94,7 +94,8 @@ def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
     step_s = statistics.median(seconds[WARMUP:])
     shape = batch["video"].shape
     tokens = math.prod(shape[:4]) // math.prod(net.patch)
-    by_word = train_flops(net, shape)
+    inputs = blank_inputs(config, config.batch_size)
+    by_word = train_flops(net.apply, {"params": abstract.params}, *inputs)
     flops = sum(by_word.values())
     device = jax.devices()[0]
     # A chip of some TPUs is two devices, one for each core.

@@ -1,5 +1,6 @@
 """The state of a training run: all that a step reads and changes."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -40,10 +41,27 @@ def make_network(config: ConfigDict) -> SpaceTimeTransformer:
     """The network of the `model` part of a config."""
     model = config.model.to_dict()
     fields = {name: value for name, value in model.items() if not name.endswith("_dropout")}
-    fields |= {name: tuple(model[name]) for name in ("patch", "window")}
-    if not isinstance(model["blocks"], str):
-        fields["blocks"] = tuple((line, depth) for line, depth in model["blocks"])
-    return SpaceTimeTransformer(**fields | {"dtype": jnp.dtype(model["dtype"])})
+    fields |= {"patch": tuple(model["patch"]), "dtype": jnp.dtype(model["dtype"])}
+    return SpaceTimeTransformer(**fields)
+
+
+def blank_inputs(config: ConfigDict, clips: int) -> tuple[Any, ...]:
+    """Video, noise, time and condition of so many clips: all that the network is applied to."""
+    T, S = config.data.frames, config.data.size
+    levels = jnp.zeros((clips, T))
+    blank = jax.tree.map(jnp.asarray, blank_batch(config.data, clips))
+    condition = to_condition(config, blank, jnp.zeros(clips), jax.random.key(config.seed))
+    return jnp.zeros((clips, T, S, S, 3)), levels, levels, condition
+
+
+def init_params(config: ConfigDict, net: SpaceTimeTransformer) -> Any:
+    """The parameters of step 0, in boxes with what is declared about each; see `Weight`."""
+    return net.init(jax.random.key(config.seed), *blank_inputs(config, 1))["params"]
+
+
+def boxed_params(config: ConfigDict, net: SpaceTimeTransformer) -> Any:
+    """The shapes of `init_params`, in their boxes."""
+    return jax.eval_shape(functools.partial(init_params, config, net))
 
 
 def make_init(
@@ -54,22 +72,14 @@ def make_init(
     Returns:
       A function without arguments, and the abstract state: shapes, dtypes and shardings.
     """
-    T, S = config.data.frames, config.data.size
-
-    def boxed_params() -> Any:
-        levels = jnp.zeros((1, T))
-        key = jax.random.key(config.seed)
-        blank = jax.tree.map(jnp.asarray, blank_batch(config.data, 1))
-        condition = to_condition(config, blank, jnp.zeros(1), key)
-        return net.init(key, jnp.zeros((1, T, S, S, 3)), levels, levels, condition)["params"]
 
     def init() -> TrainState:
-        params = nn.meta.unbox(boxed_params())
+        params = nn.meta.unbox(init_params(config, net))
         ema = jax.tree.map(jnp.copy, params)
         profiles = tuple(jax.tree.map(jnp.copy, params) for _ in config.ema.widths)
         return TrainState(jnp.zeros((), jnp.int32), params, ema, profiles, tx.init(params))
 
-    of_params = rules.shardings(mesh, jax.eval_shape(boxed_params))
+    of_params = rules.shardings(mesh, boxed_params(config, net))
     shape = jax.eval_shape(init)
     same = rules.replicated(mesh)
     sharding = TrainState(
