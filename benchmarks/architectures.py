@@ -12,6 +12,7 @@ standard error over the clips of all seeds.
 """
 
 import functools
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,9 +34,7 @@ from jaxvid.conditions.condition import prepare
 from jaxvid.data.pixels import to_float
 from jaxvid.denoiser import Denoiser
 from jaxvid.diffusion import loss, process
-from jaxvid.models import grammar
 from jaxvid.models.flops import train_flops
-from jaxvid.models.mixers import MIXERS
 from jaxvid.models.transformer import stacks
 
 LINES = (
@@ -50,7 +49,7 @@ LINES = (
 LEVELS = (0.2, 0.4, 0.6, 0.8, 0.95)
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
-NAMES = flags.DEFINE_list("lines", list(LINES), "Lines of the grammar, separated by commas.")
+NAMES = flags.DEFINE_string("lines", ",".join(LINES), "Lines of the grammar, split at commas.")
 SEEDS = flags.DEFINE_integer("seeds", 1, "Training runs of each line.", lower_bound=1)
 CLIPS = flags.DEFINE_integer("clips", 64, "Held-out clips per seed.", lower_bound=2)
 PLOT = flags.DEFINE_string("plot", None, "PNG file for a plot of the losses.")
@@ -60,7 +59,8 @@ def main(_: Sequence[str]) -> None:
     config = configs.from_flag(CONFIG)
     target = parameters(config)
     rows = []
-    for line, equal in [(line, like(config, line, target)) for line in NAMES.value]:
+    lines = re.split(r",(?![^(]*\))", NAMES.value)  # not at those between arguments
+    for line, equal in [(line, like(config, line, target)) for line in lines]:
         runs = []
         for seed in range(SEEDS.value):
             equal.seed = config.seed + seed
@@ -81,8 +81,8 @@ def like(config: ConfigDict, line: str, target: int) -> ConfigDict:
     """The config with another line, about as many words, and about `target` parameters."""
     config = config.copy_and_resolve_references()
     depth = max(1, round(words(config.model.blocks, config.model.depth) / words(line, 1)))
-    with config.ignore_type():
-        config.model.update(blocks=line, depth=depth, unroll=depth)
+    unroll = max(repeats for _, repeats in stacks(line, depth))
+    config.model.update(blocks=line, depth=depth, unroll=unroll)
     configs.check(config)
     step = 4 * config.model.heads
     widths = range(step, 3 * config.model.width + 1, step)
@@ -95,24 +95,22 @@ def like(config: ConfigDict, line: str, target: int) -> ConfigDict:
     return config
 
 
-def words(blocks: str | Sequence[tuple[str, int]], depth: int) -> int:
+def words(blocks: str, depth: int) -> int:
     """The total number of words in a network, over all repeats."""
-    parsed = ((grammar.parse(line, MIXERS), repeats) for line, repeats in stacks(blocks, depth))
-    return sum(repeats * sum(map(len, line)) for line, repeats in parsed)
+    return sum(repeats * sum(map(len, line)) for line, repeats in stacks(blocks, depth))
 
 
 def measure(config: ConfigDict, clips: int) -> dict[str, Any]:
     """Trains a config's network, and evaluates its average on `clips` held-out clips."""
     trained = training.train(config)
-    net = trained.run.denoiser.net
     with jax.set_mesh(trained.run.mesh):
         evaluate = jax.jit(functools.partial(held_out, config, trained.run.denoiser))
         losses = evaluate(trained.state.ema, training.unseen(config, clips))
-    T, S = config.data.frames, config.data.size
+    flops = train_flops(*trained.run.network_call(config.batch_size))
     return {
         "losses": np.asarray(losses),
         "step_s": trained.step_s,
-        "gflop": sum(train_flops(net, (config.batch_size, T, S, S, 3)).values()) / 1e9,
+        "gflop": sum(flops.values()) / 1e9,
         "memory": trained.temp_bytes,
     }
 

@@ -22,10 +22,9 @@ def main() -> None:
         for patch in latte.PATCHES:
             config = latte.get_config(f"{size}/{patch}")
             run = build(config)
-            net = run.denoiser.net
             parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(run.params))
             T, S = config.data.frames, config.data.size
-            flops = sum(forward_flops(net, (1, T, S, S, 3)).values())
+            flops = sum(forward_flops(*run.network_call(1)).values())
             print(
                 f"| {size}/{patch} | {layers} | {width} | {heads} | {patch} "
                 f"| {T * (S // patch) ** 2:,} | {parameters / 1e6:.1f} M | {flops / 1e9:.1f} |"

@@ -90,7 +90,7 @@ def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
     step_s = statistics.median(seconds[WARMUP:])
     shape = batch["video"].shape
     tokens = math.prod(shape[:4]) // math.prod(net.patch)
-    by_word = train_flops(net, shape)
+    by_word = train_flops(*run.network_call(config.batch_size))
     flops = sum(by_word.values())
     device = jax.devices()[0]
     # A chip of some TPUs is two devices, one per core.

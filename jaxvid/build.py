@@ -66,14 +66,23 @@ class Run:
         """`conditions.condition.encode` for the conditions of this run."""
         return functools.partial(encode, self.conditions)
 
-    def _boxed_params(self) -> Any:
-        """Initial parameters, in Flax's boxes with logical axis names."""
+    def network_call(self, clips: int) -> tuple[Any, ...]:
+        """`apply` and the abstract arguments of one call of the network for this many clips."""
+        inputs = jax.eval_shape(functools.partial(self._blank_inputs, clips))
+        return self.denoiser.net.apply, {"params": self.params}, *inputs
+
+    def _blank_inputs(self, clips: int) -> tuple[Any, ...]:
+        """Video, noise levels, times and conditions in which nothing is known."""
         T, S = self.config.data.frames, self.config.data.size
-        levels, key = jnp.zeros((1, T)), jax.random.key(self.config.seed)
-        blank = pipeline.blank_batch(self.config.data, self.encode, 1)["given"]
+        levels, key = jnp.zeros((clips, T)), jax.random.key(self.config.seed)
+        blank = pipeline.blank_batch(self.config.data, self.encode, clips)["given"]
         given = prepare(self.conditions, jax.tree.map(jnp.asarray, blank), key, training=False)
-        video = jnp.zeros((1, T, S, S, 3))
-        return self.denoiser.net.init(key, video, levels, levels, given)["params"]
+        return jnp.zeros((clips, T, S, S, 3)), levels, levels, given
+
+    def _boxed_params(self) -> Any:
+        """Initial parameters in Flax's boxes, which name their axes."""
+        key = jax.random.key(self.config.seed)
+        return self.denoiser.net.init(key, *self._blank_inputs(1))["params"]
 
     @functools.cached_property
     def boxed_params(self) -> Any:
@@ -92,7 +101,7 @@ class Run:
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
         """The optimizer of the config."""
-        return make_optimizer(self.config)
+        return make_optimizer(self.config, self.boxed_params)
 
     def _first(self, params: Any = None) -> TrainState:
         params = nn.meta.unbox(self._boxed_params()) if params is None else params

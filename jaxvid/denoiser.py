@@ -78,7 +78,7 @@ class Denoiser:
 def make_denoiser(config: ConfigDict) -> Denoiser:
     """Makes the denoiser of a config."""
     fields = config.model.to_dict()
-    fields |= {name: tuple(fields[name]) for name in ("patch", "window")}
-    fields |= {"dtype": jnp.dtype(fields["dtype"]), "conditions": make_conditions(config)}
+    fields |= {"patch": tuple(fields["patch"]), "dtype": jnp.dtype(fields["dtype"])}
+    fields |= {"conditions": make_conditions(config)}
     d = config.diffusion
     return Denoiser(SpaceTimeTransformer(**fields), PROCESSES[d.process], d.prediction)

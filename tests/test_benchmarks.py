@@ -19,7 +19,11 @@ def test_a_benchmark_reads_its_flags_as_the_commands_do(name):
 @pytest.mark.parametrize(
     ("name", "argument", "line"),
     [
-        ("architectures", "--lines=time,text", "config.model.blocks: 'text' attends to captions"),
+        (
+            "architectures",
+            "--lines=time,text",
+            "config.model.blocks: 'text' needs the condition 'text'",
+        ),
         ("formulations", "--samplers=helm", "--samplers: 'helm' is not one of euler, ddim, ddpm"),
         ("formulations", "--evaluations=4,5", "--evaluations: '5' must be a positive multiple of"),
     ],

@@ -26,12 +26,11 @@ def test_the_published_sizes_are_sound_and_others_are_refused():
             latte.get_config(wrong)
 
 
-def test_stacks_of_lines_are_checked_line_by_line():
+def test_every_repeated_line_is_checked():
     config = base.get_config()
-    with config.ignore_type():
-        config.model.blocks = (("space mlp", 4), ("time mlp", 8))
-        configs.check(config)
-        config.model.blocks = (("space mlp", 4), ("tiem mlp", 8))
+    config.model.blocks = "4*(space mlp) 8*(time mlp)"
+    configs.check(config)
+    config.model.blocks = "4*(space mlp) 8*(tiem mlp)"
     with pytest.raises(InputError, match="did you mean 'time'"):
         configs.check(config)
 

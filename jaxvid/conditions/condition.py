@@ -18,11 +18,13 @@ import numpy as np
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
-from jaxvid.config import FRACTION, declare, key
+from jaxvid.config import FRACTION, declare, key, requirement
 from jaxvid.data.clips import Clip
 from jaxvid.data.sources import Source
 from jaxvid.errors import InputError
 from jaxvid.models.conditioning import Entry, Setting
+from jaxvid.models.mixers import MIXERS
+from jaxvid.models.transformer import stacks
 
 LOOKED_AT = 32
 JOINTLY = 1_000_003  # no condition has this number
@@ -183,3 +185,16 @@ def check_source(conditions: Sequence[Condition], source: Source) -> None:
             clips.append(source[int(index)])
     for c in conditions:
         c.check(source, clips)
+
+
+@requirement
+def _check_words(config: ConfigDict) -> None:
+    names = {c.name for c in make_conditions(config)}
+    for line, _ in stacks(config.model.blocks, config.model.depth):
+        for word in (word.name for words in line for word in words):
+            needs = getattr(MIXERS[word], "needs", None)
+            if needs and needs not in names:
+                raise InputError(
+                    f"config.model.blocks: '{word}' needs the condition '{needs}', which is off: "
+                    f"see config.conditions.{needs} in docs/keys.md"
+                )

@@ -5,7 +5,7 @@ DiT (Peebles & Xie 2022, arXiv 2212.09748); here every frame has its own modulat
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -39,20 +39,17 @@ REMAT_POLICIES = {
 }
 POSITIONS = ("rotary", "sincos", "learned")
 ADALN = ("block", "shared")
-
-
 TRIPLE = Rule("(frames, rows, columns)", lambda v: is_sequence(v, POSITIVE.holds, 3))
 
 declare(
     "model",
     blocks=key("space mlp time mlp", TEXT, "architecture, in the block grammar"),
-    depth=key(12, POSITIVE, "repeats of the line"),
+    depth=key(12, POSITIVE, "repeats of what `blocks` does not repeat itself"),
     width=key(384, POSITIVE, "features of a token"),
     heads=key(6, POSITIVE, "attention heads"),
     patch=key((1, 2, 2), TRIPLE, "frames, rows and columns of pixels in a token"),
     mlp_ratio=key(4, POSITIVE, "hidden width of the MLP divided by the width"),
     causal=key(False, FLAG, "whether a frame sees only itself and earlier frames"),
-    window=key((4, 4, 4), TRIPLE, "frames, rows and columns of the word `window`, in tokens"),
     positions=key("rotary", one_of(POSITIONS), "encoding of time, row and column of a token"),
     adaln=key("block", one_of(ADALN), "one modulation for each block, or one shared by all"),
     remat=key(
@@ -73,7 +70,7 @@ class Block(nn.Module):
     learned offset is the block's own (Chen et al. 2023, arXiv 2310.00426, section 2.3).
     """
 
-    line: tuple[tuple[str, ...], ...]
+    line: grammar.Line
     mixer: MixerConfig
     shared: bool
 
@@ -91,13 +88,15 @@ class Block(nn.Module):
             updates = []
             for word in words:
                 i = next(number)
-                name = f"{word}_{i}"
+                name = f"{word.name}_{i}"
                 if self.shared:
                     shift, scale, gate = frame[i] + self.offset(f"{name}_offset", x.shape[-1])
                 else:
                     shift, scale, gate = modulation(3, dtype, f"{name}_modulation")(frame)
                 h = layer_norm(x, dtype) * (1 + scale) + shift
-                updates.append(gate * MIXERS[word](self.mixer, name, h, context))
+                arguments = dict(word.arguments)
+                mix = MIXERS[word.name](config=self.mixer, name=name, **arguments)
+                updates.append(gate * mix(h, context))
             x = x + sum(updates)
         return nn.with_logical_constraint(x, ("batch", "frames", "tokens", "width")), None
 
@@ -111,11 +110,11 @@ class SpaceTimeTransformer(nn.Module):
     """A transformer over space and time; the block grammar defines its layers.
 
     Attributes:
-      blocks: a line of the grammar, repeated `depth` times by a scan, or a list of (line, depth).
-      depth, width, heads, mlp_ratio: the usual sizes; width must be a multiple of 2 * heads.
+      blocks: the architecture, in the block grammar. Repeats are scans.
+      depth: repeats of what `blocks` does not repeat itself.
+      width, heads, mlp_ratio: the usual sizes; width must be a multiple of 2 * heads.
       patch: (frames, rows, columns) of a patch; they must divide the video.
       causal: whether a frame sees only itself and earlier frames.
-      window: (frames, rows, columns) of the word `window`, in tokens.
       memory: earlier frames that causal `time` and `joint` still see in a stream.
       positions: "rotary" rotates queries and keys by seconds, row and column, and adds fixed sines
         and cosines of the patch grid. "sincos" adds fixed sines and cosines of all three. "learned"
@@ -129,14 +128,13 @@ class SpaceTimeTransformer(nn.Module):
       dtype: the type of the activations; parameters are float32.
     """
 
-    blocks: str | Sequence[tuple[str, int]] = "space mlp time mlp"
+    blocks: str = "space mlp time mlp"
     depth: int = 12
     width: int = 384
     heads: int = 6
     patch: tuple[int, int, int] = (1, 2, 2)
     mlp_ratio: int = 4
     causal: bool = False
-    window: tuple[int, int, int] = (4, 4, 4)
     memory: int = 0
     positions: str = "rotary"
     adaln: str = "block"
@@ -201,22 +199,19 @@ class SpaceTimeTransformer(nn.Module):
     def stack(
         self,
         name: str,
-        line: str,
+        line: grammar.Line,
         depth: int,
         x: Float[Array, "B T N D"],
         frame: Float[Array, "B T D"],
         context: Context,
     ) -> Float[Array, "B T N D"]:
         """`depth` repeats of a line, as one scan."""
-        words = grammar.parse(line, MIXERS)
         shared = self.adaln == "shared"
         if shared:
-            count = sum(map(len, words))
+            count = sum(map(len, line))
             parts = modulation(3 * count, self.dtype, f"{name}_modulation")(frame)
             frame = jnp.stack(parts).reshape(count, 3, *parts[0].shape)
-        mixer = MixerConfig(
-            self.heads, self.mlp_ratio, self.dtype, self.causal, self.window, self.memory
-        )
+        mixer = MixerConfig(self.heads, self.mlp_ratio, self.dtype, self.causal, self.memory)
         block = Block
         if self.remat != "none":
             block = nn.remat(block, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
@@ -228,7 +223,7 @@ class SpaceTimeTransformer(nn.Module):
             length=depth,
             unroll=min(self.unroll, depth),
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(words, mixer, shared, name=name)(x, frame, context, jnp.arange(depth))
+        )(line, mixer, shared, name=name)(x, frame, context, jnp.arange(depth))
         return x
 
     def noise_embedding(self, noise: Float[Array, "B T"]) -> Float[Array, "B t D"]:
@@ -239,24 +234,17 @@ class SpaceTimeTransformer(nn.Module):
         return dense(self.width, self.dtype, ("embed", None), "noise_out")(nn.silu(h))
 
 
-def stacks(blocks: str | Sequence[tuple[str, int]], depth: int) -> list[tuple[str, int]]:
-    """The (line, depth) pairs that `blocks` stands for."""
-    return [(blocks, depth)] if isinstance(blocks, str) else [(line, n) for line, n in blocks]
+def stacks(blocks: str, depth: int) -> list[tuple[grammar.Line, int]]:
+    """The lines of `blocks` and their repeats; `depth` where it gives none."""
+    return [(line, repeats or depth) for line, repeats in grammar.parse(blocks, MIXERS)]
 
 
 @requirement
 def _check_network(config: ConfigDict) -> None:
     model, data = config.model, config.data
-    words = set()
     for line, depth in stacks(model.blocks, model.depth):
-        words.update(word for group in grammar.parse(line, MIXERS) for word in group)
         if depth % min(model.unroll, depth):
             raise InputError(f"config.model.unroll={model.unroll} must divide depth={depth}")
-    if "text" in words and not config.conditions.text.length:
-        raise InputError(
-            "config.model.blocks: 'text' attends to captions, and there are none: set "
-            "config.conditions.text.length"
-        )
     if model.width % (2 * model.heads) or model.width % 4:
         raise InputError(
             f"config.model.width={model.width} must be a multiple of 4 and of "

@@ -10,7 +10,7 @@ from jaxvid.errors import InputError
 from jaxvid.models import embeddings
 from jaxvid.models.attention import attention
 from jaxvid.models.conditioning import Condition
-from jaxvid.models.mixers import Attention, Context, MixerConfig
+from jaxvid.models.mixers import MIXERS, Context, MixerConfig
 from jaxvid.models.transformer import SpaceTimeTransformer
 
 B, T, S = 2, 4, 8
@@ -74,10 +74,10 @@ def test_joint_on_one_frame_is_space():
 def test_windows_are_full_attention_under_a_mask(shape, repeat):
     """Every other repeat cuts elsewhere, half a window on; the ends of the video stay ends."""
     T, h, w = shape
-    config = MixerConfig(2, 1, jnp.dtype("float32"), window=(2, 2, 2))
+    config = MixerConfig(2, 1, jnp.dtype("float32"))
     x = jax.random.normal(jax.random.key(0), (1, T, h * w, 8))
     context = Context(jnp.zeros((1, T)), repeat=jnp.int32(repeat), grid=(h, w))
-    window, joint = Attention(config, "window"), Attention(config, "joint")
+    window, joint = MIXERS["window"](config, 2, 2, 2), MIXERS["joint"](config)
     params = nn.meta.unbox(jax.jit(joint.init)(jax.random.key(1), x, context))
 
     place = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
@@ -92,19 +92,18 @@ def test_windows_are_full_attention_under_a_mask(shape, repeat):
     np.testing.assert_allclose(jax.jit(window.apply)(params, x, context), expected, atol=1e-5)
 
 
-EVERY_MIXER = "space+time joint+window recur+conv mlp"
+EVERY_MIXER = "space+time joint+window(3,2,2) recur+conv mlp"
 
 
 def test_causal_frames_do_not_see_later_ones():
-    apply, params = make(EVERY_MIXER, causal=True, window=(2, 2, 2))
+    apply, params = make(EVERY_MIXER, causal=True)
     moved = changed(apply, params, frame=2).any((1, 2))
     np.testing.assert_array_equal(moved, [False, False, True, True])
 
 
 def test_streaming_window_by_window_is_the_full_computation():
-    fields = dict(causal=True, window=(3, 2, 2))
-    apply, params = make(EVERY_MIXER, **fields)
-    net = SpaceTimeTransformer(blocks=EVERY_MIXER, **FIELDS | fields, memory=7)
+    apply, params = make(EVERY_MIXER, causal=True)
+    net = SpaceTimeTransformer(blocks=EVERY_MIXER, **FIELDS, causal=True, memory=7)
     stream = jax.jit(functools.partial(net.apply, mutable=["cache"]))
     video, noise, time = inputs(frames=7)
     outputs, cache = [], {}
@@ -134,8 +133,8 @@ def test_frames_beyond_the_memory_are_forgotten():
     assert np.abs(last(video.at[:, 3].add(1.0)) - now).max() > 1e-3
 
 
-def test_stacks_of_lines_fuse_late():
-    apply, params = make((("space mlp", 2), ("time mlp", 1)))
+def test_repeats_of_lines_fuse_late():
+    apply, params = make("2*(space mlp) time mlp", depth=1)
     assert {"blocks_0", "blocks_1"} <= params["params"].keys()
     assert changed(apply, params, frame=1).all()
     early = {"blocks_1": jax.tree.map(jnp.zeros_like, params["params"]["blocks_1"])}
