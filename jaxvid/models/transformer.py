@@ -242,7 +242,7 @@ def stacks(blocks: str, depth: int) -> list[tuple[grammar.Line, int]]:
 @requirement
 def _check_network(config: ConfigDict) -> None:
     model, data = config.model, config.data
-    for line, depth in stacks(model.blocks, model.depth):
+    for _, depth in stacks(model.blocks, model.depth):
         if depth % min(model.unroll, depth):
             raise InputError(f"config.model.unroll={model.unroll} must divide depth={depth}")
     if model.width % (2 * model.heads) or model.width % 4:
