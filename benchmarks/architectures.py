@@ -11,6 +11,11 @@ same noise for all. Progress goes to stderr, a table in Markdown to stdout; +- i
 over the clips of all seeds.
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
 import functools
 import sys
 from collections.abc import Sequence

@@ -8,6 +8,11 @@ loss and, of the parameters after the last step, that of all together and that o
 that differs most. To stdout goes a table in Markdown.
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
 import sys
 from collections.abc import Sequence
 from typing import Any

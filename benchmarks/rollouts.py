@@ -13,6 +13,11 @@ the videos drift, it rises along the columns, which name the first frame of a wi
 To stdout goes a table in Markdown, each row as soon as it is known.
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -84,4 +89,4 @@ def number(text: str) -> float:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, configs.parse_flags)

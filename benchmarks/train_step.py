@@ -14,6 +14,11 @@ Run it from the repository's root. Progress goes to stderr, one line of JSON to 
   the config computes in; null where the device's peak is not in `PEAK_FLOPS`.
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
 import json
 import math
 import statistics

@@ -9,6 +9,11 @@ the output holds the settings, the class names, the shards, and what came of eac
 to go on after an interruption or to add new files: what is done is not done twice.
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin(huge_pages=False)
+
 import collections
 import concurrent.futures
 import itertools
@@ -30,10 +35,12 @@ from absl import flags
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
+from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.data import manifest as manifests
 from jaxvid.data import records, video
 from jaxvid.errors import InputError
+from jaxvid.files import make_folder, to_path
 
 _MOST_SHARDS = 1024
 _MOST_REASONS = 20
@@ -61,7 +68,7 @@ def prepare(
     manifest = manifests.resume(output, settings)
     _plan(manifest, source, names)
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output, "--output")
         for leftover in output.glob("clips-*.tmp"):
             leftover.unlink()
         manifests.save(output, manifest)
@@ -285,8 +292,10 @@ def main(_: Sequence[str]) -> None:
     values = flags.FLAGS
     settings = {key: values[key].value for key in ("size", "fps", "frames", "quality")}
     try:
-        manifest = prepare(Path(values.input), Path(values.output), settings, values.workers)
-        _report(manifest, Path(values.input), Path(values.output))
+        source = to_path(values.input, "--input")
+        output = to_path(values.output, "--output")
+        manifest = prepare(source, output, settings, values.workers)
+        _report(manifest, source, output)
     except KeyboardInterrupt:
         print("interrupted: what is done is kept, run it again to go on", file=sys.stderr)
         sys.exit(130)
@@ -294,4 +303,4 @@ def main(_: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    errors.run(main)
+    errors.run(main, configs.parse_flags)

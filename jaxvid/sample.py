@@ -14,6 +14,11 @@ model was trained on; and so does the low-resolution video of a model with `data
 of `--actions` has a row per frame, from the first on; actions past its end are unknown.
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +29,7 @@ from absl import flags
 from jaxtyping import Bool
 from ml_collections import ConfigDict
 
-from jaxvid import build, errors  # noqa: F401
+from jaxvid import build, errors, files  # noqa: F401
 from jaxvid import config as configs
 from jaxvid.data import pipeline
 from jaxvid.data.conditions import read_actions
@@ -68,7 +73,7 @@ SAMPLER_KEYS = dict(name=SAMPLER, steps=STEPS, cfg_scale=CFG_SCALE, observed_noi
 
 def main(_: Sequence[str]) -> None:
     # What to draw, checked before anything is compiled.
-    workdir = Path(WORKDIR.value)
+    workdir = files.to_path(WORKDIR.value, "--workdir")
     config = folder.load(workdir)
     with config.unlocked():
         for name, flag in SAMPLER_KEYS.items():
@@ -83,6 +88,9 @@ def main(_: Sequence[str]) -> None:
         raise errors.InputError(f"--frames is for --task=generate or predict, not {TASK.value}")
     mesh = make_mesh(config.mesh)
     clips = _clips(config, observed, mesh)
+
+    output = files.to_path(OUTPUT.value or f"{workdir}/samples/{TASK.value}", "--output")
+    files.make_folder(output, "--output")
 
     # The weights, and one compiled call on all devices.
     net = make_network(config)
@@ -101,7 +109,6 @@ def main(_: Sequence[str]) -> None:
             videos = np.asarray(draw(params, key, pipeline.put(clips, rules.batch_sharding(mesh))))
         videos = videos[: NUM.value]
 
-    output = Path(OUTPUT.value or workdir / "samples" / TASK.value)
     sheet = sampling.write_samples(output, videos, config.data.fps, observed)
     print(f"{len(videos)} clips of {frames} frames in {output}; all at a glance: {sheet}")
 
@@ -178,4 +185,4 @@ def _to_all(num: int, array: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, configs.parse_flags)

@@ -6,6 +6,11 @@ A work directory that holds checkpoints is resumed from the newest. With several
 runs this same command: see `--distributed`.
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
 import collections
 import signal
 import threading
@@ -22,13 +27,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 from jaxvid import config as configs
-from jaxvid import errors
+from jaxvid import errors, files
 from jaxvid.build import check_labels, check_mesh
 from jaxvid.data import pipeline
 from jaxvid.data.conditions import check_conditions
 from jaxvid.data.sources import make_source
 from jaxvid.models.transformer import SpaceTimeTransformer
-from jaxvid.parallel import rules
+from jaxvid.parallel import processes, rules
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.sampling import draw as sampling
 from jaxvid.sampling.tasks import observed_frames
@@ -54,13 +59,12 @@ DISTRIBUTED = flags.DEFINE_string(
 
 def main(_: Sequence[str]) -> None:
     config = configs.from_flag(CONFIG)
-    if DISTRIBUTED.value == "auto":
-        jax.distributed.initialize()
-    elif DISTRIBUTED.value:
-        address, count, index = DISTRIBUTED.value.split(",")
-        jax.distributed.initialize(address, int(count), int(index))
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]).stem
-    train(config, Path(WORKDIR.value or f"runs/{name}"))
+    workdir = files.to_path(WORKDIR.value or f"runs/{name}", "--workdir")
+    files.make_folder(workdir, "--workdir")
+    if DISTRIBUTED.value:
+        processes.join(DISTRIBUTED.value)
+    train(config, workdir)
 
 
 def train(config: ConfigDict, workdir: Path) -> None:
@@ -204,12 +208,13 @@ def _stop_signals() -> Callable[[int], bool]:
         return multihost_utils.reached_preemption_sync_point
     came = threading.Event()
 
-    def ask(number: int, _: Any) -> None:
+    def ask(number: int) -> None:
+        if came.is_set():
+            start.leave(number)
         came.set()
-        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for the step
+        start.say("stopping after this step; press again to stop without saving")
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask)
+    start.on_signal([signal.SIGTERM, signal.SIGINT], ask)
     return lambda step: came.is_set()
 
 
