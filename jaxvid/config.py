@@ -311,8 +311,9 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         name, value = override.groups()
         raise InputError(f"config.{name}={value}: it must be {KEYS[name].rule}") from error
     except AttributeError as error:  # of config_flags, for an override
+        name = str(error).strip('"')
         raise InputError(
-            f"--config: the file's config has no key {error}: start from default_config() of "
+            f"--config: the file's config lacks {name}: start from default_config() of "
             "jaxvid.build, or from get_config() of another config file"
         ) from error
 

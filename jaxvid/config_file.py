@@ -48,10 +48,10 @@ def load(text: str) -> ConfigDict:
         raise InputError(one_line(error, str(path))) from error
     if not isinstance(config, ConfigDict):
         code = inspect.unwrap(function).__code__
+        returned = "nothing" if config is None else f"a {type(config).__name__}"
         raise InputError(
-            f"{code.co_filename}:{code.co_firstlineno}: get_config() returns "
-            f"{'nothing' if config is None else f'a {type(config).__name__}'}: end it with `return` and "
-            "an ml_collections.ConfigDict, as configs/base.py does"
+            f"{code.co_filename}:{code.co_firstlineno}: get_config() returns {returned}: end it "
+            "with `return` and an ml_collections.ConfigDict, as configs/base.py does"
         )
     return config
 

@@ -36,7 +36,7 @@ def make_folder(path: Path, flag: str) -> None:
         with tempfile.TemporaryFile(dir=path) as file:
             file.write(b"\0")
     except OSError as error:
-        reason = "it is a file" if path.is_file() else error.strerror
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
         raise InputError(f"{flag}={path}: {reason}; choose another folder") from error
 
 

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
 TUNABLE = "glibc.malloc.hugetlb"
@@ -25,24 +25,25 @@ _actions: dict[int, Callable[[int], None]] = {}
 
 def begin(huge_pages: bool = True) -> None:
     """Call it first in a command. With `huge_pages` the process may start itself again, once."""
-    if huge_pages and huge_pages_help() and sys.executable:
+    environment = os.environ.copy()
+    if huge_pages and not huge_pages_on() and huge_pages_help(environment) and sys.executable:
         # glibc reads this only when a process starts.
-        tunables = [os.environ.get("GLIBC_TUNABLES"), f"{TUNABLE}=1"]
-        environment = os.environ | {"GLIBC_TUNABLES": ":".join(filter(None, tunables))}
+        tunables = environment.get("GLIBC_TUNABLES")
+        environment["GLIBC_TUNABLES"] = f"{tunables}:{TUNABLE}=1" if tunables else f"{TUNABLE}=1"
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     on_signal([signal.SIGINT], leave)
 
 
-def huge_pages_help() -> bool:
-    """Whether a process that computes on the CPU would gain from huge pages, and lacks them.
+def huge_pages_help(environment: Mapping[str, str]) -> bool:
+    """Whether a command that is started with these variables would gain from huge pages.
 
     XLA's CPU client allocates the arrays of a step anew at each step: with pages of 4 kB a third of
     the time goes into the kernel. JAXVID_HUGE_PAGES=0 turns them off.
     """
-    if sys.platform != "linux" or os.environ.get("JAXVID_HUGE_PAGES") == "0" or huge_pages_on():
+    if sys.platform != "linux" or environment.get("JAXVID_HUGE_PAGES") == "0":
         return False
     # Asking JAX for its devices would import it, so look for the packages of accelerators.
-    platforms = os.environ.get("JAX_PLATFORMS")
+    platforms = environment.get("JAX_PLATFORMS")
     accelerators = any(map(importlib.util.find_spec, ("jax_plugins", "libtpu")))
     if platforms != "cpu" and (platforms or accelerators):
         return False
