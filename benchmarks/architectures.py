@@ -11,6 +11,11 @@ the same eps for all networks. Progress goes to stderr, a Markdown table to stdo
 standard error over the clips of all seeds.
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
 import functools
 import re
 import sys

@@ -32,6 +32,11 @@ minutes on two cores with
         --config.diffusion.noise_distribution=uniform --clips=128
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
 import functools
 import itertools
 import sys

@@ -8,6 +8,11 @@ all steps, and after the last step the difference of all parameters together and
 differs most. A Markdown table goes to stdout.
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
 import sys
 from collections.abc import Sequence
 from typing import Any

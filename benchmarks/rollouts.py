@@ -13,6 +13,11 @@ column names the first frame of its window; drift raises the scores from left to
 A Markdown table goes to stdout, row by row.
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,4 +94,4 @@ def number(text: str) -> float:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, configs.parse_flags)

@@ -14,6 +14,11 @@ Run it from the repository's root. Progress goes to stderr, one line of JSON to 
   any dtype of the config; null if the peak of the device is not in `PEAK_FLOPS`.
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
 import json
 import math
 import statistics

@@ -14,6 +14,11 @@ made again, with those of all files in the same shard. A file that is gone from 
 clips: to leave them out, prepare into another folder. Classes keep their numbers.
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin(huge_pages=False)
+
 import collections
 import concurrent.futures
 import hashlib
@@ -35,10 +40,12 @@ from absl import flags
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tqdm import tqdm
 
+from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.data import manifest as manifests
 from jaxvid.data import records, scan, text, video
 from jaxvid.errors import InputError
+from jaxvid.files import make_folder, to_path
 
 _MOST_LINES = 20
 _interrupted = threading.Event()
@@ -66,7 +73,7 @@ def prepare(
     manifest = manifests.resume(output, settings)
     scan.plan(manifest, source, names)
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output, "--output")
         for leftover in output.glob("clips-*.tmp"):
             leftover.unlink()
         # From here on what has changed is in the data set in no form, wherever this stops.
@@ -302,8 +309,10 @@ def main(_: Sequence[str]) -> None:
     values = flags.FLAGS
     settings = {key: values[key].value for key in ("size", "fps", "frames", "quality")}
     try:
-        manifest = prepare(Path(values.input), Path(values.output), settings, values.workers)
-        _report(manifest, Path(values.input), Path(values.output))
+        source = to_path(values.input, "--input")
+        output = to_path(values.output, "--output")
+        manifest = prepare(source, output, settings, values.workers)
+        _report(manifest, source, output)
     except KeyboardInterrupt:
         print("interrupted: what is done is kept, run it again to go on", file=sys.stderr)
         sys.exit(130)
@@ -311,4 +320,4 @@ def main(_: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    errors.run(main)
+    errors.run(main, configs.parse_flags)

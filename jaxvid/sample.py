@@ -15,6 +15,11 @@ from the data that the model was trained on, and so does the low-resolution vide
 takes one. Videos of any length (`--frames`) are drawn window by window, and written as they come.
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,7 +33,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jaxvid import config as configs
-from jaxvid import errors
+from jaxvid import errors, files
 from jaxvid.build import Run, build
 from jaxvid.conditions.condition import CONDITIONS
 from jaxvid.data import pipeline
@@ -62,13 +67,13 @@ OUTPUT = flags.DEFINE_string("output", None, "Folder; by default samples/TASK in
 
 def main(argv: Sequence[str]) -> None:
     # What to draw, checked before anything is compiled.
-    workdir = Path(WORKDIR.value)
+    workdir = files.to_path(WORKDIR.value, "--workdir")
     config = _config(workdir)
     run, task = build(config), TASK.value or "generate"
     frames = FRAMES.value or config.data.frames
     observed = _observed(config, task)
     clips = _clips(run, observed, frames)
-    target = Path(OUTPUT.value or workdir / "samples" / task)
+    target = files.to_path(OUTPUT.value or f"{workdir}/samples/{task}", "--output")
 
     # The weights, and one compiled call on all devices.
     params = _weights(run, workdir)
@@ -88,6 +93,7 @@ def parse(argv: Sequence[str]) -> list[str]:
 
     Raises InputError and `flags.Error` for what is wrong.
     """
+    configs.import_plugins(argv)
     for condition in CONDITIONS.values():
         flags.DEFINE_string(condition.flag, None, condition.flag_help)
     overrides = [word for word in argv if word.startswith("--config.")]
@@ -95,7 +101,7 @@ def parse(argv: Sequence[str]) -> list[str]:
         name, _, value = word.removeprefix("--config.").partition("=")
         configs.check_name(name)
         OVERRIDES[name] = value
-    return flags.FLAGS([word for word in argv if word not in overrides])
+    return configs.parse_flags([word for word in argv if word not in overrides])
 
 
 OVERRIDES: dict[str, str] = {}

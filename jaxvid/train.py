@@ -6,6 +6,11 @@ A work directory that holds checkpoints is resumed from the newest. With several
 runs this same command: see `--distributed`.
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
 import collections
 import signal
 import threading
@@ -21,13 +26,13 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_flags
 
 from jaxvid import config as configs
-from jaxvid import errors
+from jaxvid import errors, files
 from jaxvid.build import Run, advice, build, check_training, least_memory
 from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
 from jaxvid.data.sources import Source, make_source
 from jaxvid.metrics.metric import METRICS
-from jaxvid.parallel import rules
+from jaxvid.parallel import processes, rules
 from jaxvid.sampling.draw import by_default, make_sampler, padded
 from jaxvid.sampling.tasks import observed_frames
 from jaxvid.training.meter import Meter
@@ -53,13 +58,11 @@ ACCEPT = flags.DEFINE_bool(
 
 def main(_: Sequence[str]) -> None:
     config = configs.from_flag(CONFIG)
-    if DISTRIBUTED.value == "auto":
-        jax.distributed.initialize()
-    elif DISTRIBUTED.value:
-        address, count, index = DISTRIBUTED.value.split(",")
-        jax.distributed.initialize(address, int(count), int(index))
     name = folder.run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
-    train(config, Path(WORKDIR.value or f"runs/{name}"), ACCEPT.value)
+    workdir = files.to_path(WORKDIR.value or f"runs/{name}", "--workdir")
+    if DISTRIBUTED.value:
+        processes.join(DISTRIBUTED.value)
+    train(config, workdir, ACCEPT.value)
 
 
 class Action(NamedTuple):
@@ -263,12 +266,13 @@ def _stop_signals() -> Callable[[int], bool]:
         return multihost_utils.reached_preemption_sync_point
     came = threading.Event()
 
-    def ask(number: int, _: Any) -> None:
+    def ask(number: int) -> None:
+        if came.is_set():
+            start.leave(number)
         came.set()
-        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for the step
+        start.say("stopping after this step; press again to stop without saving")
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask)
+    start.on_signal([signal.SIGTERM, signal.SIGINT], ask)
     return lambda step: came.is_set()
 
 

@@ -15,6 +15,8 @@ os.environ["XLA_FLAGS"] = (
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Small arrays gain nothing, and workers side by side would take more memory.
+os.environ["JAXVID_HUGE_PAGES"] = "0"
 # What one test compiles, the others need not, nor do other workers and the commands they start.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxvid-tests-")

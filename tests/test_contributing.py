@@ -2,11 +2,9 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.test_train import ENVIRONMENT, ROOT, run
+from tests.test_train import ENVIRONMENT, run
 
 PAGE = Path(__file__).parents[1] / "docs/contributing.md"
 
@@ -33,10 +31,6 @@ def test_one_run_trains_and_samples_with_every_example(tmp_path):
 
 
 def test_without_its_plugin_a_word_is_unknown(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxvid.train", "--config=tests/tiny.py", f"--workdir={tmp_path}/run",
-         "--config.model.blocks=shift"],
-        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "unknown word 'shift'" in done.stderr
+    error = run("train", "--config=tests/tiny.py", f"--workdir={tmp_path}/run",
+                "--config.model.blocks=shift", expect=1)  # fmt: skip
+    assert "unknown word 'shift'" in error

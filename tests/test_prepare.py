@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
+from jaxvid.data.conditions import check_conditions
 
 from configs import videos
 from jaxvid import config as configs
 from jaxvid.build import check_labels
 from jaxvid.data import records, text
-from jaxvid.data.conditions import check_conditions
 from jaxvid.data.pipeline import make_dataset
 from jaxvid.data.sources import make_source
 from jaxvid.data.sources.clips import ClipFolder

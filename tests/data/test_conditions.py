@@ -2,11 +2,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from jaxvid.data.conditions import check_conditions, read_actions
 from ml_collections import ConfigDict
 
 from configs import base
 from jaxvid.data.clips import Clip
-from jaxvid.data.conditions import check_conditions, read_actions
 from jaxvid.data.pipeline import blank_batch, make_dataset
 from jaxvid.data.sources import make_source
 from jaxvid.errors import InputError
