@@ -175,13 +175,17 @@ def unflatten(flat: Mapping[str, Any]) -> ConfigDict:
 def complete(old: Mapping[str, Any]) -> ConfigDict:
     """The config of an older run, with today's names, and with keys that did not exist then.
 
-    Raises InputError for a key that never existed.
+    Raises InputError for a key that nothing declares.
     """
     renamed = {declared.was: name for name, declared in KEYS.items() if declared.was}
     flat = {name: declared.before for name, declared in KEYS.items()}
     for name, value in flatten(old).items():
         name = renamed.get(name, name)
-        check_name(name)
+        if name not in KEYS:
+            raise InputError(
+                f"the run's config has {name}, which nothing here declares: give the --plugins that "
+                "it was trained with, or use the version of jaxvid that trained it"
+            )
         flat[name] = tuple(value) if isinstance(value, list) else value
     return unflatten(flat)
 
