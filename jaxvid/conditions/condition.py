@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
-from jaxvid.config import FRACTION, declare, key
+from jaxvid.config import FRACTION, KEYS, declare, key, requirement
 from jaxvid.data.clips import Clip
 from jaxvid.data.sources import Source
 from jaxvid.errors import InputError
@@ -25,6 +25,13 @@ from jaxvid.models.conditioning import Entry, Setting
 
 LOOKED_AT = 32
 JOINTLY = 1_000_003  # no condition has this number
+
+# What an augmentation does not change along with the video, except in the synthetic world.
+FALSIFIES = {
+    "flip": ("text", "action"),
+    "reverse": ("text", "text_bytes", "action"),
+    "crop": ("action",),
+}
 
 declare(
     "conditions",
@@ -60,6 +67,11 @@ class Condition:
 
     def check(self, source: Source, clips: Sequence[Clip]) -> None:
         """Raises InputError if the data, of which `clips` are some, has no such condition."""
+
+    def truths(self) -> dict[str, str]:
+        """What an augmentation of the video could make false: "text_bytes" (captions), "text"
+        (embedded captions), "action"; each with its name in messages."""
+        return {}
 
     def by_default(self, arrays: PyTree) -> PyTree:
         """What a batch of clips is asked to be where a user asks for nothing: null `arrays`."""
@@ -181,3 +193,18 @@ def check_source(conditions: Sequence[Condition], source: Source) -> None:
             clips.append(source[int(index)])
     for c in conditions:
         c.check(source, clips)
+
+
+@requirement
+def _check_augmentations(config: ConfigDict) -> None:
+    if config.data.source == "synthetic":
+        return
+    truths = {name: words for c in make_conditions(config) for name, words in c.truths().items()}
+    for change, falsified in FALSIFIES.items():
+        value = config.data[change]
+        for name, words in truths.items():
+            if name in falsified and value != KEYS[f"data.{change}"].default:
+                raise InputError(
+                    f"config.data.{change}={value} would make the clips' {words} false: turn it "
+                    f"off, or train without {words}"
+                )

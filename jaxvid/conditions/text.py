@@ -31,13 +31,16 @@ declare(
     length=key(
         0, NATURAL, "length of captions in bytes, or tokens; 0 is off", was="data.text_length"
     ),
-    embeddings=key(
-        "", TEXT, "name of the embeddings that take the place of bytes", was="data.text_embeddings"
-    ),
     dim=key(0, NATURAL, "width of those embeddings", was="data.text_dim"),
     depth=key(2, POSITIVE, "blocks of the encoder of bytes", was="model.text_depth"),
     dropout=key(
         0.0, FRACTION, "share that trains without its caption alone", was="model.text_dropout"
+    ),
+)
+declare(
+    "data",
+    text_embeddings=key(
+        "", TEXT, "name of the embeddings that are read with the clips, in place of captions"
     ),
 )
 
@@ -72,7 +75,7 @@ class Text(Condition):
     def from_config(cls, config: ConfigDict) -> "Text | None":
         """The condition, or None with a length of 0."""
         c = config.conditions.text
-        dim = c.dim if c.embeddings else 0
+        dim = c.dim if config.data.text_embeddings else 0
         return cls(c.length, dim, c.depth, c.dropout) if c.length else None
 
     def encode(self, sample: Mapping[str, np.ndarray], clip: Clip | None) -> dict[str, np.ndarray]:
@@ -109,11 +112,15 @@ class Text(Condition):
         found = [clip.text for clip in clips if clip.text is not None and len(clip.text)]
         if not found:
             raise InputError(
-                "config.conditions.text.embeddings: the clips have none; write them with "
+                "config.data.text_embeddings: the clips have none; write them with "
                 "jaxvid.data.text.write_embeddings, or set it to '' for the captions' bytes"
             )
         for tokens in found:
             self._padded(tokens)
+
+    def truths(self) -> dict[str, str]:
+        """Captions."""
+        return {"text": "embedded captions"} if self.dim else {"text_bytes": "captions"}
 
     def parse(self, value: str, frames: int) -> dict[str, np.ndarray]:
         """A caption, or the embedding in a .npy file; raises InputError if it cannot be read."""
@@ -121,7 +128,8 @@ class Text(Condition):
             caption, mask = text.to_bytes(value, self.length)
             return {"bytes": caption, "mask": mask}
         try:
-            tokens = np.load(value, allow_pickle=False)
+            with open(value, "rb") as file:
+                tokens = np.lib.format.read_array(file, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"--caption={value}: the model takes embeddings of an outside encoder, and this is "
@@ -132,7 +140,11 @@ class Text(Condition):
                 f"--caption={value}: an array of {tokens.dtype} {tokens.shape}; give floats of "
                 f"shape (tokens, {self.dim})"
             )
-        return self._padded(tokens.astype(np.float16))
+        with np.errstate(over="ignore"):
+            tokens = tokens.astype(np.float16)
+        if not np.isfinite(tokens).all():
+            raise InputError(f"--caption={value}: its numbers are not finite in float16")
+        return self._padded(tokens)
 
     def null(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
         """No token is there."""
@@ -145,11 +157,11 @@ class Text(Condition):
 
 @requirement
 def _check_text(config: ConfigDict) -> None:
-    c = config.conditions.text
-    if c.embeddings and not (c.length and c.dim):
+    c, name = config.conditions.text, config.data.text_embeddings
+    if name and not (c.length and c.dim):
         raise InputError(
-            f"config.conditions.text.embeddings={c.embeddings}: set conditions.text.length, in "
-            "tokens, and conditions.text.dim, the width of a token, above 0"
+            f"config.data.text_embeddings={name}: set config.conditions.text.length, in tokens, "
+            "and config.conditions.text.dim, the width of a token, above 0"
         )
 
 
