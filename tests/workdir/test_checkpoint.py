@@ -4,23 +4,20 @@ import jax
 import numpy as np
 import pytest
 
+from jaxvid.build import build
 from jaxvid.errors import InputError
 from jaxvid.parallel import rules
-from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import make_init, make_network
-from jaxvid.training.step import jit_train_step
+from jaxvid.training.state import to_parts
 from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
 
 WIDTHS = (0.05, 0.1)
 
 
 @pytest.fixture
-def run(config, batch, one_device_mesh):
+def run(config):
     config.ema.widths = WIDTHS
-    net, tx = make_network(config), make_optimizer(config)
-    init, abstract = make_init(config, net, tx, one_device_mesh)
-    return init, abstract, jit_train_step(config, net, tx, abstract)
+    run = build(config, jax.devices()[:1])
+    return run.init, run.state, run.train_step
 
 
 def same(a, b):
@@ -34,27 +31,25 @@ def test_what_is_saved_is_the_state_of_that_step_though_training_goes_on(run, ba
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         for i in range(1, 7):
             state, _ = step(state, batch)
-            kept[i] = jax.tree.map(np.array, jax.device_get(state))
-            checkpoints.save(i, state)
+            kept[i] = jax.tree.map(np.array, jax.device_get(to_parts(state)))
+            checkpoints.save(i, to_parts(state))
         checkpoints.wait()
         assert checkpoints.steps == [5, 6]
     with Checkpoints(tmp_path, keep=2) as checkpoints:
-        same(checkpoints.restore(abstract), kept[6])
-        same(checkpoints.restore_ema(abstract.ema), kept[6].ema)
+        same(checkpoints.restore(to_parts(abstract)), kept[6])
+        same(checkpoints.restore_ema(abstract.ema), kept[6]["ema"])
 
 
 def test_a_checkpoint_is_restored_onto_another_mesh(config, run, tmp_path):
     init, _, _ = run
     state = init()
     with Checkpoints(tmp_path, keep=1) as checkpoints:
-        checkpoints.save(1, state)
+        checkpoints.save(1, to_parts(state))
     config.mesh.update(data=2, fsdp=4)
-    net, tx = make_network(config), make_optimizer(config)
-    _, spread = make_init(config, net, tx, make_mesh(config.mesh))
     with Checkpoints(tmp_path) as checkpoints:
-        restored = checkpoints.restore(spread)
-    same(restored, state)
-    assert rules.bytes_per_device(restored) < rules.bytes_per_device(state)
+        restored = checkpoints.restore(to_parts(build(config).state))
+    same(restored, to_parts(state))
+    assert rules.bytes_per_device(restored) < rules.bytes_per_device(to_parts(state))
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
@@ -65,12 +60,12 @@ def test_a_damaged_newest_checkpoint_is_put_aside_for_the_one_before(
     init, abstract, step = run
     state = init()
     with Checkpoints(tmp_path, keep=2) as checkpoints:
-        checkpoints.save(1, state)
-        before = jax.tree.map(np.array, jax.device_get(state))
+        checkpoints.save(1, to_parts(state))
+        before = jax.tree.map(np.array, jax.device_get(to_parts(state)))
         state, _ = step(state, batch)
     for times in (1, 2):
         with Checkpoints(tmp_path, keep=2) as checkpoints:
-            checkpoints.save(2, state)
+            checkpoints.save(2, to_parts(state))
         files = [f for f in (tmp_path / "checkpoints/2/train").rglob("*") if f.is_file()]
         victim = max(files, key=lambda f: f.stat().st_size)
         if damage == "gone":
@@ -78,7 +73,7 @@ def test_a_damaged_newest_checkpoint_is_put_aside_for_the_one_before(
         else:
             victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
         with Checkpoints(tmp_path, keep=2) as checkpoints:
-            same(checkpoints.restore(abstract), before)
+            same(checkpoints.restore(to_parts(abstract)), before)
             assert checkpoints.steps == [1]
         (warning,) = capsys.readouterr().err.splitlines()
         assert "step 2 is damaged (" in warning
@@ -88,7 +83,7 @@ def test_a_damaged_newest_checkpoint_is_put_aside_for_the_one_before(
 def test_without_a_checkpoint_there_is_nothing_to_sample(run, tmp_path):
     _, abstract, _ = run
     with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.restore(abstract) is None
+        assert checkpoints.restore(to_parts(abstract)) is None
         with pytest.raises(InputError, match="no checkpoint"):
             checkpoints.restore_ema(abstract.ema)
 
@@ -96,7 +91,7 @@ def test_without_a_checkpoint_there_is_nothing_to_sample(run, tmp_path):
 def test_reading_leaves_what_a_run_is_writing_in_its_place(run, tmp_path):
     init, abstract, _ = run
     with Checkpoints(tmp_path, keep=1) as checkpoints:
-        checkpoints.save(1, init())
+        checkpoints.save(1, to_parts(init()))
     begun = tmp_path / "checkpoints/2.orbax-checkpoint-tmp"
     (tmp_path / "checkpoints/1").rename(begun)
     (begun / "commit_success.txt").unlink()
@@ -106,7 +101,7 @@ def test_reading_leaves_what_a_run_is_writing_in_its_place(run, tmp_path):
     assert begun.is_dir()
     assert (tmp_path / "checkpoints/0").is_dir()
     with Checkpoints(tmp_path, keep=1) as checkpoints:
-        checkpoints.save(3, init())
+        checkpoints.save(3, to_parts(init()))
     assert not begun.exists()
 
 
