@@ -117,7 +117,11 @@ def is_sequence(value: Any, holds: Callable[[Any], bool], length: int | None = N
 
 def one_of(choices: Collection[str]) -> Rule:
     """One of `choices`, looked up when a value is checked: plugins may add to them."""
-    return Rule(lambda: "one of " + ", ".join(choices), lambda v: v in tuple(choices), choices)
+    return Rule(
+        lambda: "one of " + ", ".join(choices),
+        lambda v: isinstance(v, str) and v in choices,
+        choices,
+    )
 
 
 NATURAL = Rule("an integer of at least 0", lambda v: is_int(v) and v >= 0)

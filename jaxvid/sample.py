@@ -143,10 +143,8 @@ def _clips(run: Run, observed: Bool[np.ndarray, "T"], frames: int) -> dict[str, 
     data, num = run.config.data, padded(NUM.value, run.mesh)
     asked = _asked(run, frames)
     needs_low_res = run.config.conditions.low_res.factor and "low_res" not in asked
-    if needs_low_res and FRAMES.value:
-        raise InputError(
-            "--frames: the model needs a low-resolution video of that length: give it as --low_res"
-        )
+    if needs_low_res and (FRAMES.value or INPUT.value is not None):
+        raise InputError(f"the model enlarges a video: give it, of {frames} frames, as --low_res")
     clips = pipeline.blank_batch(data, run.encode, num)
     clips["given"] = by_default(run.conditions, clips["given"])
     if INPUT.value is not None:

@@ -12,6 +12,7 @@ if __name__ == "__main__":
     start.begin()
 
 import collections
+import functools
 import signal
 import threading
 import time
@@ -235,18 +236,22 @@ def _score(run: Run, source: Source, log: Log) -> list[Action]:
     if not config.evals.every:
         return []
     num, nothing = padded(config.evals.num, run.mesh), np.zeros(config.data.frames, bool)
-    dataset = pipeline.make_dataset(
-        source, config.data, run.encode, seed=config.seed + 1, batch_size=num
-    )
+    batches_of = functools.partial(
+        pipeline.make_dataset,
+        source, config.data, run.encode, seed=config.seed + 1, batch_size=num,
+    )  # fmt: skip
+    whole = batches_of()
+    own = batches_of(process_index=jax.process_index(), process_count=jax.process_count())
     draw = make_sampler(config, run.denoiser, run.mesh, nothing)
 
     def score(step: int, state: TrainState, batch: dict[str, Any]) -> None:
-        clips = {name: dataset[0][name] for name in ("video", "time", "given")}
+        asked, real = own[0], whole[1]["video"]
+        clips = {name: asked[name] for name in ("video", "time", "given")}
         split = rules.batch_sharding(run.mesh)
         drawn = draw(state.ema, jax.random.key(config.seed), pipeline.put(clips, split))
         values = {}
         for name in config.evals.metrics:
-            value, error = METRICS[name](np.asarray(jax.device_get(drawn)), dataset[1]["video"])
+            value, error = METRICS[name](np.asarray(jax.device_get(drawn)), real)
             values |= {f"evals/{name}": value, f"evals/{name}_error": error}
             log.say(f"step {step}: {name} {value:.4g} ± {error:.2g} from {num} clips")
         log.metrics(step, values)

@@ -45,13 +45,6 @@ def batch(config) -> dict[str, jax.Array]:
     arrays = {
         "video": np.broadcast_to(rng.integers(0, 256, (B, 1, 1, 1, 3), np.uint8), (B, T, S, S, 3)),
         "time": np.tile(np.arange(T, dtype=np.float32) / 8, (B, 1)),
-        "label": rng.integers(0, config.model.labels, B, np.int32),
+        "given": {"label": rng.integers(0, config.conditions.label.classes, B, np.int32)},
     }
     return jax.tree.map(jnp.asarray, arrays)
-
-
-@pytest.fixture
-def one_device_mesh(config):
-    from jaxvid.parallel.mesh import make_mesh
-
-    return make_mesh(config.mesh, jax.devices()[:1])

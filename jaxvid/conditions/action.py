@@ -81,6 +81,10 @@ class Action(Condition):
         for action in found:
             self._check_width(action)
 
+    def truths(self) -> dict[str, str]:
+        """Actions."""
+        return {"action": "actions"}
+
     def parse(self, value: str, frames: int) -> dict[str, np.ndarray]:
         """The actions in a file; see `read_actions`."""
         action, mask = read_actions(value, frames, self.dim)

@@ -19,6 +19,7 @@ from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
 from jaxvid.config import FRACTION, declare, key, requirement
+from jaxvid.data.augment import check_truth
 from jaxvid.data.clips import Clip
 from jaxvid.data.sources import Source
 from jaxvid.errors import InputError
@@ -63,6 +64,11 @@ class Condition:
 
     def check(self, source: Source, clips: Sequence[Clip]) -> None:
         """Raises InputError if the data lacks the condition; `clips` are a few of its clips."""
+
+    def truths(self) -> dict[str, str]:
+        """What an augmentation of the video could make false: "text_bytes" (captions), "text"
+        (embedded captions), "action"; each with its name in messages."""
+        return {}
 
     def by_default(self, arrays: PyTree) -> PyTree:
         """The arrays of a batch without a user's choice, from null `arrays`: null by default."""
@@ -198,3 +204,11 @@ def _check_words(config: ConfigDict) -> None:
                     f"config.model.blocks: '{word}' needs the condition '{needs}', which is off: "
                     f"see config.conditions.{needs} in docs/keys.md"
                 )
+
+
+@requirement
+def _check_augmentations(config: ConfigDict) -> None:
+    if config.data.source == "synthetic":  # its captions and actions change with the video
+        return
+    truths = {name: words for c in make_conditions(config) for name, words in c.truths().items()}
+    check_truth(config.data, truths)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
 from jaxvid.conditions.condition import Condition, condition
-from jaxvid.config import FRACTION, NATURAL, POSITIVE, TEXT, declare, key, requirement
+from jaxvid.config import FRACTION, NATURAL, POSITIVE, declare, key, requirement
 from jaxvid.data import text
 from jaxvid.data.clips import Clip
 from jaxvid.data.sources import Source
@@ -31,10 +31,7 @@ declare(
     length=key(
         0, NATURAL, "length of captions in bytes or tokens; 0 is off", was="data.text_length"
     ),
-    embeddings=key(
-        "", TEXT, "name of the embeddings to use instead of bytes", was="data.text_embeddings"
-    ),
-    dim=key(0, NATURAL, "features of an embedding", was="data.text_dim"),
+    dim=key(0, NATURAL, "features of an outside embedding", was="data.text_dim"),
     depth=key(2, POSITIVE, "blocks of the byte encoder", was="model.text_depth"),
     dropout=key(
         0.0, FRACTION, "extra share of clips that train without a caption", was="model.text_dropout"
@@ -73,7 +70,7 @@ class Text(Condition):
     def from_config(cls, config: ConfigDict) -> "Text | None":
         """The condition, or None if `length` is 0."""
         c = config.conditions.text
-        dim = c.dim if c.embeddings else 0
+        dim = c.dim if config.data.text_embeddings else 0
         return cls(c.length, dim, c.depth, c.dropout) if c.length else None
 
     def encode(self, sample: Mapping[str, np.ndarray], clip: Clip | None) -> dict[str, np.ndarray]:
@@ -110,11 +107,15 @@ class Text(Condition):
         found = [clip.text for clip in clips if clip.text is not None and len(clip.text)]
         if not found:
             raise InputError(
-                "config.conditions.text.embeddings: the clips have none; write them with "
+                "config.data.text_embeddings: the clips have none; write them with "
                 "jaxvid.data.text.write_embeddings, or set it to '' to use the captions as bytes"
             )
         for tokens in found:
             self._padded(tokens)
+
+    def truths(self) -> dict[str, str]:
+        """Captions."""
+        return {"text": "embedded captions"} if self.dim else {"text_bytes": "captions"}
 
     def parse(self, value: str, frames: int) -> dict[str, np.ndarray]:
         """A caption, or the embedding in a .npy file; raises InputError for an invalid file."""
@@ -122,7 +123,8 @@ class Text(Condition):
             caption, mask = text.to_bytes(value, self.length)
             return {"bytes": caption, "mask": mask}
         try:
-            tokens = np.load(value, allow_pickle=False)
+            with open(value, "rb") as file:
+                tokens = np.lib.format.read_array(file, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"--caption={value}: the model takes the embeddings of an outside encoder; give a "
@@ -133,7 +135,11 @@ class Text(Condition):
                 f"--caption={value}: the file holds {tokens.dtype} of shape {tokens.shape}; give "
                 f"floats of shape (tokens, {self.dim})"
             )
-        return self._padded(tokens.astype(np.float16))
+        with np.errstate(over="ignore"):
+            tokens = tokens.astype(np.float16)
+        if not np.isfinite(tokens).all():
+            raise InputError(f"--caption={value}: its numbers are not finite in float16")
+        return self._padded(tokens)
 
     def null(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
         """The arrays without a valid token."""
@@ -146,11 +152,11 @@ class Text(Condition):
 
 @requirement
 def _check_text(config: ConfigDict) -> None:
-    c = config.conditions.text
-    if c.embeddings and not (c.length and c.dim):
+    c, name = config.conditions.text, config.data.text_embeddings
+    if name and not (c.length and c.dim):
         raise InputError(
-            f"config.conditions.text.embeddings={c.embeddings}: set config.conditions.text.length, "
-            "in tokens, and config.conditions.text.dim, their features, above 0"
+            f"config.data.text_embeddings={name}: set config.conditions.text.length, in tokens, "
+            "and config.conditions.text.dim, the width of a token, above 0"
         )
 
 

@@ -1,6 +1,6 @@
 """Metrics of drawn clips against real clips. Importing the file of a metric registers it."""
 
-from jaxvid.config import NATURAL, Rule, declare, is_int, is_sequence, key
+from jaxvid.config import NATURAL, Rule, declare, is_int, is_sequence, key, one_of
 from jaxvid.metrics import energy  # noqa: F401
 from jaxvid.metrics.metric import METRICS
 
@@ -11,7 +11,7 @@ declare(
         ("energy",),
         Rule(
             lambda: "names among " + ", ".join(METRICS),
-            lambda v: bool(v) and is_sequence(v, lambda name: name in METRICS),
+            lambda v: bool(v) and is_sequence(v, one_of(METRICS).holds),
         ),
         "metrics to compute",
         free=True,

@@ -43,9 +43,7 @@ def sliding(frames: int, window: int, overlap: int, given: int = 0) -> list[Call
     The first window sees the `given` frames. The last may draw more frames than needed. Raises
     InputError if `overlap` or `given` is out of range.
     """
-    _check_overlap(overlap, window)
-    if not 0 <= given < window:
-        raise InputError(f"{given} frames are given: it must be from 0 to {window - 1}")
+    _check(window, overlap, given)
     calls, end = [Call(0, given, window - given)], window
     while end < frames:
         calls.append(Call(end - overlap, overlap, window - overlap))
@@ -59,15 +57,17 @@ def streaming(frames: int, window: int, overlap: int, given: int = 0) -> list[Ca
     If frames are given, a first call sees them and draws nothing. Raises InputError as `sliding`
     does.
     """
-    _check_overlap(overlap, window)
+    _check(window, overlap, given)
     calls = [Call(0, given, 0)] if given else []
     starts = range(given, frames, window - overlap)
     return calls + [Call(start, 0, window - overlap) for start in starts]
 
 
-def _check_overlap(overlap: int, window: int) -> None:
+def _check(window: int, overlap: int, given: int) -> None:
     if not 1 <= overlap < window:
         raise InputError(f"--overlap={overlap}: it must be from 1 to {window - 1} frames")
+    if not 0 <= given < window:
+        raise InputError(f"{given} frames are given: it must be from 0 to {window - 1}")
 
 
 def streams(config: ConfigDict) -> bool:

@@ -38,13 +38,18 @@ class Numbered:
         return Clip(np.arange(7, dtype=np.float32), decode, index)
 
 
+def encode(sample, clip):
+    """As of two conditions: a number, and an array that augmentation changes."""
+    return {name: sample[name] for name in ("label", "position") if name in sample}
+
+
 def stream(start, stop, *, seed=0, hosts=1, source=None):
     """Steps [start, stop) of the global batches of 8, joined from what each host reads."""
     source = source or make_source(CONFIG)
     parts = []
     for host in range(hosts):
         dataset = make_dataset(
-            source, CONFIG, seed=seed, batch_size=8, process_index=host, process_count=hosts
+            source, CONFIG, encode, seed=seed, batch_size=8, process_index=host, process_count=hosts
         )
         reader = batches(dataset, start, CONFIG)
         parts.append(list(itertools.islice(reader, stop - start)))
@@ -62,11 +67,10 @@ def assert_same(a, b):
 
 def test_what_is_in_a_batch():
     batch = stream(0, 1)[0]
-    assert {name: (array.dtype.name, array.shape) for name, array in batch.items()} == {
+    assert jax.tree.map(lambda array: (array.dtype.name, array.shape), batch) == {
         "video": ("uint8", (8, 4, 16, 16, 3)),
         "time": ("float32", (8, 4)),
-        "label": ("int32", (8,)),
-        "position": ("float32", (8, 4, 2, 2)),
+        "given": {"label": ("int32", (8,)), "position": ("float32", (8, 4, 2, 2))},
         "bad": ("int32", (8, 64)),
     }
     assert (batch["time"][:, 0] == 0).all()
@@ -98,7 +102,7 @@ def test_worker_processes_change_nothing():
 
 def test_seeds_differ_in_order_and_in_augmentation():
     one, other = (
-        np.concatenate([b["label"] for b in stream(0, 5, seed=s, source=Numbered(40))])
+        np.concatenate([b["given"]["label"] for b in stream(0, 5, seed=s, source=Numbered(40))])
         for s in (0, 1)
     )
     assert sorted(one) == sorted(other)
@@ -106,7 +110,7 @@ def test_seeds_differ_in_order_and_in_augmentation():
 
 
 def test_every_pass_takes_each_record_once_in_a_new_order():
-    labels = np.concatenate([b["label"] for b in stream(0, 15, source=Numbered(40))])
+    labels = np.concatenate([b["given"]["label"] for b in stream(0, 15, source=Numbered(40))])
     passes = labels.reshape(3, 40)
     for order in passes:
         assert sorted(order) == list(range(40))
@@ -116,7 +120,7 @@ def test_every_pass_takes_each_record_once_in_a_new_order():
 
 
 def test_passes_that_end_inside_a_batch():
-    labels = np.concatenate([b["label"] for b in stream(0, 5, source=Numbered(5))])
+    labels = np.concatenate([b["given"]["label"] for b in stream(0, 5, source=Numbered(5))])
     for order in labels.reshape(8, 5):
         assert sorted(order) == list(range(5))
 
@@ -141,7 +145,7 @@ def test_a_record_is_changed_anew_in_every_pass():
 def test_a_bad_record_is_replaced_by_another_and_listed():
     source = Numbered(40, bad=(7, *range(20, 40)))
     steps = stream(0, 5, source=source)
-    label = np.concatenate([b["label"] for b in steps])
+    label = np.concatenate([b["given"]["label"] for b in steps])
     bad = np.concatenate([b["bad"] for b in steps])
     assert not set(source.bad) & set(label)
     for row in bad:
@@ -163,7 +167,9 @@ def test_nothing_but_bad_records():
 
 def test_a_batch_that_does_not_divide_over_the_hosts():
     with pytest.raises(InputError, match="batch_size=8 does not divide over 3 processes"):
-        make_dataset(Numbered(8), CONFIG, seed=0, batch_size=8, process_index=0, process_count=3)
+        make_dataset(
+            Numbered(8), CONFIG, encode, seed=0, batch_size=8, process_index=0, process_count=3
+        )
 
 
 def test_put_keeps_values_and_types():
@@ -171,5 +177,5 @@ def test_put_keeps_values_and_types():
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     placed = put(batch, sharding)
     assert_same([jax.tree.map(np.asarray, placed)], [batch])
-    assert all(array.sharding == sharding for array in placed.values())
+    assert all(array.sharding == sharding for array in jax.tree.leaves(placed))
     assert placed["video"].dtype == np.uint8

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from jaxvid.conditions.label import Label
+from jaxvid.conditions.low_res import LowRes
+from jaxvid.conditions.text import Text
 from jaxvid.errors import InputError
 from jaxvid.models import embeddings
 from jaxvid.models.attention import attention
-from jaxvid.models.conditioning import Condition
 from jaxvid.models.mixers import MIXERS, Context, MixerConfig
 from jaxvid.models.transformer import SpaceTimeTransformer
 
@@ -17,10 +19,10 @@ B, T, S = 2, 4, 8
 FIELDS = dict(depth=2, width=16, heads=2, patch=(1, 4, 4), mlp_ratio=2)
 
 
-def make(blocks="space mlp time mlp", condition=None, **fields):
+def make(blocks="space mlp time mlp", given=None, **fields):
     """A jitted network whose every parameter is random, so that no zero gate hides a mixer."""
-    net, condition = SpaceTimeTransformer(blocks=blocks, **FIELDS | fields), condition or label(0)
-    shapes = nn.meta.unbox(jax.eval_shape(net.init, jax.random.key(0), *inputs(), condition))
+    net = SpaceTimeTransformer(blocks=blocks, **FIELDS | fields)
+    shapes = nn.meta.unbox(jax.eval_shape(net.init, jax.random.key(0), *inputs(), given))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: (0.2 * rng.normal(size=x.shape)).astype(x.dtype), shapes)
     return jax.jit(net.apply), params
@@ -32,8 +34,18 @@ def inputs(frames=T, size=S):
     return video, noise, jnp.tile(jnp.arange(frames) / 8.0, (B, 1))
 
 
+LABELS = (Label(3),)
+TEXTS = (Text(length=3, dim=5),)
+
+
 def label(value):
-    return Condition(label=jnp.full(B, value, jnp.int32))
+    return {"label": jnp.full(B, value, jnp.int32)}
+
+
+def text(*lengths):
+    """Embeddings of so many tokens."""
+    embedding = jax.random.normal(jax.random.key(1), (B, 3, 5)).astype(jnp.float16)
+    return {"text": {"embedding": embedding, "mask": jnp.arange(3) < jnp.array(lengths)[:, None]}}
 
 
 def changed(apply, params, frame=None, pixel=None):
@@ -180,17 +192,15 @@ def test_shared_modulation_has_one_layer_for_all_repeats_and_an_offset_for_each(
 
 
 def test_gradients_of_every_word_are_finite_in_bfloat16_at_both_ends_of_the_noise():
-    text = Condition(
-        text=jnp.ones((B, 3, 5)), text_mask=jnp.array([[True, True, False], [False] * 3])
-    )
-    line = f"{EVERY_MIXER} text+swiglu"
-    apply, params = make(line, condition=text, dtype=jnp.dtype("bfloat16"), depth=1)
+    given, line = text(2, 0), f"{EVERY_MIXER} text+swiglu"
+    fields = dict(conditions=TEXTS, dtype=jnp.dtype("bfloat16"), depth=1)
+    apply, params = make(line, given, **fields)
     video, _, time = inputs()
 
     @jax.jit
     @jax.grad
     def gradient(params, level):
-        return jnp.mean(apply(params, video, jnp.full((B, T), level), time, text) ** 2)
+        return jnp.mean(apply(params, video, jnp.full((B, T), level), time, given) ** 2)
 
     for level in (0.0, 1.0):
         grads = gradient(params, level)["params"]
@@ -200,13 +210,10 @@ def test_gradients_of_every_word_are_finite_in_bfloat16_at_both_ends_of_the_nois
 
 
 def test_text_is_attended_to_where_it_is():
-    text = Condition(
-        text=jax.random.normal(jax.random.key(1), (B, 3, 5)),
-        text_mask=jnp.array([[True, True, False], [True, True, True]]),
-    )
-    apply, params = make("text mlp", condition=text)
-    out = apply(params, *inputs(), text)
-    moved = np.abs(apply(params, *inputs(), text.replace(text=text.text.at[:, 2].add(1.0))) - out)
+    given = text(2, 3)
+    apply, params = make("text mlp", given, conditions=TEXTS)
+    other = {"text": given["text"] | {"embedding": given["text"]["embedding"].at[:, 2].add(1.0)}}
+    moved = np.abs(apply(params, *inputs(), other) - apply(params, *inputs(), given))
     assert moved[0].max() == 0
     assert moved[1].max() > 1e-3
     with pytest.raises(InputError, match="'text' needs a text"):
@@ -214,11 +221,13 @@ def test_text_is_attended_to_where_it_is():
 
 
 def test_low_resolution_video_is_an_input_and_not_an_output():
-    low = Condition(low_res=jnp.ones((B, T, 4, 4, 3)), low_res_noise=jnp.zeros(B))
-    apply, params = make(condition=low)
-    out = apply(params, *inputs(), low)
+    conditions = (LowRes(2, size=S, fps=8.0, process="rectified_flow"),)
+    low = {"video": jnp.ones((B, T, 4, 4, 3)), "noise": jnp.zeros(B)}
+    apply, params = make(given={"low_res": low}, conditions=conditions)
+    out = apply(params, *inputs(), {"low_res": low})
     assert out.shape == (B, T, S, S, 3)
-    assert np.abs(apply(params, *inputs(), low.replace(low_res=-low.low_res)) - out).max() > 1e-3
+    other = {"low_res": low | {"video": -low["video"]}}
+    assert np.abs(apply(params, *inputs(), other) - out).max() > 1e-3
 
 
 def test_a_later_start_changes_nothing_and_a_slower_clip_does():
@@ -230,8 +239,8 @@ def test_a_later_start_changes_nothing_and_a_slower_clip_does():
 
 
 def test_clips_of_a_batch_do_not_see_one_another():
-    apply, params = make(labels=3)
-    args = (*inputs(), Condition(label=jnp.array([2, 0])))
+    apply, params = make(given=label(0), conditions=LABELS)
+    args = (*inputs(), {"label": jnp.array([2, 0])})
     swapped = jax.tree.map(lambda x: x[::-1], args)
     np.testing.assert_allclose(apply(params, *swapped)[::-1], apply(params, *args), atol=1e-5)
 
@@ -247,7 +256,7 @@ def test_noise_levels_modulate_each_frame_by_itself():
 
 
 def test_labels_differ_and_the_null_is_one_of_its_own():
-    apply, params = make(labels=3)
+    apply, params = make(given=label(0), conditions=LABELS)
     out = [apply(params, *inputs(), label(i)) for i in (-1, 0, 1, 2)]
     for i in range(4):
         for j in range(i):
@@ -291,7 +300,7 @@ def test_temporal_patches_join_frames():
 
 
 def test_every_parameter_names_all_its_axes():
-    net = SpaceTimeTransformer(**FIELDS, labels=3)
+    net = SpaceTimeTransformer(**FIELDS, conditions=LABELS)
     boxed = jax.eval_shape(lambda: net.init(jax.random.key(0), *inputs(), label(0)))["params"]
     leaves = jax.tree_util.tree_leaves_with_path(
         boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned)

@@ -15,7 +15,11 @@ from jaxvid.data.clips import Clip, span
 from jaxvid.data.sources.registry import source
 from jaxvid.errors import InputError
 
-declare("data", path=key("", TEXT, 'folder of "clips", made by jaxvid.prepare', free=True))
+declare(
+    "data",
+    path=key("", TEXT, 'folder of "clips", made by jaxvid.prepare', free=True),
+    text_embeddings=key("", TEXT, "name of the embeddings that replace the captions' bytes"),
+)
 
 
 @source("clips")
