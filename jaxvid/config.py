@@ -187,8 +187,8 @@ def complete(old: Mapping[str, Any]) -> ConfigDict:
         name = renamed.get(name, name)
         if name not in KEYS:
             raise InputError(
-                f"the run's config has {name}, which nothing here declares: give the --plugins that "
-                "it was trained with, or use the version of jaxvid that trained it"
+                f"the run's config has {name}, which nothing declares here: give the --plugins "
+                "that it was trained with, or use the version of jaxvid that trained it"
             )
         flat[name] = tuple(value) if isinstance(value, list) else value
     return unflatten(flat)

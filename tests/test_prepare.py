@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
-from jaxvid.data.conditions import check_conditions
 
 from configs import videos
 from jaxvid import config as configs
-from jaxvid.build import check_labels
+from jaxvid.build import build
+from jaxvid.conditions.condition import check_source
 from jaxvid.data import records, text
 from jaxvid.data.pipeline import make_dataset
 from jaxvid.data.sources import make_source
@@ -357,13 +357,12 @@ def test_the_config_for_videos_takes_over_what_the_folder_has(source, tmp_path):
     prepare(source, output, {**SETTINGS, "size": 18, "fps": 6.0}, workers=1)
     config = videos.get_config(str(output))
     configs.check(config)
-    data, clips = config.data, make_source(config.data)
-    assert (data.size, data.fps, data.frames, data.text_length) == (18, 6.0, 4, 12)
-    assert (config.model.labels, config.model.patch) == (2, (1, 2, 2))
-    check_labels(config, clips.labels)
-    check_conditions(clips, data)  # captions do not collide with the augmentations
-    batch = make_dataset(clips, data, seed=0, batch_size=8)[0]
-    assert batch["text_mask"].any(1).tolist() == (batch["label"] == 0).tolist()
+    data, clips, run = config.data, make_source(config.data), build(config)
+    assert (data.size, data.fps, data.frames, config.conditions.text.length) == (18, 6.0, 4, 12)
+    assert (config.conditions.label.classes, config.model.patch) == (2, (1, 2, 2))
+    check_source(run.conditions, clips)
+    given = make_dataset(clips, data, run.encode, seed=0, batch_size=8)[0]["given"]
+    assert given["text"]["mask"].any(1).tolist() == (given["label"] == 0).tolist()
     assert not data.reverse
 
     config = videos.get_config()

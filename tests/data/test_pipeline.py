@@ -92,7 +92,9 @@ def test_worker_processes_change_nothing():
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     config = ConfigDict(CONFIG.to_dict() | {"workers": 1})
-    reader = batches(make_dataset(make_source(CONFIG), config, seed=0, batch_size=8), 1, config)
+    reader = batches(
+        make_dataset(make_source(CONFIG), config, encode, seed=0, batch_size=8), 1, config
+    )
     steps = list(itertools.islice(reader, 3))
     reader.close()
     assert_same(steps, stream(1, 4))

@@ -5,18 +5,18 @@ import optax
 import pytest
 from flax import linen as nn
 
+from jaxvid.build import build
 from jaxvid.models.layers import kernel
 from jaxvid.models.mixers import MIXERS
 from jaxvid.training.optimizer import OPTIMIZERS, make_optimizer, matrices
-from jaxvid.training.state import boxed_params, make_network
 
 
 @pytest.fixture
 def boxed(config):
     """Of a network with every word."""
     config.model.blocks = " ".join(MIXERS)
-    config.data.text_length = 4
-    return boxed_params(config, make_network(config))
+    config.conditions.text.length = 4
+    return build(config).boxed_params
 
 
 def leaves(tree):
