@@ -1,17 +1,23 @@
-"""Compare lines of the block grammar at equal parameters, data, steps and seeds.
+"""Compare architectures with equal parameters, data, steps and seeds.
 
     python -m benchmarks.architectures --config=configs/base.py --config.steps=300 [--seeds=2]
         [--lines="space mlp time mlp,joint mlp"] [--plot=docs/images/architectures.png]
 
-Run it from the repository's root. Each line is repeated so that it has as many words as the
-config's line in all, or nearly, and its width is the one at which its parameters come nearest to
-the config's. Every network is trained by the step that `jaxvid.train` runs, and its average (EMA)
-is measured on clips that no one was trained on: the loss by noise level, all frames unknown, the
-same noise for all. Progress goes to stderr, a table in Markdown to stdout; +- is the standard error
-over the clips of all seeds.
+Run it from the repository's root. The repeats of each line of the block grammar are chosen so that
+the total number of words is close to the config's, and its width so that the number of parameters
+is closest to the config's. Every network is trained with the step of `jaxvid.train`. Its averaged
+weights (EMA) are evaluated on held-out clips: the loss by noise level, with all frames unknown and
+the same eps for all networks. Progress goes to stderr, a Markdown table to stdout; +- is the
+standard error over the clips of all seeds.
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
 import functools
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,15 +34,13 @@ from ml_collections import ConfigDict, config_flags
 from benchmarks import training
 from jaxvid import config as configs
 from jaxvid import errors
-from jaxvid.data.pixels import to_condition, to_float
+from jaxvid.build import build
+from jaxvid.conditions.condition import prepare
+from jaxvid.data.pixels import to_float
+from jaxvid.denoiser import Denoiser
 from jaxvid.diffusion import loss, process
-from jaxvid.models import grammar
 from jaxvid.models.flops import train_flops
-from jaxvid.models.mixers import MIXERS
-from jaxvid.models.transformer import SpaceTimeTransformer, stacks
-from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import make_init, make_network
+from jaxvid.models.transformer import stacks
 
 LINES = (
     "space mlp time mlp",
@@ -50,17 +54,18 @@ LINES = (
 LEVELS = (0.2, 0.4, 0.6, 0.8, 0.95)
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
-NAMES = flags.DEFINE_list("lines", list(LINES), "Lines of the grammar, separated by commas.")
-SEEDS = flags.DEFINE_integer("seeds", 1, "How many times each is trained.", lower_bound=1)
-CLIPS = flags.DEFINE_integer("clips", 64, "Clips that are measured on, per seed.", lower_bound=2)
-PLOT = flags.DEFINE_string("plot", None, "Where to draw the losses, a PNG.")
+NAMES = flags.DEFINE_string("lines", ",".join(LINES), "Lines of the grammar, split at commas.")
+SEEDS = flags.DEFINE_integer("seeds", 1, "Training runs of each line.", lower_bound=1)
+CLIPS = flags.DEFINE_integer("clips", 64, "Held-out clips per seed.", lower_bound=2)
+PLOT = flags.DEFINE_string("plot", None, "PNG file for a plot of the losses.")
 
 
 def main(_: Sequence[str]) -> None:
     config = configs.from_flag(CONFIG)
     target = parameters(config)
     rows = []
-    for line, equal in [(line, like(config, line, target)) for line in NAMES.value]:
+    lines = re.split(r",(?![^(]*\))", NAMES.value)  # not at those between arguments
+    for line, equal in [(line, like(config, line, target)) for line in lines]:
         runs = []
         for seed in range(SEEDS.value):
             equal.seed = config.seed + seed
@@ -73,18 +78,16 @@ def main(_: Sequence[str]) -> None:
 
 
 def parameters(config: ConfigDict) -> int:
-    """How many the network of a config has."""
-    net, mesh = make_network(config), make_mesh(config.mesh)
-    _, state = make_init(config, net, make_optimizer(config), mesh)
-    return sum(x.size for x in jax.tree.leaves(state.params))
+    """The number of parameters of a config's network."""
+    return sum(x.size for x in jax.tree.leaves(build(config).params))
 
 
 def like(config: ConfigDict, line: str, target: int) -> ConfigDict:
-    """The config with another line, of as many words, and `target` parameters or nearly."""
+    """The config with another line, about as many words, and about `target` parameters."""
     config = config.copy_and_resolve_references()
     depth = max(1, round(words(config.model.blocks, config.model.depth) / words(line, 1)))
-    with config.ignore_type():
-        config.model.update(blocks=line, depth=depth, unroll=depth)
+    unroll = max(repeats for _, repeats in stacks(line, depth))
+    config.model.update(blocks=line, depth=depth, unroll=unroll)
     configs.check(config)
     step = 4 * config.model.heads
     widths = range(step, 3 * config.model.width + 1, step)
@@ -97,50 +100,49 @@ def like(config: ConfigDict, line: str, target: int) -> ConfigDict:
     return config
 
 
-def words(blocks: str | Sequence[tuple[str, int]], depth: int) -> int:
-    """How many there are in a network's whole depth."""
-    parsed = ((grammar.parse(line, MIXERS), repeats) for line, repeats in stacks(blocks, depth))
-    return sum(repeats * sum(map(len, line)) for line, repeats in parsed)
+def words(blocks: str, depth: int) -> int:
+    """The total number of words in a network, over all repeats."""
+    return sum(repeats * sum(map(len, line)) for line, repeats in stacks(blocks, depth))
 
 
 def measure(config: ConfigDict, clips: int) -> dict[str, Any]:
-    """Trains a config's network, and measures its average on `clips` new clips."""
-    run = training.train(config)
-    with jax.set_mesh(run.mesh):
-        evaluate = jax.jit(functools.partial(held_out, config, run.net))
-        losses = evaluate(run.state.ema, training.unseen(config, clips))
-    T, S = config.data.frames, config.data.size
+    """Trains a config's network, and evaluates its average on `clips` held-out clips."""
+    trained = training.train(config)
+    with jax.set_mesh(trained.run.mesh):
+        evaluate = jax.jit(functools.partial(held_out, config, trained.run.denoiser))
+        losses = evaluate(trained.state.ema, training.unseen(config, clips))
+    flops = train_flops(*trained.run.network_call(config.batch_size))
     return {
         "losses": np.asarray(losses),
-        "step_s": run.step_s,
-        "gflop": sum(train_flops(run.net, (config.batch_size, T, S, S, 3)).values()) / 1e9,
-        "memory": run.temp_bytes,
+        "step_s": trained.step_s,
+        "gflop": sum(flops.values()) / 1e9,
+        "memory": trained.temp_bytes,
     }
 
 
 def held_out(
-    config: ConfigDict, net: SpaceTimeTransformer, params: Any, batch: dict[str, Array]
+    config: ConfigDict, denoiser: Denoiser, params: Any, batch: dict[str, Any]
 ) -> Float32[Array, "levels B"]:
-    """The loss of each clip at each of `LEVELS`, in the space that the config trains in."""
+    """The loss of each clip at each of `LEVELS`, in the loss space of the config."""
     d = config.diffusion
-    kind = process.PROCESSES[d.process]
     x0 = to_float(batch["video"])
     eps = jax.random.normal(jax.random.key(0), x0.shape)
-    condition = to_condition(config, batch, jnp.zeros(len(x0)), jax.random.key(1))
+    given = prepare(denoiser.conditions, batch["given"], jax.random.key(1), training=False)
 
     def at(level: Array) -> Array:
         noise = jnp.full(x0.shape[:2], level)
-        x_t = process.corrupt(kind, x0, eps, noise)
-        scaled = x_t * process.input_scale(kind, noise)
-        output = net.apply({"params": params}, scaled, noise, batch["time"], condition)
-        errors = loss.frame_errors(kind, output, x_t, x0, eps, noise, d.prediction, d.loss_space)
+        x_t = process.corrupt(denoiser.process, x0, eps, noise)
+        output = denoiser.predict({"params": params}, x_t, noise, batch["time"], given)
+        errors = loss.frame_errors(
+            denoiser.process, output, x_t, x0, eps, noise, d.prediction, d.loss_space
+        )
         return errors.mean(axis=1)
 
     return jax.lax.map(at, jnp.array(LEVELS))
 
 
 def table(rows: list[tuple[str, ConfigDict, list[dict[str, Any]]]]) -> str:
-    """Markdown: a row per line."""
+    """A Markdown table with a row per line."""
     levels = " | ".join(f"loss at {level}" for level in LEVELS)
     head = f"| line | depth | width | parameters | {levels} | s/step | GFLOP/step | memory |"
     out = [head, "|" + "---|" * (len(LEVELS) + 7)]
@@ -160,7 +162,7 @@ def table(rows: list[tuple[str, ConfigDict, list[dict[str, Any]]]]) -> str:
 
 
 def draw(rows: list[tuple[str, ConfigDict, list[dict[str, Any]]]], path: Path) -> None:
-    """Loss over noise level, relative to the first line's."""
+    """Plots the loss over the noise level, relative to the first line."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     losses = [np.concatenate([r["losses"] for r in runs], axis=1) for _, _, runs in rows]

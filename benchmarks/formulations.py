@@ -1,35 +1,41 @@
-"""Compare processes, predictions and samplers by how many times the network is asked.
+"""Compare processes, predictions and samplers by the number of network evaluations.
 
     python -m benchmarks.formulations --config=configs/base.py [--processes=cosine,edm]
         [--predictions=x0,v] [--samplers=ddim,unipc] [--evaluations=4,8,16,32] [--clips=256]
         [--plot=docs/images/formulations.png]
 
-Run it from the repository's root. For each process and prediction the config's network is trained,
-from the same weights on the same clips; what differs beside is told here:
+Run it from the repository's root. For each process and prediction it trains the config's network,
+from the same initial weights and on the same clips:
 
-- The loss is the config's, `diffusion.weighting` or the space `diffusion.loss_space`, whatever is
-  predicted: so predictions are compared, not the weightings that often come with them.
-- Noise levels are drawn as the config says, but for the edm process, whose levels are spaced
-  otherwise: with its published ln sigma ~ N(-1.2, 1.2).
-- Of the edm process, x0, eps and edm are compared: v is edm without its normalization, and velocity
-  is eps, times up to 560. Elsewhere there is no edm, which is v for a unit variance of the data.
+- All predictions use the loss of the config, `diffusion.weighting` or `diffusion.loss_space`. So
+  the comparison is between predictions, and not between the weightings that often come with them.
+- Noise levels have the distribution of the config. The edm process, with its different spacing of
+  the levels, has its published distribution ln sigma ~ N(-1.2, 1.2).
+- The predictions of the edm process are x0, eps and edm: v is edm without its normalization, and
+  velocity is eps times a factor of up to 560. The other processes omit edm, which equals v for data
+  of unit variance.
 
-With its average (EMA), without guidance, each sampler draws clips from the same noise in as many
-evaluations of the network: heun asks it twice a step, so it takes half the steps. They are asked
-for what one set of unseen clips shows (labels and whatever else the config conditions on) and
-compared with another by the energy distance of pixels, of their differences in time, and of those
-in space (see energy.py), in thousandths of a pixel's range: 0 is a perfect model, and nan one that
-diverged. The first row has the one set of unseen clips for those drawn. +- is the standard error
-over the clips; as all are drawn from the same noise and compared with the same clips, differences
-are surer than it says.
+Each sampler draws clips with the averaged weights (EMA), without guidance, from the same noise and
+with the same number of network evaluations. heun evaluates the network twice per step, so it takes
+half the steps. The drawn clips have the conditions of one set of unseen clips, such as their
+labels. They are compared with another set by the energy distance of pixels and of pixel differences
+in time and space (jaxvid/metrics/energy.py), in thousandths of the pixel range: a perfect model
+scores 0, one that diverged nan. The first row compares the two sets of unseen clips. +- is the
+standard error over the clips. All samplers start from the same noise and are compared with the same
+clips, so differences between rows are more certain than +- suggests.
 
-Progress goes to stderr; to stdout a table in Markdown, each row as soon as it is known. All of it
-takes 20 to 40 minutes on two cores with
+Progress goes to stderr, a Markdown table to stdout, row by row. The full comparison takes 20 to 40
+minutes on two cores with
 
     --config=configs/base.py --config.data.size=8 --config.model.width=32 --config.model.depth=2
         --config.model.unroll=1 --config.steps=500 --config.batch_size=16
         --config.diffusion.noise_distribution=uniform --clips=128
 """
+
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
 
 import functools
 import itertools
@@ -43,44 +49,49 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from jaxtyping import Array, Float
+from jaxtyping import Array, UInt8
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 from ml_collections import ConfigDict, config_flags
 
-from benchmarks.energy import VIEWS, energy_distance
 from benchmarks.training import Trained, train, unseen
 from jaxvid import config as configs
 from jaxvid import errors
-from jaxvid.data.pixels import to_condition
-from jaxvid.diffusion import process, sampler, schedule
+from jaxvid.conditions.condition import prepare
+from jaxvid.data.pixels import to_uint8
+from jaxvid.denoiser import Denoiser
+from jaxvid.diffusion import process as processes
+from jaxvid.diffusion import sampler, schedule
 from jaxvid.diffusion.noise import shift
 from jaxvid.errors import InputError
-from jaxvid.training.step import time_shift
+from jaxvid.metrics.energy import energy
+from jaxvid.sampling.draw import time_shift
 
-Clips = Float[np.ndarray, "B T H W 3"]
+Clips = UInt8[np.ndarray, "B T H W 3"]
 Score = tuple[float, float]
 Scores = dict[tuple[str, str, str], list[Score]]
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
-PROCESSES = flags.DEFINE_list("processes", list(process.PROCESSES), "Those to compare.")
-PREDICTIONS = flags.DEFINE_list("predictions", list(process.PREDICTIONS), "Those to compare.")
+PROCESSES = flags.DEFINE_list("processes", list(processes.PROCESSES), "Processes to compare.")
+PREDICTIONS = flags.DEFINE_list(
+    "predictions", list(processes.PREDICTIONS), "Predictions to compare."
+)
 SAMPLERS = flags.DEFINE_list(
-    "samplers", ["euler", "ddim", "heun", "dpmpp_2m", "unipc"], "Those to compare."
+    "samplers", ["euler", "ddim", "heun", "dpmpp_2m", "unipc"], "Samplers to compare."
 )
 EVALUATIONS = flags.DEFINE_list(
-    "evaluations", ["4", "8", "16", "32"], "How often a sampler asks the network."
+    "evaluations", ["4", "8", "16", "32"], "Network evaluations per clip."
 )
 CLIPS = flags.DEFINE_integer("clips", 256, "Clips that are drawn and compared.", lower_bound=3)
-PLOT = flags.DEFINE_string("plot", None, "Where to draw the scores, a PNG.")
+PLOT = flags.DEFINE_string("plot", None, "PNG file for a plot of the scores.")
 
 
 def main(_: Sequence[str]) -> None:
     config = configs.from_flag(CONFIG)
     for flag, known in (
-        (PROCESSES, process.PROCESSES),
-        (PREDICTIONS, process.PREDICTIONS),
+        (PROCESSES, processes.PROCESSES),
+        (PREDICTIONS, processes.PREDICTIONS),
         (SAMPLERS, sampler.SAMPLERS),
     ):
         for name in flag.value or [""]:
@@ -89,12 +100,14 @@ def main(_: Sequence[str]) -> None:
     evaluations = numbers(EVALUATIONS.value, SAMPLERS.value)
     pairs = [pair for pair in itertools.product(PROCESSES.value, PREDICTIONS.value) if fits(*pair)]
     if not pairs:
-        raise InputError("--predictions: none of them is compared for these --processes")
+        raise InputError(
+            "--predictions: none of them is compared for these --processes; add another"
+        )
     changed = [formulation(config, *pair) for pair in pairs]
 
     wanted, real = (unseen(config, CLIPS.value, index) for index in range(2))
-    score = functools.partial(compare, np.asarray(real["video"]) / 255)
-    floor = score(np.asarray(wanted["video"]) / 255)
+    score = functools.partial(energy, real=np.asarray(real["video"]))
+    floor = score(np.asarray(wanted["video"]))
     print("| process | prediction | sampler |", *(f"{n} evaluations |" for n in evaluations))
     print("|---|---|---|" + "---|" * len(evaluations))
     print(row("unseen clips", "", "", [floor] * len(evaluations)), flush=True)
@@ -102,15 +115,15 @@ def main(_: Sequence[str]) -> None:
     scores: Scores = {}
     for i, (pair, config) in enumerate(zip(pairs, changed, strict=True)):
         started = time.perf_counter()
-        run = train(config)
-        trained = time.perf_counter()
+        trained = train(config)
+        between = time.perf_counter()
         for name in SAMPLERS.value:
-            drawn = draw(config, run, name, evaluations, wanted)
+            drawn = draw(config, trained, name, evaluations, wanted)
             scores[*pair, name] = [score(clips) for clips in drawn]
             print(row(*pair, name, scores[*pair, name]), flush=True)
         print(
-            f"{i + 1} of {len(pairs)}: {', '.join(pair)}: last loss {run.losses[-1]:.3f}, trained "
-            f"in {trained - started:.0f} s, drawn in {time.perf_counter() - trained:.0f} s",
+            f"{i + 1} of {len(pairs)}: {', '.join(pair)}: last loss {trained.losses[-1]:.3f}, "
+            f"trained in {between - started:.0f} s, drawn in {time.perf_counter() - between:.0f} s",
             file=sys.stderr,
         )
         if PLOT.value:
@@ -118,112 +131,105 @@ def main(_: Sequence[str]) -> None:
 
 
 def numbers(texts: Sequence[str], samplers: Iterable[str]) -> list[int]:
-    """The numbers of evaluations; raises InputError where a sampler cannot take that many."""
+    """Parses the numbers of evaluations; raises InputError if a sampler cannot take that many."""
     for name in samplers:
         stages = len(sampler.SAMPLERS[name].steps)
         for text in texts or [""]:
             if not text.isdecimal() or not int(text) or int(text) % stages:
                 raise InputError(
-                    f"--evaluations: {text!r} must be a positive multiple of {stages}, what a "
-                    f"step of {name} takes"
+                    f"--evaluations: {text!r} must be a positive multiple of {stages}, the "
+                    f"evaluations in a step of {name}"
                 )
     return sorted(set(map(int, texts)))
 
 
-def fits(kind: str, prediction: str) -> bool:
-    """Whether the pair is compared: see above."""
-    return prediction not in (("v", "velocity") if kind == "edm" else ("edm",))
+def fits(process: str, prediction: str) -> bool:
+    """Whether the comparison includes the pair; see above."""
+    return prediction not in (("v", "velocity") if process == "edm" else ("edm",))
 
 
-def formulation(config: ConfigDict, kind: str, prediction: str) -> ConfigDict:
+def formulation(config: ConfigDict, process: str, prediction: str) -> ConfigDict:
     """The config with another process and prediction, checked."""
     config = config.copy_and_resolve_references()
-    config.diffusion.update(process=kind, prediction=prediction)
-    if kind == "edm":
+    config.diffusion.update(process=process, prediction=prediction)
+    if process == "edm":
         config.diffusion.update(noise_distribution="edm", noise_mean=-1.2, noise_std=1.2)
     configs.check(config)
     return config
 
 
-def compare(real: Clips, clips: Clips) -> Score:
-    """The energy distance in thousandths, and its standard error."""
-    value, error = energy_distance(clips, real, VIEWS)
-    return 1000 * value, 1000 * error
-
-
 def draw(
     config: ConfigDict,
-    run: Trained,
+    trained: Trained,
     name: str,
     evaluations: Sequence[int],
-    clips: dict[str, Array],
+    clips: dict[str, Any],
 ) -> list[Clips]:
-    """Clips like `clips` in so many evaluations of the network, an array for each number."""
-    kind = process.PROCESSES[config.diffusion.process]
+    """Clips with the conditions of `clips`, one array for each number of evaluations."""
     T, stages = config.data.frames, len(sampler.SAMPLERS[name].steps)
-    sample = jax.jit(make_sample(config, run, name))
+    process = trained.run.denoiser.process
+    sample = jax.jit(make_sample(config, trained.run.denoiser, name))
     drawn = []
-    with jax.set_mesh(run.mesh):
+    with jax.set_mesh(trained.run.mesh):
         for steps in (n // stages for n in evaluations):
-            levels = shift(schedule.ladder(kind, steps, config.sampler.spacing), time_shift(config))
-            # One program for all: rows after the last stay at 0, where nothing is left to do.
+            levels = schedule.ladder(process, steps, config.sampler.spacing)
+            levels = shift(levels, time_shift(config))
+            # One compiled program for all numbers: the extra rows stay at level 0.
             levels = jnp.pad(levels, (0, max(evaluations) // stages - steps))
             rows = schedule.staggered(levels, np.zeros(T, bool))
-            drawn.append(np.asarray(sample(run.state.ema, rows, clips)))
+            drawn.append(np.asarray(sample(trained.state.ema, rows, clips)))
     return drawn
 
 
-def make_sample(config: ConfigDict, run: Trained, name: str) -> Callable[..., Array]:
-    """`(params, schedule [rows, T], clips) -> pixels in [0, 1]`, rounded as they are saved."""
-    kind = process.PROCESSES[config.diffusion.process]
+def make_sample(config: ConfigDict, denoiser: Denoiser, name: str) -> Callable[..., Array]:
+    """Makes a function `(params, schedule [rows, T], clips) -> videos uint8`."""
 
-    def sample(params: Any, rows: Array, clips: dict[str, Array]) -> Array:
-        eps_key, step_key, low_res_key = jax.random.split(jax.random.key(config.seed), 3)
+    def sample(params: Any, rows: Array, clips: dict[str, Any]) -> Array:
+        eps_key, step_key, given_key = jax.random.split(jax.random.key(config.seed), 3)
         eps = jax.random.normal(eps_key, clips["video"].shape)
-        level = jnp.full(len(eps), config.sampler.low_res_noise)
-        condition = to_condition(config, clips, level, low_res_key)
+        given = prepare(denoiser.conditions, clips["given"], given_key, training=False)
 
-        def denoise(x: Array, noise: Array) -> Array:
-            def ask() -> Array:
-                scaled = x * process.input_scale(kind, noise)
-                output = run.net.apply({"params": params}, scaled, noise, clips["time"], condition)
-                return process.convert(kind, output, x, noise, config.diffusion.prediction, "x0")
+        def x0(x: Array, noise: Array) -> Array:
+            def evaluate() -> Array:
+                return denoiser.x0({"params": params}, x, noise, clips["time"], given)
 
-            return jax.lax.cond(jnp.any(noise > 0), ask, lambda: x)
+            return jax.lax.cond(jnp.any(noise > 0), evaluate, lambda: x)
 
-        start = kind.sigma(jnp.ones(())) * eps
-        x = sampler.sample(denoise, kind, start, rows, name, key=step_key)
-        return jnp.clip(jnp.round((x + 1) * 127.5), 0, 255) / 255
+        start = denoiser.process.sigma(jnp.ones(())) * eps
+        return to_uint8(sampler.sample(x0, denoiser.process, start, rows, name, key=step_key))
 
     return sample
 
 
-def row(kind: str, prediction: str, name: str, scores: Iterable[Score]) -> str:
+def row(process: str, prediction: str, name: str, scores: Iterable[Score]) -> str:
     cells = (f"{value:.1f} ± {error:.1f}" for value, error in scores)
-    return f"| {' | '.join((kind, prediction, name, *cells))} |"
+    return f"| {' | '.join((process, prediction, name, *cells))} |"
 
 
 def plot(scores: Scores, evaluations: Sequence[int], floor: Score, path: Path) -> None:
-    """A column per process. Above, predictions: each with the sampler that is best at that number
-    of evaluations. Below, samplers: with the prediction that comes to the lowest score."""
-    kinds, predictions, samplers = (
+    """Plots a column per process.
+
+    The upper row has a line per prediction, with the best sampler at each number of evaluations.
+    The lower row has a line per sampler, with the prediction that reaches the lowest score.
+    """
+    columns, predictions, samplers = (
         list(dict.fromkeys(names)) for names in zip(*scores, strict=True)
     )
     values = {key: np.array([value for value, _ in of_key]) for key, of_key in scores.items()}
-    figure = Figure(figsize=(2 + 1.8 * len(kinds), 5.5), layout="constrained")
-    panels = figure.subplots(2, len(kinds), sharex=True, sharey=True, squeeze=False)
-    for kind, (above, below) in zip(kinds, panels.T, strict=True):
+    figure = Figure(figsize=(2 + 1.8 * len(columns), 5.5), layout="constrained")
+    panels = figure.subplots(2, len(columns), sharex=True, sharey=True, squeeze=False)
+    for process, (above, below) in zip(columns, panels.T, strict=True):
         lowest = {
-            prediction: np.fmin.reduce([values[kind, prediction, name] for name in samplers])
+            prediction: np.fmin.reduce([values[process, prediction, name] for name in samplers])
             for prediction in predictions
-            if (kind, prediction, samplers[0]) in values
+            if (process, prediction, samplers[0]) in values
         }
         best = min(lowest, key=lambda prediction: np.fmin.reduce([*lowest[prediction], np.inf]))
         for prediction, line in lowest.items():
             above.plot(evaluations, line, **style(predictions, prediction))
         for name in samplers:
-            below.plot(evaluations, values[kind, best, name], **style(samplers, name))
-        above.set_title(kind, fontsize="medium")
+            below.plot(evaluations, values[process, best, name], **style(samplers, name))
+        above.set_title(process, fontsize="medium")
         below.set_title(f"predicting {best}", fontsize="medium")
     for axes in panels.flat:
         axes.set(xscale="log", yscale="log")
@@ -243,7 +249,7 @@ def plot(scores: Scores, evaluations: Sequence[int], floor: Score, path: Path) -
 
 
 def style(names: Sequence[str], name: str) -> dict[str, str]:
-    """Its colour, and dashes, as some lie on others: ddim is euler for rectified_flow."""
+    """Colour and dashes of a line; dashes show equal lines, as euler and ddim of rectified_flow."""
     i = names.index(name)
     return {"color": f"C{i}", "linestyle": ("-", "--", ":")[i % 3], "marker": "."}
 

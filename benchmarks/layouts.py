@@ -1,12 +1,17 @@
-"""Train on several layouts of devices, and compare each with one device.
+"""Train on several meshes, and compare each with a single device.
 
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m benchmarks.layouts \\
         --config=tests/tiny.py --config.steps=20 [--config.KEY=VALUE …]
 
-Run it from the repository's root. Differences are relative, the largest over all steps for the
-loss and, of the parameters after the last step, that of all together and that of the single array
-that differs most. To stdout goes a table in Markdown.
+Run it from the repository's root. Differences are relative: the largest difference of the loss over
+all steps, and after the last step the difference of all parameters together and of the array that
+differs most. A Markdown table goes to stdout.
 """
+
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
 
 import sys
 from collections.abc import Sequence
@@ -30,7 +35,7 @@ def main(_: Sequence[str]) -> None:
     count = jax.device_count()
     if count < 4 or count % 2:
         raise errors.InputError(
-            f"{count} device(s) here: an even number from 4 on is needed, such as XLA_FLAGS="
+            f"{count} device(s): the benchmark needs an even number of at least 4; set XLA_FLAGS="
             "--xla_force_host_platform_device_count=8"
         )
 
@@ -53,7 +58,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def differences(a: Any, b: Any) -> tuple[float, float]:
-    """|a - b| / |b| of all arrays together, and of the one of which it is largest."""
+    """|a - b| / |b| of all arrays together, and its largest value over single arrays."""
     norms = np.array(
         [
             (np.linalg.norm(np.asarray(x) - np.asarray(y)), np.linalg.norm(y))

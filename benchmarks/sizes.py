@@ -1,9 +1,9 @@
-"""Count parameters and FLOPs of the published sizes: a table in Markdown.
+"""Count the parameters and FLOPs of the published sizes, and print a Markdown table.
 
     python -m benchmarks.sizes
 
-Nothing is computed: parameters come from shapes, FLOPs of one forward pass on one clip of 16 frames
-of 32x32x3 from `jaxvid.models.flops`.
+No network runs: the parameters come from shapes, and `jaxvid.models.flops` counts the FLOPs of one
+forward pass on one clip of 16 frames of 32x32x3.
 """
 
 import math
@@ -11,10 +11,8 @@ import math
 import jax
 
 from configs import latte
+from jaxvid.build import build
 from jaxvid.models.flops import forward_flops
-from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import make_init, make_network
 
 
 def main() -> None:
@@ -23,11 +21,10 @@ def main() -> None:
     for size, (layers, width, heads) in latte.SIZES.items():
         for patch in latte.PATCHES:
             config = latte.get_config(f"{size}/{patch}")
-            net = make_network(config)
-            _, state = make_init(config, net, make_optimizer(config), make_mesh(config.mesh))
-            parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
+            run = build(config)
+            parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(run.params))
             T, S = config.data.frames, config.data.size
-            flops = sum(forward_flops(net, (1, T, S, S, 3)).values())
+            flops = sum(forward_flops(*run.network_call(1)).values())
             print(
                 f"| {size}/{patch} | {layers} | {width} | {heads} | {patch} "
                 f"| {T * (S // patch) ** 2:,} | {parameters / 1e6:.1f} M | {flops / 1e9:.1f} |"

@@ -1,18 +1,23 @@
-"""Time the training step of a config on one batch of random clips, without reading any data.
+"""Time the training step of a config on one batch of random clips, without data.
 
     python -m benchmarks.train_step --config=configs/base.py [--config.KEY=VALUE …] [--repeats=20]
 
 Run it from the repository's root. Progress goes to stderr, one line of JSON to stdout:
 
-- `compile_s`: tracing and compiling the step; `step_s_median`, `step_s_min`: over `repeats` steps,
-  each waited for before the next begins.
-- `flops_per_step`: of the network, forward and backward, as `jaxvid.models.flops` counts them;
-  `flops_by_word` has its parts, and `flops_per_s` divides it by the median step.
-- `peak_memory_bytes`: of one device; `peak_memory_source` says who counted, the device's allocator
-  or, where it does not (CPU), the compiler's plan of the step.
-- `mfu`: `flops_per_s` over `mfu_denominator`, the peak of all chips with dense bfloat16, whatever
-  the config computes in; null where the device's peak is not in `PEAK_FLOPS`.
+- `compile_s`: seconds to trace and compile the step; `step_s_median`, `step_s_min`: seconds per
+  step, over `repeats` steps, each of which ends before the next begins.
+- `flops_per_step`: FLOPs of the network, forward and backward, as `jaxvid.models.flops` counts
+  them; `flops_by_word` splits them by word, and `flops_per_s` divides them by the median step.
+- `peak_memory_bytes`: peak memory of one device. `peak_memory_source` is the device's allocator or,
+  on devices that do not count (CPU), the compiler's plan of the step.
+- `mfu`: `flops_per_s` divided by `mfu_denominator`, the peak of all chips with dense bfloat16 for
+  any dtype of the config; null if the peak of the device is not in `PEAK_FLOPS`.
 """
+
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
 
 import json
 import math
@@ -29,18 +34,16 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxvid import config as configs
 from jaxvid import errors
+from jaxvid.build import Run, build, check_training
 from jaxvid.data import pipeline
 from jaxvid.models.flops import train_flops
 from jaxvid.parallel import rules
-from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import make_init, make_network
-from jaxvid.training.step import jit_train_step
+from jaxvid.sampling.draw import by_default
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File with get_config(), such as configs/base.py."
 )
-REPEATS = flags.DEFINE_integer("repeats", 20, "How many steps are timed.", lower_bound=1)
+REPEATS = flags.DEFINE_integer("repeats", 20, "Number of timed steps.", lower_bound=1)
 WARMUP = 2
 
 # Vendors' figures for dense bfloat16, FLOP/s per chip, by `device_kind`.
@@ -69,21 +72,19 @@ def main(_: Sequence[str]) -> None:
 
 
 def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
-    """Builds the step that `jaxvid.train` runs, and times it; raises InputError for bad configs."""
-    mesh = make_mesh(config.mesh)
-    configs.check_mesh(config, rules.batch_parts(mesh), mesh.shape["fsdp"])
-    net, tx = make_network(config), make_optimizer(config)
-    init, abstract = make_init(config, net, tx, mesh)
-    train_step = jit_train_step(config, net, tx, abstract)
-    batch = pipeline.put(random_batch(config), rules.batch_sharding(mesh))
-    with jax.set_mesh(mesh):
+    """Builds and times the step of `jaxvid.train`; raises InputError for an invalid config."""
+    run = build(config)
+    check_training(run)
+    net = run.denoiser.net
+    batch = pipeline.put(random_batch(run), rules.batch_sharding(run.mesh))
+    with jax.set_mesh(run.mesh):
         say("compiling")
         started = time.perf_counter()
-        compiled = train_step.lower(abstract, batch).compile()
+        compiled = run.train_step.lower(run.state, batch).compile()
         compile_s = time.perf_counter() - started
         say(f"compiled in {compile_s:.1f} s")
 
-        state = init()
+        state = run.init()
         seconds = []
         for i in range(WARMUP + repeats):
             started = time.perf_counter()
@@ -94,10 +95,10 @@ def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
     step_s = statistics.median(seconds[WARMUP:])
     shape = batch["video"].shape
     tokens = math.prod(shape[:4]) // math.prod(net.patch)
-    by_word = train_flops(net, shape)
+    by_word = train_flops(*run.network_call(config.batch_size))
     flops = sum(by_word.values())
     device = jax.devices()[0]
-    # A chip of some TPUs is two devices, one for each core.
+    # A chip of some TPUs is two devices, one per core.
     chips = sum(getattr(d, "core_on_chip", 0) == 0 for d in jax.devices())
     peak = PEAK_FLOPS.get(device.device_kind, 0) * chips or None
     memory, memory_source = peak_memory(compiled)
@@ -106,7 +107,7 @@ def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
         "device_count": jax.device_count(),
         "platform": device.platform,
         "jax": jax.__version__,
-        "parameters": sum(x.size for x in jax.tree.leaves(abstract.params)),
+        "parameters": sum(x.size for x in jax.tree.leaves(run.params)),
         "compile_s": compile_s,
         "step_s_median": step_s,
         "step_s_min": min(seconds[WARMUP:]),
@@ -123,18 +124,19 @@ def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
     }
 
 
-def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
-    """What the data pipeline would give: noise for pixels, any class, else nothing known."""
-    B, T, S = config.batch_size, config.data.frames, config.data.size
-    rng = np.random.default_rng(config.seed)
-    return pipeline.blank_batch(config.data, B) | {
+def random_batch(run: Run) -> dict[str, Any]:
+    """A batch like one of the data pipeline: random pixels, all classes in turn, else null."""
+    B, T, S = run.config.batch_size, run.config.data.frames, run.config.data.size
+    rng = np.random.default_rng(run.config.seed)
+    blank = pipeline.blank_batch(run.config.data, run.encode, B)
+    return blank | {
         "video": rng.integers(0, 256, (B, T, S, S, 3), np.uint8),
-        "label": rng.integers(0, max(config.model.labels, 1), B, np.int32),
+        "given": by_default(run.conditions, blank["given"]),
     }
 
 
 def peak_memory(compiled: jax.stages.Compiled) -> tuple[int, str]:
-    """Most bytes held by a device here since the process began, and where the number is from."""
+    """Peak bytes of a device of this host since the process began, and the source of the number."""
     used = [(d.memory_stats() or {}).get("peak_bytes_in_use", 0) for d in jax.local_devices()]
     if any(used):
         return max(used), "device.memory_stats"

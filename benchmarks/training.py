@@ -1,40 +1,34 @@
-"""What benchmarks share: a config's network, trained as `jaxvid.train` does, without files."""
+"""Training for benchmarks: the steps of `jaxvid.train`, without a work directory."""
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Array, Float32
+from jaxtyping import Float32
 from ml_collections import ConfigDict
 
-from jaxvid import config as configs
+from jaxvid.build import Run, build, check_training
+from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
-from jaxvid.data.conditions import check_conditions
 from jaxvid.data.sources import make_source
 from jaxvid.errors import InputError
-from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel import rules
-from jaxvid.parallel.mesh import make_mesh
-from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import TrainState, make_init, make_network
-from jaxvid.training.step import jit_train_step
+from jaxvid.training.state import TrainState
 
 
 class Trained(NamedTuple):
     """A network after `config.steps` steps.
 
     Attributes:
-      net, mesh, state: what was trained, where, and what came of it.
-      losses: of each step.
-      step_s: the median of the steps' seconds, each waited for before the next begins.
-      temp_bytes: memory for intermediate results of a step, by the compiler's plan.
+      run, state: the run and its final state.
+      losses: loss of each step.
+      step_s: median seconds per step, each of which ends before the next begins.
+      temp_bytes: memory for the intermediate results of a step, from the compiler's plan.
     """
 
-    net: SpaceTimeTransformer
-    mesh: Mesh
+    run: Run
     state: TrainState
     losses: Float32[np.ndarray, "steps"]
     step_s: float
@@ -42,55 +36,54 @@ class Trained(NamedTuple):
 
 
 def train(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Trained:
-    """Trains a config's network on all devices, or on these.
+    """Trains a config's network on all devices, or on `devices`.
 
-    Raises InputError for what does not fit the mesh or the data.
+    Raises InputError if the config does not fit the mesh or the data.
     """
-    mesh = make_mesh(config.mesh, devices)
-    configs.check_mesh(config, rules.batch_parts(mesh), mesh.shape["fsdp"])
-    source, split = make_source(config.data), rules.batch_sharding(mesh)
-    configs.check_labels(config, source.labels)
-    check_conditions(source, config.data)
+    run, source = build(config, devices), make_source(config.data)
+    check_training(run)
+    check_source(run.conditions, source)
     dataset = pipeline.make_dataset(
-        source, config.data, seed=config.seed, batch_size=config.batch_size
+        source, config.data, run.encode, seed=config.seed, batch_size=config.batch_size
     )
-    net, tx = make_network(config), make_optimizer(config)
-    init, abstract = make_init(config, net, tx, mesh)
-    train_step = jit_train_step(config, net, tx, abstract)
-    with jax.set_mesh(mesh):
-        state, batches = init(), pipeline.batches(dataset, 0, config.data)
-        batch = next(batches)
-        compiled = train_step.lower(abstract, pipeline.put(batch, split)).compile()
+    with jax.set_mesh(run.mesh):
+        state, batches = run.init(), pipeline.batches(dataset, 0, config.data)
+        batch = _put(run, next(batches))
+        compiled = run.train_step.lower(run.state, batch).compile()
         losses, seconds = [], []
         for _ in range(config.steps):
-            given = pipeline.put(batch, split)
             started = time.perf_counter()
-            state, metrics = jax.block_until_ready(compiled(state, given))
+            state, metrics = jax.block_until_ready(compiled(state, batch))
             seconds.append(time.perf_counter() - started)
             losses.append(metrics["loss"])
-            batch = next(batches)
+            batch = _put(run, next(batches))
     plan, step_s = compiled.memory_analysis(), float(np.median(seconds))
-    return Trained(net, mesh, state, np.array(losses), step_s, plan.temp_size_in_bytes)
+    return Trained(run, state, np.array(losses), step_s, plan.temp_size_in_bytes)
 
 
-def unseen(config: ConfigDict, clips: int, index: int = 0) -> dict[str, Array]:
-    """Batch `index` of `clips` clips, in an order and with cuts that `train` did not see.
+def _put(run: Run, batch: dict[str, Any]) -> dict[str, Any]:
+    clips = {name: batch[name] for name in ("video", "time", "given")}
+    return pipeline.put(clips, rules.batch_sharding(run.mesh))
 
-    All indices whose clips are in the source once are different clips. Of the million clips of the
-    synthetic world a short training has seen next to none; those of a folder it has seen. Raises
-    InputError for more clips than there are, and a number that does not divide over the mesh.
+
+def unseen(config: ConfigDict, clips: int, index: int = 0) -> dict[str, Any]:
+    """Batch `index` of `clips` clips, in an order and with random draws that `train` did not use.
+
+    Batches of different `index` share no clip. A short training run on the million clips of the
+    synthetic world has seen almost none of these clips; it has seen those of a folder. Raises
+    InputError if the source has too few clips, and if `clips` does not divide over the mesh.
     """
-    mesh, source = make_mesh(config.mesh), make_source(config.data)
+    run, source = build(config), make_source(config.data)
     if (index + 1) * clips > len(source):
         raise InputError(
-            f"measuring needs {(index + 1) * clips} different clips, but the data has "
+            f"the benchmark needs {(index + 1) * clips} different clips, but the data has "
             f"{len(source)}: lower --clips"
         )
-    if clips % rules.batch_parts(mesh):
+    if clips % rules.batch_parts(run.mesh):
         raise InputError(
-            f"--clips={clips} does not divide over the {rules.batch_parts(mesh)} devices of the "
-            "mesh's replica, data and fsdp axes"
+            f"--clips={clips} does not divide over the {rules.batch_parts(run.mesh)} devices of "
+            "the mesh axes replica, data and fsdp: give a multiple"
         )
     seed = config.seed + 1_000_003
-    dataset = pipeline.make_dataset(source, config.data, seed=seed, batch_size=clips)
-    return pipeline.put(dataset[index], rules.batch_sharding(mesh))
+    dataset = pipeline.make_dataset(source, config.data, run.encode, seed=seed, batch_size=clips)
+    return _put(run, dataset[index])

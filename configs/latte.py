@@ -1,11 +1,31 @@
-"""The published sizes, trained as Latte was (Ma et al. 2024, arXiv 2401.03048), on pixels.
+"""The network sizes of Latte (Ma et al. 2024, arXiv 2401.03048), trained in another way.
 
     python -m jaxvid.train --config=configs/latte.py:XL/2
 
 The argument is SIZE/PATCH: S, B, L or XL, and patches of 2, 4 or 8 pixels. Layers are counted as
 published: a block of space or of time each, so the line is repeated half as often. Parameters and
-FLOPs of all: `python -m benchmarks.sizes`, in docs/benchmarks.md. Meant for accelerators; it has
-not been trained to the end here.
+FLOPs of all: `python -m benchmarks.sizes`, in docs/benchmarks.md.
+
+As published: layers, width and heads; blocks of space and of time in turn; adaLN-Zero; 16 frames;
+AdamW at a constant 1e-4 without weight decay; an average with decay 0.9999.
+
+Not as published, so its scores cannot be compared with Latte's:
+
+                   Latte                                    here
+    data           UCF-101, SkyTimelapse and others         the synthetic world
+    what is drawn  latents 32x32x4 of a VAE, of 256x256     pixels 32x32x3
+    process        DDPM: 1000 steps, linear betas           rectified flow
+    noise levels   uniform, one for a clip                  logit-normal; observed frames have less
+    prediction     eps, and the variance                    x0, its error measured as velocity
+    tasks          generation                               prediction and interpolation too
+    positions      sine and cosine tables, added            rotary, in seconds and patches
+    attention      plain                                    queries and keys normalised
+    learning rate  from the first step on                   after 1000 steps of warm-up
+    clipping       at 0.1, from step 100,000 on             at 1, always
+    batch          5 clips per GPU                          64 clips
+    sampler        DDPM, 250 steps                          DPM-Solver++(2M), 32 steps
+
+Meant for accelerators; it has not been trained to the end here.
 """
 
 from ml_collections import ConfigDict

@@ -1,29 +1,63 @@
 """Train on your own videos: what `python -m jaxvid.prepare` has made in a folder.
 
-python -m jaxvid.prepare --input=VIDEOS --output=DIR --size=32 --fps=8 --frames=16
-python -m jaxvid.train --config=configs/videos.py:DIR
+    python -m jaxvid.prepare --input=VIDEOS --output=DIR --size=32 --fps=8 --frames=16
+    python -m jaxvid.train --config=configs/videos.py:DIR
+
+Size, frame rate, length, classes and captions are taken from DIR. Flipping, cropping and a little
+change of light stretch a small data set; time always runs forwards.
+
+Needs: two CPU cores and 2 GiB of memory. Half an hour for 2000 steps, at 0.9 s a step on two busy
+cores: enough to see something of a few dozen clips.
+Gave, after 500 steps (9 minutes) on nine clips of three videos, 2026-11-24: loss 0.58 to 0.089.
+Of four continued videos two keep their scene and lose its details, two fall apart into a mosaic;
+clips from nothing are still mosaics.
+
+With thousands of clips and an accelerator, prepare at --size=64 and set
+
+    --config.steps=100000 --config.batch_size=64
+    --config.model.width=384 --config.model.heads=6 --config.model.depth=6 --config.model.unroll=1
+    --config.optimizer.name=adamw --config.optimizer.lr=1e-4 --config.optimizer.warmup=1000
+    --config.optimizer.decay=constant --config.ema.decay=0.9999 --config.checkpoint.every=2000
+    --config.model.dtype=bfloat16 --config.model.remat=dots --config.data.workers=8
+
+A token is a patch of 4x4 pixels at any size: raise model.patch where memory or time runs out.
 """
 
-import json
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import base
+from jaxvid.data import manifest
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: the folder; its picture size, frame rate and classes are taken over."""
-    config = base.get_config()
-    config.data.source = "clips"
-    config.data.path = arg
-    config.data.update(flip=True, crop=0.8, reverse=True, brightness=0.1, contrast=0.1)
-    config.data.strides = (1, 2)
-    config.model.patch = (1, 4, 4)
-    config.tasks.update(generate=0.5, predict=0.4, interpolate=0.05, random=0.05)
-    manifest = Path(arg, "manifest.json")
-    if arg and manifest.is_file():
-        made = json.loads(manifest.read_text())
-        config.data.size, config.data.fps = made["size"], float(made["fps"])
-        config.model.labels = len(made["labels"])
-    return config
+    """`arg`: the folder; raises InputError if prepare has not made it."""
+    c = base.get_config()
+    # All that base.py chooses for its tiny clips is chosen again.
+    c.steps, c.batch_size = 2000, 4
+    c.data.update(source="clips", path=arg, frames=16, size=32, fps=8.0, strides=(1, 2))
+    c.data.update(flip=True, crop=0.8, brightness=0.1, contrast=0.1)
+    c.tasks.update(generate=0.5, predict=0.4, interpolate=0.05, random=0.05)
+    c.model.update(depth=4, width=96, heads=3, patch=(1, 4, 4), unroll=4)
+    c.conditions.label.classes = 0
+    c.diffusion.update(prediction="x0", noise_mean=0.5, max_observed_noise=0.3)
+    c.optimizer.update(name="muon", lr=4e-3, warmup=50, decay="linear", b2=0.99)
+    c.ema.update(decay=0.99, snapshot_every=500)
+    c.checkpoint.update(every=250, keep=2)
+    c.log.update(every=25, sample_every=250)
+    c.sampler.update(name="euler", cfg_scale=1.5, observed_noise=0.2)
+    if arg:
+        _take_over(c, manifest.read(Path(arg).expanduser()))
+    return c
+
+
+def _take_over(c: ConfigDict, made: dict[str, Any]) -> None:
+    size, frames = made["size"], min(c.data.frames, made["frames"])
+    c.data.update(size=size, frames=frames, fps=float(made["fps"]))
+    patch = next(side for side in (4, 2, 1) if size % side == 0)
+    c.model.patch = (1, patch, patch)
+    c.conditions.label.classes = len(made["labels"])
+    captions = [entry.get("caption", 0) for entry in made.get("files", {}).values()]
+    c.conditions.text.length = min(max(captions, default=0), 128)

@@ -1,49 +1,208 @@
-"""From a config to all that a run is made of."""
+"""Builds the parts of a run from its config, for all commands and benchmarks.
 
+    run = build(config)
+    state = run.init()                      # the state of step 0
+    run.params                              # abstract parameters, to restore a checkpoint
+
+`python -m jaxvid.build` prints docs/keys.md.
+"""
+
+import dataclasses
+import functools
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxvid import config as configs
+from jaxvid import metrics  # noqa: F401
+from jaxvid.conditions.condition import Condition, encode, prepare
+from jaxvid.data import pipeline
+from jaxvid.denoiser import Denoiser, make_denoiser
+from jaxvid.diffusion.process import PROCESSES
 from jaxvid.errors import InputError
-from jaxvid.parallel import mesh as meshes  # noqa: F401
 from jaxvid.parallel import rules
+from jaxvid.parallel.mesh import make_mesh
 from jaxvid.sampling import plans  # noqa: F401
-from jaxvid.training import step  # noqa: F401
+from jaxvid.training.optimizer import make_optimizer
+from jaxvid.training.state import TrainState, first_state
+from jaxvid.training.step import draw_examples, jit_train_step
 from jaxvid.workdir import checkpoint, log  # noqa: F401
 
 
 def default_config() -> ConfigDict:
-    """A config in which every key has its default: what a config file starts from."""
+    """A config with the default of every key, from which a config file starts."""
     return configs.defaults()
 
 
-def check_mesh(config: ConfigDict, mesh: Mesh) -> None:
-    """Raises InputError if the batch or the width does not divide over the mesh."""
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The parts of a run on a mesh. A part is built when it is first used.
+
+    Attributes:
+      config: the checked config; it must not change any more.
+      mesh: the mesh of devices.
+      denoiser: the network with its process and prediction.
+    """
+
+    config: ConfigDict
+    mesh: Mesh
+    denoiser: Denoiser
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """The conditions of the network."""
+        return self.denoiser.conditions
+
+    @functools.cached_property
+    def encode(self) -> Callable[..., dict[str, Any]]:
+        """`conditions.condition.encode` for the conditions of this run."""
+        return functools.partial(encode, self.conditions)
+
+    def network_call(self, clips: int) -> tuple[Any, ...]:
+        """`apply` and the abstract arguments of one call of the network for this many clips."""
+        inputs = jax.eval_shape(functools.partial(self._blank_inputs, clips))
+        return self.denoiser.net.apply, {"params": self.params}, *inputs
+
+    def _blank_inputs(self, clips: int) -> tuple[Any, ...]:
+        """Video, noise levels, times and conditions in which nothing is known."""
+        T, S = self.config.data.frames, self.config.data.size
+        levels, key = jnp.zeros((clips, T)), jax.random.key(self.config.seed)
+        blank = pipeline.blank_batch(self.config.data, self.encode, clips)["given"]
+        given = prepare(self.conditions, jax.tree.map(jnp.asarray, blank), key, training=False)
+        return jnp.zeros((clips, T, S, S, 3)), levels, levels, given
+
+    def _boxed_params(self) -> Any:
+        """Initial parameters in Flax's boxes, which name their axes."""
+        key = jax.random.key(self.config.seed)
+        return self.denoiser.net.init(key, *self._blank_inputs(1))["params"]
+
+    @functools.cached_property
+    def boxed_params(self) -> Any:
+        """Shapes of the parameters, in Flax's boxes with logical axis names."""
+        return jax.eval_shape(self._boxed_params)
+
+    @functools.cached_property
+    def params(self) -> Any:
+        """Abstract parameters: shapes, dtypes and shardings."""
+        return _abstract(nn.meta.unbox(self.boxed_params), self._of_params)
+
+    @functools.cached_property
+    def _of_params(self) -> Any:
+        return rules.shardings(self.mesh, self.boxed_params)
+
+    @functools.cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The optimizer of the config."""
+        return make_optimizer(self.config, self.boxed_params)
+
+    def _first(self, params: Any = None) -> TrainState:
+        params = nn.meta.unbox(self._boxed_params()) if params is None else params
+        return first_state(params, self.optimizer.init(params), len(self.config.ema.widths))
+
+    @functools.cached_property
+    def state(self) -> TrainState:
+        """Abstract training state: shapes, dtypes and shardings."""
+        shape, same = jax.eval_shape(self._first), rules.replicated(self.mesh)
+        sharding = TrainState(
+            step=same,
+            params=self._of_params,
+            ema=self._of_params,
+            profiles=(self._of_params,) * len(self.config.ema.widths),
+            opt_state=rules.like_params(shape.opt_state, self._of_params, same),
+        )
+        return _abstract(shape, sharding)
+
+    def init(self, params: Any = None) -> TrainState:
+        """The state of step 0, from `params` if given. Each device computes its own part."""
+        sharding = jax.tree.map(lambda x: x.sharding, self.state)
+        return jax.jit(self._first, out_shardings=sharding)(params)
+
+    @functools.cached_property
+    def train_step(self) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, Any]]:
+        """The jitted step `(state, batch) -> (state, metrics)`; the state is donated."""
+        return jit_train_step(self.config, self.denoiser, self.optimizer, self.state)
+
+
+def build(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Run:
+    """Builds the run of a config, on all devices or on `devices`.
+
+    Raises InputError if the mesh does not fit the devices.
+    """
+    return Run(config, make_mesh(config.mesh, devices), make_denoiser(config))
+
+
+def check_training(run: Run) -> None:
+    """Raises InputError if the batch, width or heads do not divide over the mesh."""
+    config, mesh = run.config, run.mesh
     parts, accumulate = rules.batch_parts(mesh), config.optimizer.accumulate
     if config.batch_size // accumulate % parts:
         raise InputError(
-            f"config.batch_size={config.batch_size} in config.optimizer.accumulate={accumulate} "
-            f"part(s) does not divide over the {parts} devices of the mesh's replica, data and "
-            f"fsdp axes: make it a multiple of {parts * accumulate}"
+            f"config.batch_size={config.batch_size} with config.optimizer.accumulate={accumulate} "
+            f"does not divide over the {parts} devices of the mesh axes replica, data and fsdp: "
+            f"make it a multiple of {parts * accumulate}"
         )
-    if config.model.width % mesh.shape["fsdp"]:
+    for axis, name in (("fsdp", "width"), ("tensor", "heads")):
+        if config.model[name] % mesh.shape[axis]:
+            raise InputError(
+                f"config.model.{name}={config.model[name]} does not divide over config.mesh.{axis}="
+                f"{mesh.shape[axis]}: make it a multiple"
+            )
+    if mesh.shape["context"] > 1:
         raise InputError(
-            f"config.model.width={config.model.width} does not divide over config.mesh.fsdp="
-            f"{mesh.shape['fsdp']}"
+            f"config.mesh.context={mesh.shape['context']}: no array is sharded over this axis yet; "
+            "set it to 1 and use data or fsdp"
         )
 
 
-def check_labels(config: ConfigDict, labels: Sequence[str]) -> None:
-    """Raises InputError if the network's classes are not those of the data."""
-    if config.model.labels and config.model.labels != len(labels):
-        raise InputError(
-            f"config.model.labels={config.model.labels}, but the data has {len(labels)} classes"
-            f"{': ' + ', '.join(labels[:8]) if labels else ''}; set it to {len(labels)}, or to 0 "
-            "to train without them"
-        )
+def least_memory(run: Run) -> int:
+    """A lower bound of the bytes per device that a training step needs, without compiling it.
+
+    It adds up the state, a gradient, and what the forward pass keeps for the backward pass.
+    """
+    config = run.config
+    blank = pipeline.blank_batch(
+        config.data, run.encode, config.batch_size // config.optimizer.accumulate
+    )
+
+    def kept(params: Any) -> Any:
+        batch = jax.tree.map(jnp.asarray, blank)
+        examples = draw_examples(config, run.denoiser, batch, jax.random.key(0))
+        part = (examples.x_t, examples.noise, examples.time, examples.given)
+        return jax.vjp(lambda p: run.denoiser.predict({"params": p}, *part), params)[1]
+
+    def size(x: jax.ShapeDtypeStruct) -> int:
+        shape = x.shape if x.sharding is None else x.sharding.shard_shape(x.shape)
+        return math.prod(shape) * x.dtype.itemsize
+
+    state, grads, between = (
+        sum(map(size, jax.tree.leaves(tree)))
+        for tree in (run.state, run.params, jax.eval_shape(kept, run.params))
+    )
+    return state + grads + between // rules.batch_parts(run.mesh)
+
+
+def advice(config: ConfigDict) -> list[str]:
+    """Notes about choices that are valid but usually a mistake, one line each."""
+    name, flat = config.diffusion.process, configs.flatten(config)
+    unsuited = {k: v for k, v in PROCESSES[name].suits.items() if flat[k] != v}
+    if not unsuited:
+        return []
+    better = " ".join(f"--config.{key}={value}" for key, value in unsuited.items())
+    return [f"note: diffusion.process={name} trains better with its published settings: {better}"]
+
+
+def _abstract(shapes: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
 
 
 if __name__ == "__main__":

@@ -6,17 +6,22 @@ The defaults, the checks, `--help` and docs/keys.md all come from these declarat
 `ml_collections.ConfigDict`; a config file starts from the defaults and says only what it chooses.
 """
 
+import ast
 import dataclasses
 import difflib
+import importlib
 import math
+import os
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxvid.errors import InputError
+from jaxvid import config_file
+from jaxvid.errors import InputError, one_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +117,11 @@ def is_sequence(value: Any, holds: Callable[[Any], bool], length: int | None = N
 
 def one_of(choices: Collection[str]) -> Rule:
     """One of `choices`, looked up when a value is checked: plugins may add to them."""
-    return Rule(lambda: "one of " + ", ".join(choices), lambda v: v in choices, choices)
+    return Rule(
+        lambda: "one of " + ", ".join(choices),
+        lambda v: isinstance(v, str) and v in choices,
+        choices,
+    )
 
 
 NATURAL = Rule("an integer of at least 0", lambda v: is_int(v) and v >= 0)
@@ -128,6 +137,12 @@ TEXT = Rule("a text", lambda v: isinstance(v, str))
 
 declare("", seed=key(0, NATURAL, "of the parameters, the order of the data, and all noise"))
 declare("", steps=key(100_000, POSITIVE, "optimizer steps of the whole run"))
+declare(
+    "",
+    init_from=key(
+        "", TEXT, "work directory of another run, whose averaged weights begin this one", free=True
+    ),
+)
 declare("", batch_size=key(64, POSITIVE, "clips per step, over all devices"))
 
 
@@ -164,13 +179,17 @@ def unflatten(flat: Mapping[str, Any]) -> ConfigDict:
 def complete(old: Mapping[str, Any]) -> ConfigDict:
     """The config of an older run, with today's names, and with keys that did not exist then.
 
-    Raises InputError for a key that never existed.
+    Raises InputError for a key that nothing declares.
     """
     renamed = {declared.was: name for name, declared in KEYS.items() if declared.was}
     flat = {name: declared.before for name, declared in KEYS.items()}
     for name, value in flatten(old).items():
         name = renamed.get(name, name)
-        check_name(name)
+        if name not in KEYS:
+            raise InputError(
+                f"the run's config has {name}, which nothing declares here: give the --plugins "
+                "that it was trained with, or use the version of jaxvid that trained it"
+            )
         flat[name] = tuple(value) if isinstance(value, list) else value
     return unflatten(flat)
 
@@ -261,39 +280,121 @@ def _sorted_keys() -> list[tuple[str, Key]]:
     return sorted(KEYS.items(), key=lambda item: order[item[0].rpartition(".")[0]])
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """absl's parsing, with our own line for a `--config.KEY=VALUE` whose key or type is wrong.
+class _ConfigFile(flags.ArgumentParser):
+    """Loads the file of --config; config_flags' own parser does not say which line fails."""
 
-    Raises InputError for these, and `flags.Error` for other flags.
+    def parse(self, argument: str) -> ConfigDict:
+        return config_file.load(argument).lock()
+
+    def flag_type(self) -> str:
+        return "config file"
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """The parsing of all commands: `--help`, then `--plugins`, then the rest by absl.
+
+    Raises InputError for a plugin, a config file, a key or a value that is wrong, and `flags.Error`
+    for other flags. Returns the arguments that are not flags.
     """
+    import_plugins(argv)
+    if _HELP & set(argv[1:]):
+        print(_help(), flush=True)
+        sys.exit(0)
+
     for argument in argv:
-        name = argument.lstrip("-").partition("=")[0]
+        name = argument.lstrip("-").partition("=")[0].removeprefix("no")
         if argument.startswith("-") and name.startswith("config."):
             check_name(name.removeprefix("config."))
+    if "config" in flags.FLAGS:
+        flags.FLAGS["config"].parser = _ConfigFile()
     try:
         return flags.FLAGS(argv)
     except flags.IllegalFlagValueError as error:
-        if "Traceback" in str(error):  # of the config file: its last line says what is wrong
-            raise InputError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
+        if isinstance(error.__context__, InputError):
+            raise error.__context__ from None
         override = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error))
         if not override:
             raise
         name, value = override.groups()
         raise InputError(f"config.{name}={value}: it must be {KEYS[name].rule}") from error
+    except AttributeError as error:  # of config_flags, for an override
+        name = str(error).strip('"')
+        raise InputError(
+            f"--config: the file's config lacks {name}: start from default_config() of "
+            "jaxvid.build, or from get_config() of another config file"
+        ) from error
+
+
+_HELP = {"--help", "-help", "-h", "-?"}
+
+
+def import_plugins(argv: Sequence[str]) -> None:
+    """Imports the modules that `--plugins` names, before anything asks what is registered.
+
+    Raises InputError for one that cannot be imported.
+    """
+    if "plugins" not in flags.FLAGS:
+        flags.DEFINE_list(
+            "plugins", [], "Modules, separated by commas, that register mixers, sources and so on."
+        )
+    early = flags.FlagValues()
+    flags.DEFINE_list("plugins", [], "", flag_values=early)
+    early([argument for argument in argv if argument not in _HELP], known_only=True)
+    for name in early.plugins:
+        _import_plugin(name)
+
+
+def _import_plugin(name: str) -> None:
+    # `python -P` and installed scripts leave the current directory out.
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        raise InputError(f"--plugins={name} cannot be imported: {one_line(error)}") from error
+
+
+def _help() -> str:
+    """The command's docstring, its flags, and every key of a config."""
+    command = flags.FLAGS.get_key_flags_for_module(sys.argv[0]) + [flags.FLAGS["plugins"]]
+    lines = [sys.modules["__main__"].__doc__ or "", "Flags:"]
+    for flag in command:
+        default = "" if flag.default is None else flag.default_as_str.strip("'")
+        lines += [f"  --{flag.name}={default}", f"      {flag.help}"]
+    if any(flag.name == "config" for flag in command):
+        lines += ["", "Keys of the config, with their defaults; the file may choose others:"]
+        lines += [describe()]
+    return "\n".join(lines)
 
 
 def from_flag(flag: Any) -> ConfigDict:
-    """The value of a `config_flags.DEFINE_config_file` flag, checked.
-
-    Raises InputError for a file that does not load and for what `check` finds.
-    """
-    config = flag.value
-    if config is None:
+    """The value of a `config_flags.DEFINE_config_file` flag, checked; raises InputError."""
+    if flag.value is None:
         raise InputError("give --config=FILE.py, such as --config=configs/base.py")
-    try:
-        config.keys()  # A file that failed to load says so at the first touch.
-    except OSError as error:
-        reason = " ".join(str(error).partition("failure to load: ")[2].split())
-        raise InputError(f"--config does not load: {reason}") from error
-    check(config)
-    return config
+    check(flag.value)
+    return flag.value
+
+
+def override(config: ConfigDict, name: str, text: str) -> None:
+    """Sets a key from what a user wrote on the command line.
+
+    Raises InputError, naming the key, for a value that breaks its rule.
+    """
+    check_name(name)
+    declared = KEYS[name]
+    value: Any = text
+    if not isinstance(declared.default, str):
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = None
+        if isinstance(declared.default, float) and is_int(value):
+            value = float(value)
+    if not declared.rule.holds(value):
+        raise InputError(f"config.{name}={text}: it must be {declared.rule}")
+    section, _, last = name.rpartition(".")
+    part = config
+    for word in section.split("."):
+        part = part[word] if word else part
+    with config.ignore_type():
+        part[last] = value

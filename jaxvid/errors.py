@@ -1,48 +1,147 @@
-"""The one exception that a command turns into one line and a non-zero exit."""
+"""A user's mistakes, and the machine's: a command turns each into one line and exit code 1."""
 
+import difflib
+import errno
 import functools
+import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from absl import app, flags, logging
+
+from jaxvid import start
 
 
 class InputError(ValueError):
     """Something the user gave is wrong: the message says what, where, why and what to do."""
 
 
-def run(
-    main: Callable[[Sequence[str]], None],
-    parse: Callable[[Sequence[str]], list[str]] = flags.FLAGS,
-) -> None:
-    """Runs a command under absl; what the user got wrong is told in a line, without a traceback.
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint for a mistyped word, "did you mean 'predict'? ", or "" if none is near."""
+    found = difflib.get_close_matches(word, list(known), 1, cutoff=0.5)
+    return f"did you mean {found[0]!r}? " if found else ""
 
-    `parse` takes the arguments in and returns those that are not flags.
+
+# What a disk refuses, and what helps.
+_REFUSALS = {
+    errno.ENOSPC: "make room, and run the same command again",
+    errno.EDQUOT: "make room, and run the same command again",
+    errno.EFBIG: "the limit is that of `ulimit -f`, or of the file system",
+    errno.EROFS: "choose another folder",
+    errno.EACCES: "choose another folder, or change its permissions",
+    errno.EPERM: "choose another folder, or change its permissions",
+    errno.ENOTDIR: "choose another folder",
+}
+
+
+def run(main: Callable[[Sequence[str]], None], parse: Callable[[Sequence[str]], list[str]]) -> None:
+    """Runs a command under absl. What the user or the disk gets wrong ends it with one line.
+
+    `parse` takes the arguments and returns those that are not flags; see `config.parse_flags`.
     """
 
     @functools.wraps(main)
     def guarded(argv: Sequence[str]) -> None:
         if argv[1:]:
-            sys.exit(f"error: unexpected argument {argv[1]!r}: options look like --name=value")
+            sys.exit(
+                f"error: unexpected argument {argv[1]!r}: options look like --name=value; put "
+                "quotes around a value that has spaces"
+            )
+        if start.huge_pages_on():
+            start.say("huge pages: on (JAXVID_HUGE_PAGES=0 turns them off)")
         try:
             main(argv)
         except InputError as error:
             sys.exit(f"error: {error}")
+        except Exception as error:
+            if refusal := _refusal(error):
+                sys.exit(f"error: {refusal}")
+            raise
 
     def guarded_parse(argv: Sequence[str]) -> list[str]:
         try:
             # Failures reach us as exceptions; --verbosity=0 shows what libraries log about them.
             logging.set_verbosity(logging.FATAL)
             return parse(argv)
-        except (flags.Error, InputError) as error:
+        except InputError as error:
             sys.exit(f"error: {error}")
+        except flags.Error as error:
+            sys.exit(f"error: {_flag_error(error)}")
 
-    sys.unraisablehook = _tell_unraisable
-    app.run(guarded, flags_parser=guarded_parse)
+    sys.unraisablehook = _report_unraisable
+    try:
+        app.run(guarded, flags_parser=guarded_parse)
+    except KeyboardInterrupt:
+        start.say("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
 
 
-def _tell_unraisable(error: Any) -> None:
+def one_line(error: Exception, file: str | None = None) -> str:
+    """FILE:LINE: TYPE: MESSAGE, for code of a user that fails.
+
+    The line is the last one in `file`, or by default the last one outside of functions. A syntax
+    error is reported where it is, which may be in a module that `file` imports.
+    """
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == file
+        or (not file and frame.name == "<module>" and not frame.filename.startswith("<frozen"))
+    ]
+    place, message = "".join(f"{f.filename}:{f.lineno}: " for f in frames[-1:]), str(error)
+    if isinstance(error, SyntaxError):
+        place, message = f"{error.filename}:{error.lineno}: ", error.msg
+    return f"{place}{type(error).__name__}: {' '.join(message.split())}"
+
+
+def _refusal(error: BaseException) -> str:
+    """A line for what a disk refuses, however libraries wrap it; "" for another error."""
+    for cause in _chain(error):
+        for number, remedy in _REFUSALS.items():
+            reason = os.strerror(number)
+            if isinstance(cause, OSError) and cause.errno == number:
+                name = f"{cause.filename}: " if cause.filename else ""
+                return f"{name}{reason}; {remedy}"
+            # Libraries in C++ put the reason, and perhaps the file, into their own messages.
+            if reason in str(cause):
+                return f"{' '.join(str(cause).split())}; {remedy}"
+    return ""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _flag_error(error: flags.Error) -> str:
+    """absl's messages in one plain line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, flags.UnrecognizedFlagError):
+        if error.flagname.startswith("config."):
+            return f"give --config=FILE.py before --{error.flagname}"
+        near = re.search(r"Did you mean: (\w+)", text)
+        hint = f"did you mean --{near[1]}?" if near else "--help lists all"
+        return f"--{error.flagname}: there is no such option; {hint}"
+    if early := re.match(r"Found --(config[\w.]+)", text):
+        return f"give --config=FILE.py before --{early[1]}"
+    if empty := re.match(r"Missing value for flag (--[\w.]+)", text):
+        return f"{empty[1]} needs a value: {empty[1]}=…"
+    if missing := re.match(r"flag --(\w+)=None: Flag --\1 must have a value", text):
+        return f"give --{missing[1]}=…: {flags.FLAGS[missing[1]].help}"
+    if wrong := re.match(r"flag --(\w+)=(.*?): ", text):
+        must = getattr(flags.FLAGS[wrong[1]].parser, "syntactic_help", "")
+        return f"--{wrong[1]}={wrong[2]}: it must be {must}" if must else text
+    return text
+
+
+def _report_unraisable(error: Any) -> None:
     """When a checkpoint fails to load, arrays still under way find their event loop closed."""
     if str(error.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(error)

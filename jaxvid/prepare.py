@@ -4,17 +4,27 @@
 
 Every file below the input is cut into consecutive clips of `frames` frames at `fps` frames per
 second; a last remainder is dropped. The first-level subfolder is the class, and a text file beside
-a video that has its name (`dive.txt` of `dive.mp4`) is the caption of its clips. `manifest.json` in
-the output holds the settings, the class names, the shards, and what came of each file. Run it again
-to go on after an interruption or to add new files: what is done is not done twice.
+a video that has its name (`dive.txt` of `dive.mp4`) is the caption of its clips. Links to folders
+are followed; hidden files and folders are left out. `manifest.json` in the output holds the
+settings, the class names, the shards, and what came of each file.
+
+Run it again to go on after an interruption, or when the input has changed. New files are added.
+Where a video or its caption has another size or time of modification than before, its clips are
+made again, with those of all files in the same shard. A file that is gone from the input keeps its
+clips: to leave them out, prepare into another folder. Classes keep their numbers.
 """
+
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin(huge_pages=False)
 
 import collections
 import concurrent.futures
+import hashlib
 import itertools
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -27,23 +37,24 @@ import cv2
 import msgpack
 import numpy as np
 from absl import flags
-from array_record.python.array_record_module import ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tqdm import tqdm
 
+from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.data import manifest as manifests
-from jaxvid.data import records, video
+from jaxvid.data import records, scan, text, video
 from jaxvid.errors import InputError
+from jaxvid.files import make_folder, to_path
 
-_MOST_SHARDS = 1024
-_MOST_REASONS = 20
+_MOST_LINES = 20
 _interrupted = threading.Event()
 
 
 def prepare(
     source: Path, output: Path, settings: Mapping[str, int | float], workers: int
 ) -> dict[str, Any]:
-    """Cuts the files below `source` that are not done yet into clips.
+    """Cuts the files below `source` that are new or have changed into clips.
 
     Args:
       source: the folder of videos.
@@ -57,13 +68,15 @@ def prepare(
     Raises:
       InputError: there are no files, or the output has other settings or cannot be written.
     """
-    names = _find_files(source, output)
+    names, problems = scan.find_files(source, output)
+    _print_some([f"not read: {problem}" for problem in problems])
     manifest = manifests.resume(output, settings)
-    _plan(manifest, source, names)
+    scan.plan(manifest, source, names)
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output, "--output")
         for leftover in output.glob("clips-*.tmp"):
             leftover.unlink()
+        # From here on what has changed is in the data set in no form, wherever this stops.
         manifests.save(output, manifest)
         _write_shards(source, output, manifest, workers)
     except (OSError, RuntimeError) as error:  # a full disk, or a worker killed for lack of memory
@@ -71,32 +84,6 @@ def prepare(
             f"{output}: stopped ({error}); what is done is kept, run it again to go on"
         ) from error
     return manifest
-
-
-def _find_files(source: Path, output: Path) -> list[str]:
-    """All regular files but hidden ones and captions, as sorted paths below `source`."""
-    if not source.is_dir():
-        raise InputError(f"{source}: no such folder; --input is a folder of video files")
-    if source.resolve() == output.resolve():
-        raise InputError(f"{source}: --input and --output are the same folder; choose another")
-    names, output = [], output.resolve()
-    for folder, subfolders, files in os.walk(source):
-        subfolders[:] = [
-            name
-            for name in subfolders
-            if not name.startswith(".") and Path(folder, name).resolve() != output
-        ]
-        paths = [Path(folder, name) for name in files if not name.startswith(".")]
-        names += [path.relative_to(source).as_posix() for path in paths if path.is_file()]
-    captions = {_caption_of(name) for name in names if not name.endswith(".txt")}
-    names = sorted(set(names) - captions)
-    if not names:
-        raise InputError(f"{source}: holds no files; --input is a folder of video files")
-    return names
-
-
-def _caption_of(name: str) -> str:
-    return os.path.splitext(name)[0] + ".txt"
 
 
 def _read_caption(path: Path) -> str:
@@ -107,43 +94,18 @@ def _read_caption(path: Path) -> str:
         raise InputError(f"{path}: not UTF-8 ({error.reason}); save it as such") from error
 
 
-def _plan(manifest: dict[str, Any], source: Path, names: Sequence[str]) -> None:
-    """Gives each new file, and each skipped one whose size has changed, its shard."""
-    labels, files = manifest["labels"], manifest["files"]
-    folders = sorted({name.split("/")[0] for name in names if "/" in name})
-    labels += [folder for folder in folders if folder not in labels]
-    sizes = {
-        name: sum(
-            path.stat().st_size
-            for path in (source / name, source / _caption_of(name))
-            if path.is_file()
-        )
-        for name in names
-    }
-    new = [
-        name
-        for name in names
-        if name not in files
-        or (files[name]["status"] == "skipped" and files[name]["bytes"] != sizes[name])
-    ]
-    planned = [re.findall(r"\d+", entry.get("shard", "")) for entry in files.values()]
-    first = 1 + max((int(number) for (number,) in filter(None, planned)), default=-1)
-    per_shard = max(1, len(new) // _MOST_SHARDS)
-    for index, name in enumerate(new, start=first * per_shard):
-        shard = f"clips-{index // per_shard:05d}.array_record"
-        files[name] = {"status": "pending", "shard": shard, "bytes": sizes[name]}
-
-
 def _write_shards(source: Path, output: Path, manifest: dict[str, Any], workers: int) -> None:
     """Writes the planned shards in processes; a shard enters the manifest once it is whole."""
     files = manifest["files"]
     jobs = collections.defaultdict(dict)
     for name, entry in files.items():
         if entry["status"] == "pending":
-            label = manifest["labels"].index(name.split("/")[0]) if "/" in name else -1
-            jobs[entry["shard"]][name] = label
+            folder = scan.class_of(name)
+            jobs[entry["shard"]][name] = manifest["classes"].index(folder) if folder else -1
     if not jobs:
         return
+    for shard in jobs:  # those of clips that are made again
+        text.remove_embeddings(output, shard)
     done, total = 0, sum(map(len, jobs.values()))
     pool = concurrent.futures.ProcessPoolExecutor(
         min(workers, len(jobs)), multiprocessing.get_context("spawn"), initializer=_start_worker
@@ -158,12 +120,15 @@ def _write_shards(source: Path, output: Path, manifest: dict[str, Any], workers:
             for future in concurrent.futures.as_completed(futures):
                 if _interrupted.is_set():
                     raise KeyboardInterrupt
-                shard, outcomes = futures[future], future.result()
+                shard, (outcomes, digest) = futures[future], future.result()
                 for name, outcome in outcomes.items():
-                    files[name] = {**outcome, "bytes": files[name]["bytes"]}
+                    stamp = {k: v for k, v in files[name].items() if k in ("bytes", "mtimes")}
+                    files[name] = outcome | stamp
                 clips = sum(outcome.get("clips", 0) for outcome in outcomes.values())
                 if clips:
                     manifest["shards"][shard] = clips
+                    manifest["hashes"][shard] = digest
+                scan.settle_labels(manifest)
                 manifests.save(output, manifest)
                 bar.update(len(outcomes))
                 done += len(outcomes)
@@ -191,40 +156,51 @@ def _follow_parent() -> None:
 
 def _write_shard(
     source: Path, path: Path, labels: Mapping[str, int], settings: Mapping[str, int | float]
-) -> dict[str, dict[str, Any]]:
-    """Writes the clips of the files in `labels`; returns what came of each file."""
+) -> tuple[dict[str, dict[str, Any]], str]:
+    """Writes the clips of the files in `labels`.
+
+    Returns:
+      What came of each file, and a hash of the records.
+    """
     # The process id keeps this file apart from one that a run before may still hold open.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     # Groups of one record make random access cheap; JPEG does not compress further.
     writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
-    outcomes = {}
+    outcomes, digest = {}, hashlib.sha256()
     for name, label in labels.items():
         # Clips wait on disk until their file is read to its end: a damaged one leaves none.
         with tempfile.TemporaryFile(dir=path.parent) as spool:
             try:
-                clips = _spool_clips(spool, source, name, label, settings)
+                if os.path.exists(source / name) or not path.exists():
+                    clips, caption = _spool_clips(spool, source, name, label, settings)
+                else:
+                    clips, caption = _spool_again(spool, source, name, path)
             except InputError as error:
                 reason = str(error).removeprefix(f"{source / name}: ")
                 outcomes[name] = {"status": "skipped", "reason": reason}
                 continue
             spool.seek(0)
             for record in msgpack.Unpacker(spool, max_buffer_size=0):
+                digest.update(hashlib.sha256(record).digest())
                 writer.write(record)
         outcomes[name] = {"status": "done", "shard": path.name, "clips": clips}
+        if caption:
+            outcomes[name]["caption"] = len(caption.encode(errors="surrogateescape"))
     writer.close()
     if any(outcome["status"] == "done" for outcome in outcomes.values()):
         os.replace(temporary, path)
     else:
         temporary.unlink()
-    return outcomes
+        path.unlink(missing_ok=True)
+    return outcomes, digest.hexdigest()[:16]
 
 
 def _spool_clips(
     spool: IO[bytes], source: Path, name: str, label: int, settings: Mapping[str, int | float]
-) -> int:
-    """Writes one record per clip, each wrapped by msgpack so that they part again; counts them."""
+) -> tuple[int, str]:
+    """Writes a record per clip, wrapped by msgpack to be told apart; their number and caption."""
     size, fps, length = settings["size"], settings["fps"], settings["frames"]
-    caption = _read_caption(source / _caption_of(name))
+    caption = _read_caption(source / scan.caption_of(name))
     frames = video.read_frames(source / name, size=size, fps=fps)
     time = np.arange(length, dtype=np.float32) / np.float32(fps)
     for clips in itertools.count():
@@ -240,25 +216,73 @@ def _spool_clips(
             caption=caption,
         )
         spool.write(msgpack.packb(record))
+    if not clips and video.is_image(source / name):
+        raise InputError(f"{source / name}: an image, not a video")
     if not clips:
         raise InputError(
             f"{source / name}: shorter than a clip: {len(images)} frames at {fps:g} fps, {length} "
             "are needed"
         )
-    return clips
+    return clips, caption
+
+
+def _spool_again(spool: IO[bytes], source: Path, name: str, shard: Path) -> tuple[int, str]:
+    """The same of a file that is gone from the input: its records in the old shard."""
+    clips, caption = 0, ""
+    try:
+        reader = ArrayRecordReader(str(shard))
+        for index in range(reader.num_records()):
+            (record,) = reader.read([index])
+            if records.source_of(record) == name:
+                caption = records.decode(record).caption
+                spool.write(msgpack.packb(record))
+                clips += 1
+    except (RuntimeError, IndexError) as error:
+        raise InputError(f"{source / name}: gone, and so are its clips: {error}") from error
+    if not clips:
+        raise InputError(f"{source / name}: cannot be read: gone before clips were made of it")
+    return clips, caption
+
+
+# How reasons for skipping a file begin, and what is said of several of them.
+_KINDS = {
+    "an image": "are images, not videos",
+    "shorter than a clip": "are shorter than a clip",
+    "not a video": "are not videos, or truncated before their index",
+    "has no video stream": "have no video stream",
+    "truncated": "are truncated or damaged",
+    "cannot be read": "cannot be read",
+}
 
 
 def _report(manifest: Mapping[str, Any], source: Path, output: Path) -> None:
     files = manifest["files"]
     skipped = {name: entry for name, entry in files.items() if entry["status"] == "skipped"}
-    for name, entry in itertools.islice(skipped.items(), _MOST_REASONS):
-        print(f"skipped {name}: {entry['reason']}")
-    if len(skipped) > _MOST_REASONS:
-        print(f"skipped {len(skipped) - _MOST_REASONS} more, see {output / manifests.NAME}")
+    kinds = collections.defaultdict(list)
+    for name, entry in skipped.items():
+        kind = next((kind for kind in _KINDS if entry["reason"].startswith(kind)), name)
+        kinds[kind].append(name)
+    lines = []
+    for kind, names in kinds.items():
+        if len(names) == 1:
+            lines.append(f"skipped {names[0]}: {skipped[names[0]]['reason']}")
+        else:
+            some = ", ".join(names[:3] + ["…"] * (len(names) > 3))
+            lines.append(f"skipped: {len(names)} files {_KINDS[kind]}: {some}")
+    _print_some(lines)
     if not manifest["shards"]:
         raise InputError(f"{source}: no clips, all {len(files)} files were skipped, as listed")
     clips, done = sum(manifest["shards"].values()), len(files) - len(skipped)
-    print(f"{clips} clips from {done} files ({len(skipped)} skipped) in {output}")
+    gone = sum(not os.path.exists(source / name) for name in files.keys() - skipped.keys())
+    notes = f"{len(skipped)} skipped" + (f", {gone} gone but kept" if gone else "")
+    print(f"{clips} clips from {done} files ({notes}) in {output}")
+
+
+def _print_some(lines: Sequence[str]) -> None:
+    for line in lines[:_MOST_LINES]:
+        print(line)
+    if len(lines) > _MOST_LINES:
+        print(f"and {len(lines) - _MOST_LINES} more lines like these")
 
 
 def _define_flags() -> None:
@@ -285,8 +309,10 @@ def main(_: Sequence[str]) -> None:
     values = flags.FLAGS
     settings = {key: values[key].value for key in ("size", "fps", "frames", "quality")}
     try:
-        manifest = prepare(Path(values.input), Path(values.output), settings, values.workers)
-        _report(manifest, Path(values.input), Path(values.output))
+        source = to_path(values.input, "--input")
+        output = to_path(values.output, "--output")
+        manifest = prepare(source, output, settings, values.workers)
+        _report(manifest, source, output)
     except KeyboardInterrupt:
         print("interrupted: what is done is kept, run it again to go on", file=sys.stderr)
         sys.exit(130)
@@ -294,4 +320,4 @@ def main(_: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    errors.run(main)
+    errors.run(main, configs.parse_flags)

@@ -1,44 +1,50 @@
 """Draw clips from a trained model: mp4s, and a contact sheet whose rows are clips.
 
-    python -m jaxvid.sample --workdir=DIR --num=16 [--steps=50 --cfg_scale=2 --seed=1 --label=0]
-    python -m jaxvid.sample --workdir=DIR --caption=TEXT --cfg_scale=3
-    python -m jaxvid.sample --workdir=DIR --frames=256 [--overlap=4]
+    python -m jaxvid.sample --workdir=DIR --num=16 [--seed=1 --label=square]
+    python -m jaxvid.sample --workdir=DIR --config.sampler.steps=50 --config.sampler.cfg_scale=2
+    python -m jaxvid.sample --workdir=DIR --caption=TEXT
     python -m jaxvid.sample --workdir=DIR --task=predict --observed=4 [--input=VIDEO]
-    python -m jaxvid.sample --workdir=DIR --input=VIDEO [--frames=256]
+    python -m jaxvid.sample --workdir=DIR --frames=256 [--overlap=4]
+    python -m jaxvid.sample --workdir=DIR --low_res=VIDEO [--frames=256]
     python -m jaxvid.sample --workdir=DIR --actions=FILE.csv [--frames=256]
 
-The averaged (EMA) weights of the newest checkpoint are used, on all devices; or, with
-`--ema_width=0.15`, an average of that width, made from the snapshots of a run with `ema.widths`.
-The frames that a task observes come from `--input`, a video file, or else from the data that the
-model was trained on; and so does the low-resolution video of a model with `data.low_res`. The table
-of `--actions` has a row per frame, from the first on; actions past its end are unknown.
+The averaged (EMA) weights of the newest checkpoint draw, on all devices: `--checkpoint=STEP`,
+`--weights=raw` and `--ema_width=0.15` take others, the last an average of that width from the
+snapshots of a run with `ema.widths`. The frames that a task observes come from `--input`, or else
+from the data that the model was trained on, and so does the low-resolution video of a model that
+takes one. Videos of any length (`--frames`) are drawn window by window, and written as they come.
 """
 
-from collections.abc import Sequence
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
-from jaxvid import build, errors  # noqa: F401
 from jaxvid import config as configs
+from jaxvid import errors, files
+from jaxvid.build import Run, build
+from jaxvid.conditions.condition import CONDITIONS
 from jaxvid.data import pipeline
-from jaxvid.data.conditions import read_actions
 from jaxvid.data.sources import make_source
-from jaxvid.data.text import to_bytes
 from jaxvid.data.video import read_video
+from jaxvid.errors import InputError
 from jaxvid.parallel import rules
-from jaxvid.parallel.mesh import make_mesh
-from jaxvid.sampling import draw as sampling
-from jaxvid.sampling.plans import rollout
+from jaxvid.sampling.draw import by_default, make_sampler, padded
+from jaxvid.sampling.plans import long_videos
 from jaxvid.sampling.tasks import observed_frames
 from jaxvid.training import ema
-from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import make_init, make_network
 from jaxvid.workdir import folder
 from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
 from jaxvid.workdir.samples import write_samples
@@ -46,141 +52,166 @@ from jaxvid.workdir.samples import write_samples
 WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.", required=True)
 NUM = flags.DEFINE_integer("num", 16, "How many clips.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Another seed gives other clips.", lower_bound=0)
-STEPS = flags.DEFINE_integer("steps", None, "Sampler steps; by default the config's.")
-SAMPLER = flags.DEFINE_string("sampler", None, "Sampler; by default the config's.")
-CFG_SCALE = flags.DEFINE_float("cfg_scale", None, "Guidance; by default the config's, 1 is none.")
-OBSERVED_NOISE = flags.DEFINE_float(
-    "observed_noise", None, "Level of the noise on observed frames; by default the config's."
-)
-LABEL = flags.DEFINE_integer("label", None, "Class of all clips; by default all in turn.")
-CAPTION = flags.DEFINE_string("caption", None, "What all clips show, for a model of captions.")
+CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "Step of it; by default the newest.")
+WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "raw"], "Averaged weights, or the newest.")
 EMA_WIDTH = flags.DEFINE_float(
     "ema_width", None, "Relative width of a post-hoc EMA, up to 0.28; by default the plain EMA."
 )
-TASK = flags.DEFINE_string("task", "generate", "generate, predict, interpolate or random.")
+TASK = flags.DEFINE_string("task", None, "generate (by default), predict, interpolate or random.")
 OBSERVED = flags.DEFINE_integer("observed", None, "Frames given; by default a quarter of them.")
 FRAMES = flags.DEFINE_integer("frames", None, "Of videos drawn window by window.", lower_bound=1)
 OVERLAP = flags.DEFINE_integer("overlap", None, "Past frames a window sees; by default half of it.")
-INPUT = flags.DEFINE_string("input", None, "A video: observed frames, low-resolution frames.")
-ACTIONS = flags.DEFINE_string("actions", None, "A table of numbers: what is done at each frame.")
+INPUT = flags.DEFINE_string("input", None, "A video file: the observed frames.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder; by default samples/TASK in the workdir.")
 
-SAMPLER_KEYS = dict(name=SAMPLER, steps=STEPS, cfg_scale=CFG_SCALE, observed_noise=OBSERVED_NOISE)
 
-
-def main(_: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     # What to draw, checked before anything is compiled.
-    workdir = Path(WORKDIR.value)
-    config = folder.load(workdir)
-    with config.unlocked():
-        for name, flag in SAMPLER_KEYS.items():
-            if flag.value is not None:
-                config.sampler[name] = flag.value
-        config.mesh = ConfigDict(dict.fromkeys(config.mesh, 1) | {"data": -1})
-    configs.check(config)
-    frames = config.data.frames
-    count = max(1, frames // 4) if OBSERVED.value is None else OBSERVED.value
-    observed = observed_frames(TASK.value, frames, count)
-    if FRAMES.value and TASK.value not in ("generate", "predict"):
-        raise errors.InputError(f"--frames is for --task=generate or predict, not {TASK.value}")
-    mesh = make_mesh(config.mesh)
-    clips = _clips(config, observed, mesh)
+    workdir = files.to_path(WORKDIR.value, "--workdir")
+    config = _config(workdir)
+    run, task = build(config), TASK.value or "generate"
+    frames = FRAMES.value or config.data.frames
+    observed = _observed(config, task)
+    clips = _clips(run, observed, frames)
+    target = files.to_path(OUTPUT.value or f"{workdir}/samples/{task}", "--output")
 
     # The weights, and one compiled call on all devices.
-    net = make_network(config)
-    _, abstract = make_init(config, net, make_optimizer(config), mesh)
-    with jax.set_mesh(mesh):
-        params = _average(config, workdir, abstract.ema)
-        key = jax.random.key(SEED.value)
-        if FRAMES.value:
-            given = int(observed.sum())
-            overlap = frames // 2 if OVERLAP.value is None else OVERLAP.value
-            frames = FRAMES.value
-            videos = rollout(config, net, mesh, params, key, clips, given, frames, overlap)
-            observed = np.arange(frames) < given
-        else:
-            draw = sampling.make_sampler(config, net, mesh, observed)
-            videos = np.asarray(draw(params, key, pipeline.put(clips, rules.batch_sharding(mesh))))
-        videos = videos[: NUM.value]
-
-    output = Path(OUTPUT.value or workdir / "samples" / TASK.value)
-    with write_samples(output, config.data.fps, observed) as samples:
-        samples.add(videos)
-    sheet = output / "sheet.png"
-    print(f"{len(videos)} clips of {frames} frames in {output}; all at a glance: {sheet}")
+    params = _weights(run, workdir)
+    print(f"drawing {NUM.value} clips of {frames} frames; the first call compiles", flush=True)
+    with (
+        jax.set_mesh(run.mesh),
+        write_samples(target, config.data.fps, observed) as samples,
+    ):
+        for part in _drawn(run, params, clips, observed, frames):
+            samples.add(part)
+    sheet = target / "sheet.png"
+    print(f"{NUM.value} clips of {frames} frames in {target}; all at a glance: {sheet}")
 
 
-def _average(config: ConfigDict, workdir: Path, abstract: Any) -> Any:
-    """The plain EMA, or that of `--ema_width` at the newest snapshot; raises InputError."""
-    if EMA_WIDTH.value is None:
-        with Checkpoints(workdir) as checkpoints:
-            return checkpoints.restore_part("ema", abstract)
-    with Snapshots(workdir, config.ema.widths) as snapshots:
-        kept, steps = snapshots.averages(abstract), snapshots.steps
-        params, missed = ema.reconstruct(kept, snapshots.widths, steps, EMA_WIDTH.value, steps[-1])
-        print(
-            f"EMA of width {EMA_WIDTH.value:g} at step {snapshots.steps[-1]}, from "
-            f"{len(snapshots.steps)} snapshot(s); its profile is off by {missed:.2%}"
-        )
-    return params
+def parse(argv: Sequence[str]) -> list[str]:
+    """absl's parsing, with a flag for each condition; `--config.KEY=VALUE` is kept for later.
+
+    Raises InputError and `flags.Error` for what is wrong.
+    """
+    configs.import_plugins(argv)
+    for condition in CONDITIONS.values():
+        flags.DEFINE_string(condition.flag, None, condition.flag_help)
+    overrides = [word for word in argv if word.startswith("--config.")]
+    for word in overrides:
+        name, _, value = word.removeprefix("--config.").partition("=")
+        configs.check_name(name)
+        OVERRIDES[name] = value
+    return configs.parse_flags([word for word in argv if word not in overrides])
 
 
-def _clips(
-    config: ConfigDict, observed: Bool[np.ndarray, "T"], mesh: jax.sharding.Mesh
-) -> dict[str, np.ndarray]:
-    """Classes and times to draw, and what is given to draw from; raises InputError."""
-    data, frames = config.data, FRAMES.value or config.data.frames
-    clips = sampling.blank_clips(config, NUM.value, mesh)
-    num = len(clips["label"])
-    if INPUT.value:
-        _read_input(data, observed, frames, clips)
-    elif data.low_res and FRAMES.value:
-        raise errors.InputError(
-            "--frames: the model needs a low-resolution video of that length: give it as --input"
-        )
-    elif data.low_res or observed.any():
-        source = make_source(data)
-        batch = pipeline.make_dataset(source, data, seed=SEED.value, batch_size=num)[0]
-        clips = {name: batch[name] for name in clips}
-    if ACTIONS.value is not None:
-        if not data.action_dim:
-            raise errors.InputError("--actions: the model was not trained on actions")
-        action, mask = read_actions(ACTIONS.value, frames, data.action_dim)
-        clips |= {"action": _to_all(num, action), "action_mask": _to_all(num, mask)}
-    if CAPTION.value is not None:
-        length = data.text_length
-        if not length or data.text_embeddings:
-            raise errors.InputError("--caption: the model was not trained on captions' bytes")
-        clips["text_bytes"][:], clips["text_mask"][:] = to_bytes(CAPTION.value, length)
-    if LABEL.value is not None:
-        if not 0 <= LABEL.value < config.model.labels:
-            raise errors.InputError(
-                f"--label={LABEL.value}: the model has {config.model.labels} classes, from 0"
+OVERRIDES: dict[str, str] = {}
+
+
+def _config(workdir: Path) -> ConfigDict:
+    """The run's config with what the command line changes, on all devices."""
+    config = folder.load(workdir)
+    for name, value in OVERRIDES.items():
+        if not configs.KEYS[name].free:
+            raise InputError(
+                f"--config.{name}: the model was trained with its value; only the keys that "
+                "docs/keys.md marks with * can be changed here"
             )
-        clips["label"][:] = LABEL.value
-    return clips
+        configs.override(config, name, value)
+    with config.unlocked():
+        config.mesh = ConfigDict(dict.fromkeys(config.mesh, 1) | {"data": -1})
+    configs.check(config)
+    return config
 
 
-def _read_input(
-    data: ConfigDict, observed: Bool[np.ndarray, "T"], frames: int, clips: dict[str, np.ndarray]
-) -> None:
-    """Puts into `clips` what `--input` gives: observed frames, and low-resolution video."""
-    if not observed.any() and not data.low_res:
-        raise errors.InputError("--input gives observed frames: name a --task that has some")
-    clips["label"][:] = -1
-    if observed.any():
+def _observed(config: ConfigDict, task: str) -> Bool[np.ndarray, "T"]:
+    """Which frames of a clip the task observes; raises InputError for flags that do not fit."""
+    if OBSERVED.value is not None and task == "generate":
+        raise InputError("--observed: name a --task that observes frames, such as predict")
+    if INPUT.value is not None and task == "generate":
+        raise InputError("--input gives observed frames: name a --task that has some")
+    if OVERLAP.value is not None and not FRAMES.value:
+        raise InputError("--overlap is for videos drawn window by window: give --frames as well")
+    if FRAMES.value and task not in ("generate", "predict"):
+        raise InputError(f"--frames is for --task=generate or predict, not {task}")
+    frames = config.data.frames
+    count = max(1, frames // 4) if OBSERVED.value is None else OBSERVED.value
+    return observed_frames(task, frames, count)
+
+
+def _clips(run: Run, observed: Bool[np.ndarray, "T"], frames: int) -> dict[str, Any]:
+    """What to draw and what is given to draw from: `video`, `time`, `given`."""
+    data, num = run.config.data, padded(NUM.value, run.mesh)
+    asked = _asked(run, frames)
+    needs_low_res = run.config.conditions.low_res.factor and "low_res" not in asked
+    if needs_low_res and (FRAMES.value or INPUT.value is not None):
+        raise InputError(f"the model enlarges a video: give it, of {frames} frames, as --low_res")
+    clips = pipeline.blank_batch(data, run.encode, num)
+    clips["given"] = by_default(run.conditions, clips["given"])
+    if INPUT.value is not None:
         seen = int(np.flatnonzero(observed)[-1]) + 1
         video, _ = read_video(INPUT.value, frames=seen, size=data.size, fps=data.fps)
         clips["video"][:, :seen] = video
-    if data.low_res:
-        size = data.size // data.low_res
-        video, _ = read_video(INPUT.value, frames=frames, size=size, fps=data.fps)
-        clips["low_res"] = _to_all(len(clips["label"]), video)
+        clips["given"] = pipeline.blank_batch(data, run.encode, num)["given"]
+    elif needs_low_res or observed.any():
+        dataset = pipeline.make_dataset(
+            make_source(data), data, run.encode, seed=SEED.value, batch_size=num
+        )
+        clips = {name: dataset[0][name] for name in clips}
+    for name, arrays in asked.items():
+        clips["given"][name] = jax.tree.map(lambda x: np.repeat(x[None], num, axis=0), arrays)
+    return clips
 
 
-def _to_all(num: int, array: np.ndarray) -> np.ndarray:
-    return np.repeat(array[None], num, axis=0)
+def _asked(run: Run, frames: int) -> dict[str, Any]:
+    """The arrays of the conditions that the command line gives, for one clip."""
+    of_model, asked = {c.name: c for c in run.conditions}, {}
+    for name, condition in CONDITIONS.items():
+        value = flags.FLAGS[condition.flag].value
+        if value is None:
+            continue
+        if name not in of_model:
+            raise InputError(f"--{condition.flag}: the model was trained without it")
+        asked[name] = of_model[name].parse(value, frames)
+    return asked
+
+
+def _weights(run: Run, workdir: Path) -> Any:
+    """The parameters to draw with; raises InputError where there are none."""
+    if EMA_WIDTH.value is None:
+        part = "ema" if WEIGHTS.value == "ema" else "train/params"
+        with Checkpoints(workdir) as checkpoints:
+            return checkpoints.restore_part(part, run.params, CHECKPOINT.value)
+    if WEIGHTS.value == "raw" or CHECKPOINT.value is not None:
+        raise InputError("--ema_width makes weights of its own: leave out --weights, --checkpoint")
+    with Snapshots(workdir, run.config.ema.widths) as snapshots:
+        kept, steps, width = snapshots.averages(run.params), snapshots.steps, EMA_WIDTH.value
+        params, missed = ema.reconstruct(kept, snapshots.widths, steps, width, steps[-1])
+    print(
+        f"EMA of width {width:g} at step {steps[-1]}, from {len(steps)} snapshot(s); its profile "
+        f"is off by {missed:.2%}"
+    )
+    return params
+
+
+def _drawn(
+    run: Run, params: Any, clips: dict[str, Any], observed: Bool[np.ndarray, "T"], frames: int
+) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
+    """The frames of all videos, in parts as they come."""
+    config, key = run.config, jax.random.key(SEED.value)
+    if not FRAMES.value:
+        draw = make_sampler(config, run.denoiser, run.mesh, observed)
+        batch = pipeline.put(clips, rules.batch_sharding(run.mesh))
+        yield np.asarray(draw(params, key, batch))[: NUM.value]
+        return
+    given = int(observed.sum())
+    overlap = config.data.frames // 2 if OVERLAP.value is None else OVERLAP.value
+    parts = long_videos(config, run.denoiser, run.mesh, params, key, clips, given, frames, overlap)
+    seconds = 0.1 if sys.stdout.isatty() else 10
+    with tqdm(total=frames, unit="frame", file=sys.stdout, mininterval=seconds) as bar:
+        for part in parts:
+            bar.update(part.shape[1])
+            yield part[: NUM.value]
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, parse)

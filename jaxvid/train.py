@@ -6,39 +6,40 @@ A work directory that holds checkpoints is resumed from the newest. With several
 runs this same command: see `--distributed`.
 """
 
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
 import collections
+import functools
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 from jaxvid import config as configs
-from jaxvid import errors
-from jaxvid.build import check_labels, check_mesh
+from jaxvid import errors, files
+from jaxvid.build import Run, advice, build, check_training, least_memory
+from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
-from jaxvid.data.conditions import check_conditions
-from jaxvid.data.sources import make_source
-from jaxvid.models.transformer import SpaceTimeTransformer
-from jaxvid.parallel import rules
-from jaxvid.parallel.mesh import make_mesh
-from jaxvid.sampling import draw as sampling
+from jaxvid.data.sources import Source, make_source
+from jaxvid.metrics.metric import METRICS
+from jaxvid.parallel import processes, rules
+from jaxvid.sampling.draw import by_default, make_sampler, padded
 from jaxvid.sampling.tasks import observed_frames
-from jaxvid.training import ema
 from jaxvid.training.meter import Meter
-from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import from_parts, make_init, make_network, to_parts
-from jaxvid.training.step import jit_train_step
+from jaxvid.training.state import TrainState, from_parts, to_parts
 from jaxvid.workdir import folder, pictures
-from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
+from jaxvid.workdir.checkpoint import Checkpoints, Snapshots, start_from
 from jaxvid.workdir.log import Log
 from jaxvid.workdir.samples import write_samples
 
@@ -51,96 +52,121 @@ DISTRIBUTED = flags.DEFINE_string(
     None,
     "Join other processes: 'auto' on a TPU pod, Slurm or Open MPI; else HOST:PORT,COUNT,INDEX.",
 )
+ACCEPT = flags.DEFINE_bool(
+    "accept_changes", False, "Go on although the config or the data are not those of the run."
+)
 
 
 def main(_: Sequence[str]) -> None:
     config = configs.from_flag(CONFIG)
-    if DISTRIBUTED.value == "auto":
-        jax.distributed.initialize()
-    elif DISTRIBUTED.value:
-        address, count, index = DISTRIBUTED.value.split(",")
-        jax.distributed.initialize(address, int(count), int(index))
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]).stem
-    train(config, Path(WORKDIR.value or f"runs/{name}"))
+    name = folder.run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
+    workdir = files.to_path(WORKDIR.value or f"runs/{name}", "--workdir")
+    if DISTRIBUTED.value:
+        processes.join(DISTRIBUTED.value)
+    train(config, workdir, ACCEPT.value)
 
 
-def train(config: ConfigDict, workdir: Path) -> None:
+class Action(NamedTuple):
+    """Something that happens now and then during training, after the step is logged and saved."""
+
+    due: Callable[[int], bool]
+    act: Callable[[int, TrainState, dict[str, Any]], None]
+
+
+def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
     """Trains from where `workdir` is to `config.steps`; raises InputError for what cannot be."""
     started, lead = time.monotonic(), jax.process_index() == 0
 
-    # Mesh and data. Everything that can be wrong is found before the first compile.
-    mesh = make_mesh(config.mesh)
-    check_mesh(config, mesh)
+    # All that a run is made of. Everything that can be wrong is found before the first compile.
     source = make_source(config.data)
-    check_labels(config, source.labels)
-    check_conditions(source, config.data)
+    config.conditions.label.names = tuple(source.labels)  # so that samples can be asked for by name
+    run = build(config)
+    check_training(run)
+    check_source(run.conditions, source)
+    if lead:
+        memory = least_memory(run) / 1e6
+        print(f"a step needs {memory:.0f} MB of memory per device, or more", flush=True)
     dataset = pipeline.make_dataset(
         source,
         config.data,
+        run.encode,
         seed=config.seed,
         batch_size=config.batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
 
-    # Model, optimizer and state.
-    net, tx = make_network(config), make_optimizer(config)
-    init, abstract = make_init(config, net, tx, mesh)
-    train_step = jit_train_step(config, net, tx, abstract)
+    def put(host_batch: dict[str, Any]) -> dict[str, Any]:
+        clips = {name: host_batch[name] for name in ("video", "time", "given")}
+        return pipeline.put(clips, rules.batch_sharding(run.mesh))
 
     with (
-        jax.set_mesh(mesh),
+        jax.set_mesh(run.mesh),
         folder.lock(workdir),
         Checkpoints(workdir, config.checkpoint.keep) as checkpoints,
         Snapshots(workdir, config.ema.widths, write=True) as snapshots,
     ):
-        notes = folder.claim(workdir, config, write=lead)
-        # Restore, or begin. All that a step depends on beside the state follows from its number.
-        parts = checkpoints.restore(to_parts(abstract))
-        state = from_parts(parts) if parts else None
-        begins = "resuming" if state else "starting"
-        state = state or init()
+        notes = folder.claim(workdir, config, lead, source.fingerprint, accept)
+        # Four ways to start. All that a step depends on besides the state follows from its number.
+        # 1. Resume: a checkpoint is here. 2. Extend: the same, and `steps` has been raised.
+        # 3. Fine-tune: `init_from` names another run, and what fits is taken from its average.
+        # 4. From scratch.
+        if parts := checkpoints.restore(to_parts(run.state)):
+            begins, state = "resuming", from_parts(parts)
+        elif config.init_from:
+            params, taken = start_from(Path(config.init_from), run.init().params)
+            begins, state = "fine-tuning", run.init(params)
+            notes.append(f"from {config.init_from}: {taken}")
+        else:
+            begins, state = "starting", run.init()
         step = int(state.step)
-        if ema.is_due(config, step):  # cut off after the checkpoint of the same step
-            snapshots.save(step, state.profiles)
 
         with Log(workdir, config.steps, step, write=lead) as log:
             parameters = sum(x.size for x in jax.tree.leaves(state.params))
-            for note in notes:
-                log.say(note)
             log.say(
                 f"{begins} at step {step} of {config.steps} in {workdir}: "
-                f"{parameters / 1e6:.2f} M parameters, {mesh.size} x {jax.devices()[0].device_kind}"
+                f"{parameters / 1e6:.2f} M parameters, {run.mesh.size} x "
+                f"{jax.devices()[0].device_kind}"
             )
-            show_samples = _make_show_samples(config, net, mesh, workdir, log)
-            window = Meter(step, config.data.max_bad)
+            for line in notes + advice(config):
+                log.say(line)
+            actions = [
+                _keep_snapshots(config, snapshots),
+                *_show_samples(run, workdir, log),
+                *_score(run, source, log),
+            ]
+            if step:  # what was cut off after the checkpoint of this step
+                batch = put(dataset[step - 1])
+                for action in actions:
+                    if action.due(step):
+                        action.act(step, state, batch)
+            meter = Meter(step, config.data.max_bad)
             batches = pipeline.batches(dataset, step, config.data)
             stop_asked = _stop_signals()
-            batch, stopping = None, False
+            stopping = False
             in_flight: collections.deque[jax.Array] = collections.deque()
 
             # In the loop nothing moves between host and devices unless the code says so.
             with jax.transfer_guard("disallow"):
                 while step < config.steps and not stopping:
                     # The devices are at the step before while this one's batch is fetched.
-                    with window.waiting_for_data(lambda: all(x.is_ready() for x in in_flight)):
+                    with meter.waiting_for_data(lambda: all(x.is_ready() for x in in_flight)):
                         host_batch = next(batches)
-                    window.count_bad(host_batch.pop("bad"), log.say)
-                    batch = pipeline.put(host_batch, rules.batch_sharding(mesh))
-                    state, metrics = train_step(state, batch)
+                    meter.count_bad(host_batch["bad"], log.say)
+                    batch = put(host_batch)
+                    state, metrics = run.train_step(state, batch)
                     step += 1
-                    window.add(metrics)
+                    meter.add(metrics)
                     in_flight.append(metrics["loss"])
                     if len(in_flight) > 1:
                         in_flight.popleft().block_until_ready()
 
                     stopping = stop_asked(step)
-                    ends = stopping or step == config.steps
-                    saves = ends or step % config.checkpoint.every == 0
-                    keeps = ema.is_due(config, step)
-                    if saves or keeps or step % config.log.every == 0:
-                        # Before the save: it raises if a loss since the last one is not finite.
-                        values = window.close(step, config.batch_size)
+                    saves = stopping or step == config.steps or step % config.checkpoint.every == 0
+                    due = [] if stopping else [action for action in actions if action.due(step)]
+                    if saves or due or step % config.log.every == 0:
+                        # First of all: it raises if a loss since the last time is not finite.
+                        values = meter.close(step, config.batch_size)
                         log.metrics(step, values)
                         log.progress(
                             step, values["loss"], values["clips_per_s"], values["data_wait"]
@@ -149,17 +175,13 @@ def train(config: ConfigDict, workdir: Path) -> None:
                         # Whoever goes on from here does not come past the snapshots before again.
                         snapshots.wait()
                         checkpoints.save(step, to_parts(state))
-                    if keeps:
-                        snapshots.save(step, state.profiles)
-                    if not ends and config.log.sample_every and not step % config.log.sample_every:
-                        show_samples(step, state.ema, batch)
-                        window.restart_clock()
+                    for action in due:
+                        with jax.transfer_guard("allow"):
+                            action.act(step, state, batch)
+                    if due:
+                        meter.restart_clock()
             checkpoints.wait()
             snapshots.wait()
-            if not stopping:
-                if batch is None:  # all steps had been taken before
-                    batch = pipeline.put(next(batches), rules.batch_sharding(mesh))
-                show_samples(step, state.ema, batch)
             batches.close()
             if lead and (workdir / "metrics.jsonl").stat().st_size:
                 pictures.write_loss_curve(workdir / "loss.png", workdir / "metrics.jsonl")
@@ -169,38 +191,77 @@ def train(config: ConfigDict, workdir: Path) -> None:
             log.say(f"{minutes}:{seconds:02d} min; samples, loss.png and checkpoints: {workdir}")
 
 
-def _make_show_samples(
-    config: ConfigDict, net: SpaceTimeTransformer, mesh: Mesh, workdir: Path, log: Log
-) -> Callable[[int, Any, dict[str, jax.Array]], None]:
-    """A function that draws clips for what is trained, and puts them in `samples/` and the log.
+def _keep_snapshots(config: ConfigDict, snapshots: Snapshots) -> Action:
+    """Keeps the power-function averages, of the last step too."""
+
+    def due(step: int) -> bool:
+        return bool(config.ema.widths) and _every(config, config.ema.snapshot_every, step)
+
+    return Action(due, lambda step, state, batch: snapshots.save(step, state.profiles))
+
+
+def _show_samples(run: Run, workdir: Path, log: Log) -> list[Action]:
+    """Draws clips from the average, puts them in `samples/` and the log; an action for each task.
 
     To generate, classes are asked for in turn; to predict, frames of the newest batch are given.
-    Low-resolution video, where there is some, is always that of the newest batch.
     """
-    num = config.sampler.num
-    blank, key = sampling.blank_clips(config, num, mesh), jax.random.key(config.seed)
-    given = {
-        task: observed_frames(task, config.data.frames, max(1, config.data.frames // 4))
-        for task in ("generate", "predict")
-        if config.tasks[task]
-    }
-    samplers = {
-        task: sampling.make_sampler(config, net, mesh, observed) for task, observed in given.items()
-    }
+    data, num = run.config.data, run.config.sampler.num
+    key, every = jax.random.key(run.config.seed), run.config.log.sample_every
+    blank = pipeline.blank_batch(data, run.encode, padded(num, run.mesh))
+    blank["given"] = by_default(run.conditions, blank["given"])
 
-    def show(step: int, params: Any, batch: dict[str, jax.Array]) -> None:
-        for task, draw in samplers.items():
+    def action(task: str) -> Action:
+        given = observed_frames(task, data.frames, max(1, data.frames // 4))
+        draw = make_sampler(run.config, run.denoiser, run.mesh, given)
+
+        def show(step: int, state: TrainState, batch: dict[str, Any]) -> None:
             clips = batch
-            if task == "generate" and not config.data.low_res:
-                clips = pipeline.put(blank, rules.batch_sharding(mesh))
-            videos = np.asarray(jax.device_get(draw(params, key, clips)))[:num]
-            log.videos(step, task, videos, config.data.fps)
+            if task == "generate" and not run.config.conditions.low_res.factor:
+                clips = pipeline.put(blank, rules.batch_sharding(run.mesh))
+            videos = np.asarray(jax.device_get(draw(state.ema, key, clips)))[:num]
+            log.videos(step, task, videos, data.fps)
             if jax.process_index() == 0:
-                folder = workdir / "samples" / f"{step:07d}-{task}"
-                with write_samples(folder, config.data.fps, given[task]) as samples:
+                target = workdir / "samples" / f"{step:07d}-{task}"
+                with write_samples(target, data.fps, given) as samples:
                     samples.add(videos)
 
-    return show
+        return Action(lambda step: _every(run.config, every, step), show)
+
+    return [action(task) for task in ("generate", "predict") if run.config.tasks[task]]
+
+
+def _score(run: Run, source: Source, log: Log) -> list[Action]:
+    """Scores clips that the average draws against clips of the data, in an order of their own."""
+    config = run.config
+    if not config.evals.every:
+        return []
+    num, nothing = padded(config.evals.num, run.mesh), np.zeros(config.data.frames, bool)
+    batches_of = functools.partial(
+        pipeline.make_dataset,
+        source, config.data, run.encode, seed=config.seed + 1, batch_size=num,
+    )  # fmt: skip
+    whole = batches_of()
+    own = batches_of(process_index=jax.process_index(), process_count=jax.process_count())
+    draw = make_sampler(config, run.denoiser, run.mesh, nothing)
+
+    def score(step: int, state: TrainState, batch: dict[str, Any]) -> None:
+        asked, real = own[0], whole[1]["video"]
+        clips = {name: asked[name] for name in ("video", "time", "given")}
+        split = rules.batch_sharding(run.mesh)
+        drawn = draw(state.ema, jax.random.key(config.seed), pipeline.put(clips, split))
+        values = {}
+        for name in config.evals.metrics:
+            value, error = METRICS[name](np.asarray(jax.device_get(drawn)), real)
+            values |= {f"evals/{name}": value, f"evals/{name}_error": error}
+            log.say(f"step {step}: {name} {value:.4g} ± {error:.2g} from {num} clips")
+        log.metrics(step, values)
+
+    return [Action(lambda step: _every(config, config.evals.every, step), score)]
+
+
+def _every(config: ConfigDict, every: int, step: int) -> bool:
+    """Whether something is due that happens every so many steps, 0 for never, and at the end."""
+    return step > 0 and (step == config.steps or (bool(every) and step % every == 0))
 
 
 def _stop_signals() -> Callable[[int], bool]:
@@ -210,12 +271,13 @@ def _stop_signals() -> Callable[[int], bool]:
         return multihost_utils.reached_preemption_sync_point
     came = threading.Event()
 
-    def ask(number: int, _: Any) -> None:
+    def ask(number: int) -> None:
+        if came.is_set():
+            start.leave(number)
         came.set()
-        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for the step
+        start.say("stopping after this step; press again to stop without saving")
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask)
+    start.on_signal([signal.SIGTERM, signal.SIGINT], ask)
     return lambda step: came.is_set()
 
 

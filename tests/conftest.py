@@ -15,6 +15,8 @@ os.environ["XLA_FLAGS"] = (
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Small arrays gain nothing, and workers side by side would take more memory.
+os.environ["JAXVID_HUGE_PAGES"] = "0"
 # What one test compiles, the others need not, nor do other workers and the commands they start.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxvid-tests-")
@@ -43,13 +45,6 @@ def batch(config) -> dict[str, jax.Array]:
     arrays = {
         "video": np.broadcast_to(rng.integers(0, 256, (B, 1, 1, 1, 3), np.uint8), (B, T, S, S, 3)),
         "time": np.tile(np.arange(T, dtype=np.float32) / 8, (B, 1)),
-        "label": rng.integers(0, config.model.labels, B, np.int32),
+        "given": {"label": rng.integers(0, config.conditions.label.classes, B, np.int32)},
     }
     return jax.tree.map(jnp.asarray, arrays)
-
-
-@pytest.fixture
-def one_device_mesh(config):
-    from jaxvid.parallel.mesh import make_mesh
-
-    return make_mesh(config.mesh, jax.devices()[:1])

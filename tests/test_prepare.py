@@ -9,11 +9,19 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
-from jaxvid.data import records
+from configs import videos
+from jaxvid import config as configs
+from jaxvid.build import build
+from jaxvid.conditions.condition import check_source
+from jaxvid.data import records, text
+from jaxvid.data.pipeline import make_dataset
+from jaxvid.data.sources import make_source
+from jaxvid.data.sources.clips import ClipFolder
 from jaxvid.data.video import read_frames, write_video
 from jaxvid.errors import InputError
 from jaxvid.prepare import prepare
@@ -211,8 +219,181 @@ def test_a_set_without_clips_can_be_begun_anew(source, tmp_path):
     assert len(prepare(source, tmp_path / "out", SETTINGS, workers=1)["shards"]) == 3
 
 
+def fingerprint(output):
+    return ClipFolder(output).fingerprint
+
+
+def tones(output, name):
+    """The mean colour of each clip of a file, in its order."""
+    shard = output / read_manifest(output)["files"][name]["shard"]
+    raw = ArrayRecordReader(str(shard)).read_all()
+    clips = [records.decode(record) for record in raw if records.source_of(record) == name]
+    return [clip.decode(np.arange(4)).mean() for clip in clips]
+
+
+def test_the_fingerprint_is_that_of_the_clips_and_not_of_their_place(source, tmp_path):
+    output = tmp_path / "out"
+    prepare(source, output, SETTINGS, workers=1)
+    first = fingerprint(output)
+    prepare(source, output, SETTINGS, workers=1)
+    os.utime(source / "3.mp4", (1, 1))  # made again, to the same clips
+    prepare(source, output, SETTINGS, workers=1)
+    output = output.rename(tmp_path / "moved")
+    assert fingerprint(output) == first
+    make_video(source / "more.mp4", seed=9)
+    prepare(source, output, SETTINGS, workers=1)
+    assert fingerprint(output) != first
+
+
+@pytest.mark.parametrize("per_shard", [1, 3])
+def test_what_has_changed_is_made_again(tmp_path, monkeypatch, per_shard):
+    source, output = tmp_path / "in", tmp_path / "out"
+    for seed, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
+        make_video(source / name, seed=seed)
+        (source / name).with_suffix(".txt").write_text("old")
+    monkeypatch.setattr("jaxvid.data.scan._MOST_SHARDS", 3 // per_shard)
+    prepare(source, output, SETTINGS, workers=1)
+    text.write_embeddings(output, "toy", lambda captions: [np.ones((1, 2))] * len(captions))
+    before, was = fingerprint(output), {name: tones(output, name) for name in ("a.mp4", "c.mp4")}
+
+    (source / "a.mp4").unlink()
+    (source / "a.txt").unlink()
+    make_video(source / "b.mp4", frames=36, seed=7)
+    (source / "c.txt").write_text("new")  # of the same size
+    os.utime(source / "c.txt", (1, 1))
+    said = run(source, output).stdout
+    assert said.splitlines()[-1] == f"7 clips from 3 files (0 skipped, 1 gone but kept) in {output}"
+    clips = read_manifest(output)["files"]
+    assert {name: entry["clips"] for name, entry in clips.items()} == {
+        "a.mp4": 2, "b.mp4": 3, "c.mp4": 2}  # fmt: skip
+    assert {name: tones(output, name) for name in was} == was
+    shard = output / clips["c.mp4"]["shard"]
+    assert {clip.caption for clip in read_shard(shard)} == {"old", "new"} - (
+        {"old"} if per_shard == 1 else set()
+    )
+    assert fingerprint(output) != before
+    assert sum(map(len, map(read_shard, output.glob("clips-*")))) == 7
+    # Embeddings of what was made again are gone, to be written anew.
+    assert not text.folder_of(output, "toy").joinpath(shard.name).exists()
+
+    before = fingerprint(output)
+    (source / "c.txt").unlink()
+    (source / "b.mp4").write_text("no video any more")
+    files = prepare(source, output, SETTINGS, workers=1)["files"]
+    assert {name: entry["status"] for name, entry in files.items()} == {
+        "a.mp4": "done", "b.mp4": "skipped", "c.mp4": "done"}  # fmt: skip
+    kept = [clip for shard in output.glob("clips-*") for clip in read_shard(shard)]
+    assert sorted(clip.caption for clip in kept) == ["", "", "old", "old"]
+    assert len(ClipFolder(output)) == 4
+
+
+def test_a_folder_made_before_changes_were_noticed_still_loads_and_goes_on(source, tmp_path):
+    output = tmp_path / "out"
+    prepare(source, output, SETTINGS, workers=1)
+    manifest = read_manifest(output)
+    for key in ("classes", "settled", "hashes"):
+        del manifest[key]
+    for entry in manifest["files"].values():
+        del entry["mtimes"]
+    (output / "manifest.json").write_text(json.dumps(manifest))
+    old = fingerprint(output)
+    prepare(source, output, SETTINGS, workers=1)
+    assert fingerprint(output) == old
+    folder = ClipFolder(output)
+    assert [folder[i].label for i in range(6)] == [-1, -1, 0, 0, 1, 1]
+    before = {path: path.stat().st_mtime_ns for path in output.glob("clips-*")}
+    os.utime(source / "3.mp4", (1, 1))
+    prepare(source, output, SETTINGS, workers=1)
+    after = {path: path.stat().st_mtime_ns for path in output.glob("clips-*")}
+    assert len(before.items() - after.items()) == 1
+
+
+def test_a_folder_without_clips_is_no_class_and_classes_keep_their_numbers(source, tmp_path):
+    output = tmp_path / "out"
+    (source / "bats").mkdir()
+    (source / "bats" / "notes").write_text("no video")
+    assert prepare(source, output, SETTINGS, workers=2)["labels"] == ["cats", "dogs"]
+    make_video(source / "bats" / "4.mp4", seed=4)
+    make_video(source / "apes" / "5.mp4", seed=5)
+    assert prepare(source, output, SETTINGS, workers=2)["labels"][:2] == ["cats", "dogs"]
+    folder = ClipFolder(output)
+    by_class = {}
+    for name, entry in folder.manifest["files"].items():
+        if entry["status"] == "done":
+            at = list(folder.manifest["shards"]).index(entry["shard"])
+            by_class[name.split("/")[0]] = folder[2 * at].label
+    names = dict(enumerate(folder.labels)) | {-1: "3.mp4"}
+    assert {name: names[label] for name, label in by_class.items()} == {
+        name: name for name in ("3.mp4", "apes", "bats", "cats", "dogs")
+    }
+
+
+def test_links_are_followed_and_what_is_not_read_is_named(source, tmp_path, monkeypatch, capsys):
+    make_video(tmp_path / "elsewhere" / "5.mp4", seed=5)
+    (source / "birds").symlink_to(tmp_path / "elsewhere")
+    (source / "cats" / "deep" / "loop").symlink_to(source)
+    (source / "dogs" / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    (source / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    manifest = prepare(source, tmp_path / "out", SETTINGS, workers=1)
+    assert manifest["labels"] == ["birds", "cats", "dogs"]
+    assert len(manifest["files"]) == 6
+    said = capsys.readouterr().out
+    assert "not read: folder locked: cannot be read: Permission denied" in said
+    assert "not read: folder cats/deep/loop: a link to a folder that it lies in" in said
+    assert "not read: dogs/gone.mp4: a broken link" in said
+
+
+def test_the_config_for_videos_takes_over_what_the_folder_has(source, tmp_path):
+    output = tmp_path / "out"
+    (source / "cats" / "deep" / "1.txt").write_text("a naïve cat")
+    prepare(source, output, {**SETTINGS, "size": 18, "fps": 6.0}, workers=1)
+    config = videos.get_config(str(output))
+    configs.check(config)
+    data, clips, run = config.data, make_source(config.data), build(config)
+    assert (data.size, data.fps, data.frames, config.conditions.text.length) == (18, 6.0, 4, 12)
+    assert (config.conditions.label.classes, config.model.patch) == (2, (1, 2, 2))
+    check_source(run.conditions, clips)
+    given = make_dataset(clips, data, run.encode, seed=0, batch_size=8)[0]["given"]
+    assert given["text"]["mask"].any(1).tolist() == (given["label"] == 0).tolist()
+    assert not data.reverse
+
+    config = videos.get_config()
+    config.data.path = str(output)
+    with pytest.raises(InputError, match=rf"size=18 .*fps=6 .*=configs/videos\.py:{output} takes"):
+        make_source(config.data)
+    with pytest.raises(InputError, match=r"none is not a folder: make it with .*jaxvid\.prepare"):
+        videos.get_config(str(tmp_path / "none"))
+
+
+def test_reasons_are_summed_up(tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    make_video(source / "a.mp4")
+    for index in range(5):
+        cv2.imwrite(str(source / f"{index}.{['jpg', 'png'][index % 2]}"), np.zeros((8, 8, 3)))
+        (source / f"{index}.md").write_text("no video")
+    make_video(source / "short.mp4", frames=10)
+    assert run(source, output).stdout.splitlines()[-4:] == [
+        "skipped: 5 files are images, not videos: 0.jpg, 1.png, 2.jpg, …",
+        "skipped: 5 files are not videos, or truncated before their index: 0.md, 1.md, 2.md, …",
+        "skipped short.mp4: shorter than a clip: 3 frames at 8 fps, 4 are needed",
+        f"2 clips from 1 files (11 skipped) in {output}",
+    ]
+    for path in source.glob("*.[jpm][pnd]*"):
+        if path.name != "a.mp4":
+            path.unlink()
+    assert run(source, output).stdout == f"2 clips from 1 files (0 skipped) in {output}\n"
+
+
 def test_large_sets_share_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxvid.prepare._MOST_SHARDS", 2)
+    monkeypatch.setattr("jaxvid.data.scan._MOST_SHARDS", 2)
     source, output = tmp_path / "in", tmp_path / "out"
     for index in range(4):
         make_video(source / f"{index}.mp4", seed=index)
@@ -245,8 +426,8 @@ def test_nothing_to_use_is_one_line(tmp_path):
 
 def test_damaged_manifest_is_named(source, tmp_path):
     (tmp_path / "out").mkdir()
-    for text in ["{", "[]", "{}"]:
-        (tmp_path / "out" / "manifest.json").write_text(text)
+    for damage in ["{", "[]", "{}"]:
+        (tmp_path / "out" / "manifest.json").write_text(damage)
         with pytest.raises(InputError, match=r"manifest\.json is damaged"):
             prepare(source, tmp_path / "out", SETTINGS, workers=1)
 

@@ -1,8 +1,18 @@
 """`manifest.json`: what lies in a folder of clips, and what came of each video it was made from.
 
-It holds the settings (`size` in pixels, `fps`, `frames` per clip, `quality`), the names of the
-classes in `labels`, the number of records in each of the `shards`, and an entry for each of the
-`files`: its status ("pending", "done" or "skipped"), size in bytes, shard, clips or reason.
+It holds
+
+- the settings: `size` in pixels, `fps`, `frames` per clip, `quality`;
+- `classes`, the first-level folders in the order in which the records number them; `labels`, those
+  of them that have clips, in the order in which the network numbers them; and `settled`, how many
+  of the labels keep their number from now on;
+- the number of records in each of the `shards`, and a hash of these records in `hashes`;
+- an entry for each of the `files`: its status ("pending", "done" or "skipped"), its `bytes`, those
+  of its caption included, the `mtimes` of both in nanoseconds (0 without a caption), its shard and
+  its number of clips with the length of their caption in bytes, or the reason why it was skipped.
+
+Folders that were made before there were `classes`, `settled`, `hashes`, `mtimes` and `caption` do
+without.
 """
 
 import json
@@ -30,7 +40,7 @@ def read(folder: Path) -> dict[str, Any]:
         raise InputError(f"data.path={folder} is empty: {prepare}")
     if not (folder / NAME).is_file():
         raise InputError(f"data.path={folder} has no {NAME}: {prepare}")
-    manifest = _parse(folder, ("version", "size", "frames", "labels", "shards"))
+    manifest = _parse(folder, ("version", "size", "fps", "frames", "labels", "shards"))
     if manifest["version"] != VERSION:
         raise InputError(
             f"{folder / NAME} is of version {manifest['version']}, this code reads {VERSION}: "
@@ -46,18 +56,27 @@ def resume(folder: Path, settings: Mapping[str, int | float]) -> dict[str, Any]:
       InputError: the one there is damaged or was made with other settings.
     """
     new = {"version": VERSION, **settings, "labels": [], "shards": {}, "files": {}}
+    added = {"classes": [], "settled": 0, "hashes": {}}
     if not (folder / NAME).exists():
-        return new
+        return new | added
     old = _parse(folder, tuple(new))
-    if not old["shards"]:
-        return new
     was, now = (
         " ".join(f"{key}={manifest[key]}" for key in ("version", *settings))
         for manifest in (old, new)
     )
-    if was != now:
+    if was != now and old["shards"]:
         raise InputError(f"{folder}: holds clips of {was}, not {now}; choose another --output")
-    return old
+    if was != now:
+        return new | added
+    labels = old["labels"]
+    return added | {"classes": list(labels), "settled": len(labels)} | old
+
+
+def label_of(manifest: Mapping[str, Any]) -> dict[int, int]:
+    """The number of a class in the records -> its place in `labels`."""
+    labels = manifest["labels"]
+    classes = manifest.get("classes", labels)
+    return {i: labels.index(name) for i, name in enumerate(classes) if name in labels}
 
 
 def save(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -90,6 +90,15 @@ def decode(record: bytes) -> Clip:
     )
 
 
+def source_of(record: bytes) -> str:
+    """The file that a record was made from, as prepare names it; "" if it is damaged."""
+    try:
+        fields = msgpack.unpackb(record, unicode_errors="surrogateescape")
+        return str(fields["source"]).rpartition("#t=")[0]
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException):
+        return ""
+
+
 def _decode_frames(
     jpegs: Sequence[bytes], source: str, indices: Int[np.ndarray, "T"]
 ) -> UInt8[np.ndarray, "T H W 3"]:

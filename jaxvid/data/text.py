@@ -46,6 +46,12 @@ def folder_of(folder: str | Path, name: str) -> Path:
     return Path(folder) / "text" / name
 
 
+def remove_embeddings(folder: Path, shard: str) -> None:
+    """Removes those of a shard, of all encoders: its clips are about to change."""
+    for path in folder.glob(f"text/*/{shard}"):
+        path.unlink()
+
+
 def write_embeddings(
     folder: str | Path,
     name: str,

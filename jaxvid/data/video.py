@@ -79,6 +79,12 @@ def read_video(
     return np.stack(video), np.array(time, np.float32)
 
 
+def is_image(path: str | os.PathLike) -> bool:
+    """Whether a file that can be read as a video holds a picture, such as a JPEG or PNG."""
+    with av.open(os.path.abspath(path)) as container:
+        return container.format.name == "image2" or container.format.name.endswith("_pipe")
+
+
 class VideoWriter(contextlib.AbstractContextManager):
     """Writes RGB frames as they come into an H.264 mp4 that any player opens.
 

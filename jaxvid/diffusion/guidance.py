@@ -3,12 +3,13 @@
     (1)  x0_hat = x0_null + scale (x0_condition - x0_null)
     (2)  x0_hat <- (1 - rescale + rescale std(x0_condition) / std(x0_hat)) x0_hat
 
-At a fixed x_t all predictions are affine in one another, so guiding x0 guides eps, v and velocity
-alike. With this scale, 1 is no guidance at all and 0 is unconditional. (2) counters the glare of
-large scales (Lin et al. 2024, arXiv 2305.08891, section 3.4): here it acts on x0_hat, whatever the
-network predicts, and std is over the pixels and channels of a frame, as each has its own noise
-level. Both are confined to an interval of noise levels (Kynkäänniemi et al. 2024, arXiv
-2404.07724): guidance at the highest costs variety, at the lowest it does nothing.
+At a fixed x_t all predictions are affine in one another, so guiding x0 also guides eps, v and
+velocity. A scale of 1 gives no guidance and 0 gives the unconditional estimate. (2) corrects the
+overexposure of large scales (Lin et al. 2024, arXiv 2305.08891, section 3.4). Here it acts on
+x0_hat for every kind of prediction, and std runs over the pixels and channels of one frame, because
+each frame has its own noise level. Both act only in an interval of noise levels (Kynkäänniemi et
+al. 2024, arXiv 2404.07724): guidance at the highest levels costs diversity, at the lowest it has no
+effect.
 """
 
 from collections.abc import Callable
@@ -21,8 +22,10 @@ from jaxvid.errors import InputError
 
 
 def pair(wanted: PyTree, null: PyTree) -> PyTree:
-    """Trees of [B, ...] as one of [2B, ...]: each clip beside its twin, not one batch after the
-    other, so that no data moves between devices."""
+    """Joins two trees of [B, ...] into one of [2B, ...].
+
+    The clips alternate, so that no data moves between devices.
+    """
 
     def interleave(a: Array, b: Array) -> Array:
         return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
@@ -39,20 +42,20 @@ def guide(
     interval: tuple[float | int, float | int] = (0, 1),
     rescale: float | int = 0,
 ) -> Callable[[Array, Array], Array]:
-    """Equations (1) and (2): `denoise(x, noise, condition)` as a guided `denoise(x, noise)`.
+    """Turns `denoise(x, noise, condition)` into a guided `denoise(x, noise)`: equations (1), (2).
 
     `condition` and `null` are pytrees of the same structure with leaves [B, ...]. One call of the
-    network serves both, on a batch of 2B; at a `scale` of exactly 1 the null is not computed.
-    Frames whose noise level is not in `interval`, bounds included, are not guided. Raises
-    InputError for an `interval` that is not low <= high within [0, 1] and a `rescale` outside it.
+    network computes both, on a batch of 2B; a `scale` of exactly 1 skips the null. Frames are
+    guided if their noise level is in `interval`, bounds included. Raises InputError unless
+    0 <= low <= high <= 1 and `rescale` is in [0, 1].
     """
     low, high = interval
     if not 0 <= low <= high <= 1:
         raise InputError(
-            f"guidance interval is [{low}, {high}]: give noise levels 0 <= low <= high <= 1"
+            f"guidance interval [{low}, {high}]: give noise levels 0 <= low <= high <= 1"
         )
     if not 0 <= rescale <= 1:
-        raise InputError(f"guidance rescale is {rescale}: it must be from 0 (none) to 1")
+        raise InputError(f"guidance rescale={rescale}: it must be from 0 (none) to 1")
     if scale == 1:
         return lambda x, noise: denoise(x, noise, condition)
 
@@ -64,7 +67,7 @@ def guide(
         x0 = unconditional + scale * (conditional - unconditional)
         if rescale:
             wanted, got = (jnp.std(v, axis=(2, 3, 4), keepdims=True) for v in (conditional, x0))
-            # A frame without contrast has nothing to restore.
+            # A frame without contrast is left as it is.
             ratio = jnp.where(got > 0, wanted / jnp.where(got > 0, got, 1), 1)
             x0 *= 1 - rescale + rescale * ratio
         inside = (low <= noise) & (noise <= high)

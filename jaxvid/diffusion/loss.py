@@ -1,23 +1,23 @@
-"""The training loss: squared errors per frame, and what is averaged over which frames.
+"""The training loss: a weighted squared error for each frame, and its sums by noise level.
 
-The network predicts one thing and the loss may be measured in the space of another. At a fixed x_t
-the conversions are affine, so this weighs the noise levels; for what is most used,
+The network makes one prediction, and the loss may measure the error in the space of another. At a
+fixed x_t the conversions are affine, so the choice of space weights the noise levels:
 
     (1)  |velocity_hat - velocity|^2 = (alpha'  - sigma' alpha / sigma)^2 |x0_hat - x0|^2
     (2)  |eps_hat - eps|^2           = SNR |x0_hat - x0|^2,        SNR = alpha^2 / sigma^2
 
-(Salimans & Ho 2022, arXiv 2202.00512, section 4). For rectified flow the weight in (1) is 1 / t^2:
-it grows without bound towards t = 0, so keep the sampled levels away from there (`sample_noise`'s
-`low`). Other weightings of |x0_hat - x0|^2 have names, and then the space plays no part:
+(Salimans & Ho 2022, arXiv 2202.00512, section 4). For rectified flow the weight in (1) is 1 / t^2.
+It is unbounded as t approaches 0, so keep the sampled levels above 0 (`low` of `sample_noise`).
+The named weightings of |x0_hat - x0|^2 replace the choice of a space:
 
     (3)  min_snr  min(SNR, gamma)                          Hang et al. 2023, arXiv 2303.09556
     (4)  sigmoid  SNR sigmoid(bias - ln SNR)               Hoogeboom et al. 2024, arXiv 2410.19324
     (5)  edm      SNR + 1 / SIGMA_DATA^2                   Karras et al. 2022, arXiv 2206.00364
 
-(4) is a smooth (3) with gamma = exp(bias), and sigmoid(bias - ln SNR) of the error in eps (Kingma &
-Gao 2023, arXiv 2303.00848; their factor d lnSNR / dt is left to the sampled levels). (5) is lambda
-= 1 / c_out^2, which is no weight at all in the space of the "edm" prediction; of any other it has
-no bound towards t = 0, like (1).
+(4) is a smooth version of (3) with gamma = exp(bias). It weights the error in eps by
+sigmoid(bias - ln SNR) (Kingma & Gao 2023, arXiv 2303.00848; the distribution of the sampled levels
+replaces their factor d lnSNR / dt). (5) is lambda = 1 / c_out^2: a weight of 1 in the space of the
+"edm" prediction. For any other prediction it is unbounded as t approaches 0, like (1).
 """
 
 import math
@@ -38,15 +38,19 @@ declare(
     loss_space=key(
         "velocity",
         one_of(PREDICTIONS),
-        "the prediction in whose terms the error is measured",
+        "space in which the error is measured",
         was="diffusion.loss",
     ),
-    weighting=key("uniform", one_of(WEIGHTINGS), "of the noise levels, in place of a space"),
-    gamma=key(5.0, ABOVE_0, 'of the weighting "min_snr"'),
+    weighting=key(
+        "uniform",
+        one_of(WEIGHTINGS),
+        "weighting of the noise levels; all but uniform ignore loss_space",
+    ),
+    gamma=key(5.0, ABOVE_0, 'largest weight in the weighting "min_snr"'),
     bias=key(
         0.0,
         Rule("a number from -20 to 20", lambda v: is_number(v) and abs(v) <= 20),
-        'of the weighting "sigmoid"',
+        'log-SNR at the midpoint of the weighting "sigmoid"',
     ),
 )
 
@@ -65,13 +69,12 @@ def frame_errors(
     gamma: float | int = 5.0,
     bias: float | int = 0.0,
 ) -> Float32[Array, "B T"]:
-    """Each frame's mean squared error of an `output` that predicts `prediction`, weighted.
+    """The weighted mean squared error of each frame of `output`, which predicts `prediction`.
 
-    `x_t` is `corrupt(process, x0, eps, noise)`. With the weighting "uniform" it is the plain error
-    in `space`; the others do not look at `space` and are equations (3), with `gamma`, (4), with
-    `bias`, and (5). The errors of observed frames (noise 0) are finite but mean nothing. Raises
-    InputError for a `prediction` or `space` that is not of `PREDICTIONS`, a `weighting` that is not
-    of `WEIGHTINGS`, and a `gamma` not above 0.
+    `x_t` is `corrupt(process, x0, eps, noise)`. The weighting "uniform" gives the unweighted error
+    in `space`. The others ignore `space`: they are equations (3), with `gamma`, (4), with `bias`,
+    and (5). Errors of observed frames (noise 0) are finite but have no meaning. Raises InputError
+    for an unknown `prediction`, `space` or `weighting`, and for a `gamma` that is not above 0.
     """
     match weighting:
         case "uniform":
@@ -91,13 +94,13 @@ def frame_errors(
 def _x0_weight(
     process: Process, noise: Array, weighting: str, gamma: float | int, bias: float | int
 ) -> Float32[Array, "B T"]:
-    """Equation (3) or (4), written so that nothing is infinite where sigma or alpha is 0."""
+    """Equation (3) or (4), in a form that stays finite where sigma or alpha is 0."""
     t = noise.astype(jnp.float32)
     signal, variance = process.alpha(t) ** 2, process.sigma(t) ** 2
     if weighting == "sigmoid":
         return signal / (variance + signal * math.exp(-bias))
     if not gamma > 0:
-        raise InputError(f"gamma of the min_snr weighting is {gamma}: it must be above 0")
+        raise InputError(f"gamma={gamma} for the min_snr weighting: it must be above 0")
     return signal / jnp.maximum(variance, signal / gamma)
 
 
@@ -107,9 +110,9 @@ def by_noise_level(
     unknown: Bool[Array, "B T"],
     bins: int,
 ) -> tuple[Float32[Array, "{bins}"], Float32[Array, "{bins}"]]:
-    """Sums and counts of the unknown frames' errors in `bins` equal intervals of [0, 1].
+    """Sums and counts of the unknown frames' errors in `bins` equal intervals of the noise level.
 
-    Both add up over steps and over devices; their quotient is the mean of each interval.
+    Both can be added over steps and devices; sum / count is the mean of an interval.
     """
     index = jnp.minimum((noise * bins).astype(jnp.int32), bins - 1)
     member = unknown[..., None] & jax.nn.one_hot(index, bins, dtype=bool)

@@ -1,16 +1,16 @@
-"""Schedules: which noise levels a sampler visits, and when each frame does.
+"""Schedules: the noise levels that a sampler visits, for each frame.
 
-A ladder is the levels of one frame, from exactly 1 down to exactly 0. With kappa = sigma / alpha,
-all its levels but the last are even in
+A ladder is the list of levels of one frame, from exactly 1 to exactly 0. With kappa = sigma /
+alpha, all levels but the last are equally spaced in
 
     (1)  uniform  t
     (2)  logsnr   log kappa         from kappa(1), at most 80, to kappa = 0.002
-    (3)  karras   kappa^(1 / 7)     likewise: Karras et al. 2022 (arXiv 2206.00364), equation 5
+    (3)  karras   kappa^(1 / 7)     in the same range: Karras et al. 2022 (arXiv 2206.00364), eq. 5
 
-The bounds are theirs, and cut off the ends, where kappa is infinite or 0; the first level is then
-put to exactly 1. (1) ends one even step above 0.
+The bounds are those of Karras et al. They exclude the ends, where kappa is infinite or 0. The first
+level is then set to exactly 1. In (1) the last step has the same length as the others.
 
-A schedule [rows, T] lets every unknown frame descend the ladder `lag` rows after the one before it:
+In a schedule [rows, T] every unknown frame descends the ladder `lag` rows after the one before it:
 
     full sequence      lag = 0        all frames together
     pyramid            between        diffusion forcing (Chen et al. 2024, arXiv 2407.01392)
@@ -28,12 +28,12 @@ SPACINGS = ("uniform", "logsnr", "karras")
 
 
 def ladder(process: Process, steps: int, spacing: str = "uniform") -> Float32[Array, "{steps}+1"]:
-    """Strictly falling noise levels from 1 to 0 by equation (1), (2) or (3).
+    """Strictly decreasing noise levels from 1 to 0 by equation (1), (2) or (3).
 
-    Raises InputError for fewer than one step and for a `spacing` that is not of `SPACINGS`.
+    Raises InputError for fewer than one step and for an unknown `spacing`.
     """
     if steps < 1:
-        raise InputError(f"sampling with {steps} steps: take at least 1")
+        raise InputError(f"sampling with {steps} steps: give at least 1")
     top = jnp.minimum(_kappa(process, jnp.ones(())), 80)
     match spacing:
         case "uniform":
@@ -44,7 +44,7 @@ def ladder(process: Process, steps: int, spacing: str = "uniform") -> Float32[Ar
             kappa = jnp.linspace(top ** (1 / 7), 0.002 ** (1 / 7), steps) ** 7
         case _:
             known = ", ".join(SPACINGS)
-            raise InputError(f"unknown spacing {spacing!r} of noise levels: choose one of {known}")
+            raise InputError(f"unknown spacing {spacing!r}: choose one of {known}")
     return jnp.append(inverse_logsnr(process, -2 * jnp.log(kappa)).at[0].set(1), 0)
 
 
@@ -54,15 +54,15 @@ def staggered(
     lag: int = 0,
     observed_level: float | int = 0,
 ) -> Float32[Array, "rows T"]:
-    """Noise levels of each frame in each row: unknown frames descend `levels`, one after another.
+    """The noise level of each frame in each row: unknown frames descend `levels` one after another.
 
-    Each starts `lag` rows after the unknown frame before it, so U of them take
-    steps + lag (U - 1) + 1 rows; observed frames are at `observed_level` in every row. Raises
-    InputError for a `lag` outside [0, steps]: beyond, all frames would stand still between two.
+    Each starts `lag` rows after the unknown frame before it, so U unknown frames take
+    steps + lag (U - 1) + 1 rows. Observed frames stay at `observed_level`. Raises InputError for a
+    `lag` outside [0, steps]; a larger one would give rows in which no frame moves.
     """
     steps = len(levels) - 1
     if not 0 <= lag <= steps:
-        raise InputError(f"lag is {lag} for {steps} steps: it must be from 0 to {steps}")
+        raise InputError(f"lag={lag} with {steps} steps: it must be from 0 to {steps}")
     start = lag * np.maximum(np.cumsum(~observed) - 1, 0)
     rows = np.arange(steps + start.max() + 1)
     rung = np.clip(rows[:, None] - start, 0, steps)

@@ -1,87 +1,128 @@
-"""How much arithmetic a network does, counted by hand.
+"""How much arithmetic a network does, counted in its jaxpr.
 
-Matrix products only, 2 FLOPs per multiply-add, as is usual for model FLOPs utilisation (Chowdhery
-et al. 2022, arXiv 2204.02311, appendix B): layers with a kernel, attention scores and the sums they
-weight. Norms, softmax, activations, rotary positions, biases and look-ups are left out.
+Matrix products and convolutions only, 2 FLOPs per multiply-add, as is usual for model FLOPs
+utilisation (Chowdhery et al. 2022, arXiv 2204.02311, appendix B): layers with a kernel, attention
+scores and the sums they weight. Elementwise work, such as norms, softmax, activations and rotary
+positions, is left out. What a mask hides is counted, for it is computed.
 """
 
 import math
+import re
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
-from jaxvid.models import grammar
-from jaxvid.models.conditioning import NOISE_FREQUENCIES
-from jaxvid.models.convolution import Convolution
-from jaxvid.models.mixers import MIXERS
-from jaxvid.models.mlp import swiglu_width
-from jaxvid.models.transformer import SpaceTimeTransformer, stacks
+import jax
+from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 
-# FLOPs of a word per token, from the network and its tokens: t moments of h rows and w columns.
-# `text` is counted without the length of the text, which adds 4 D a token and letter.
-WORDS: dict[str, Callable[[SpaceTimeTransformer, int, int, int], int | float]] = {
-    "space": lambda net, t, h, w: _attention(net.width, h * w),
-    "time": lambda net, t, h, w: _attention(net.width, t),
-    "joint": lambda net, t, h, w: _attention(net.width, t * h * w),
-    "window": lambda net, t, h, w: _attention(net.width, _window(net, (t, h, w))),
-    "recur": lambda net, t, h, w: 2 * ((4 if net.causal else 6) + 1) * net.width**2,
-    "conv": lambda net, t, h, w: 2 * (Convolution.size + net.width) * net.width,
-    "text": lambda net, t, h, w: 2 * 2 * net.width**2,
-    "mlp": lambda net, t, h, w: 2 * 2 * net.mlp_ratio * net.width**2,
-    "swiglu": lambda net, t, h, w: 2 * 3 * swiglu_width(net.width, net.mlp_ratio) * net.width,
-}
+# In the path of an equation: its block and word, or the modulation outside of all blocks.
+_WORD = re.compile(r"\bblocks_\d+\)*/([A-Za-z]\w*?)_\d+(_modulation)?\b")
+_MODULATION = re.compile(r"\b(blocks_\d+_)?modulation\b")
 
 
-def forward_flops(
-    net: SpaceTimeTransformer, shape: tuple[int, int, int, int, int]
-) -> dict[str, int | float]:
-    """FLOPs of one forward pass on a video of `shape` (B, T, H, W, C), which the patches divide.
+def forward_flops(apply: Callable[..., Any], *arguments: Any) -> dict[str, int]:
+    """FLOPs of one forward pass.
+
+    Args:
+      apply: of a `SpaceTimeTransformer`.
+      arguments: what it is applied to, variables first; shapes and dtypes suffice.
 
     Returns:
-      For each word of `net.blocks` what its mixers cost, over the whole depth; `modulation`, the
-      adaLN layers; `embedding`, the layers from patches and noise levels and to pixels. What a
-      condition costs is left out.
+      For each word what its mixers cost, over the whole depth; `modulation`, the adaLN layers;
+      `embedding`, the layers from patches, noise levels and conditions, and to pixels.
+
+    Raises:
+      ValueError: there is a kernel that does not declare its cost, or a loop of unknown length.
     """
-    B, T, H, W, C = shape
-    p, q, r = net.patch
-    t, h, w, D = T // p, H // q, W // r, net.width
-    moments, tokens = B * t, B * t * h * w
-    counts, modulated = {}, 0
-    for line, depth in stacks(net.blocks, net.depth):
-        words = [word for group in grammar.parse(line, MIXERS) for word in group]
-        modulated += len(words) * (1 if net.adaln == "shared" else depth)
-        for word in words:
-            cost = tokens * depth * WORDS[word](net, t, h, w)
-            counts[word] = counts.get(word, 0) + cost
-    # Shift, scale and gate of every word, shift and scale before the pixels: once per moment.
-    counts["modulation"] = 2 * moments * D * (3 * modulated + 2) * D
-    noise = moments * (p * 2 * len(NOISE_FREQUENCIES) + D) * D
-    patches = pixels = tokens * (p * q * r * C) * D
-    counts["embedding"] = 2 * (noise + patches + pixels)
+    counts: Counter[str] = Counter()
+    for path, flops in count(jax.make_jaxpr(apply)(*arguments).jaxpr).items():
+        if word := _WORD.search(path):
+            counts["modulation" if word[2] else word[1]] += flops
+        else:
+            counts["modulation" if _MODULATION.search(path) else "embedding"] += flops
     return dict(sorted(counts.items()))
 
 
-def train_flops(
-    net: SpaceTimeTransformer, shape: tuple[int, int, int, int, int]
-) -> dict[str, int | float]:
+def train_flops(apply: Callable[..., Any], *arguments: Any) -> dict[str, int]:
     """FLOPs of one training step: three times `forward_flops`.
 
     The backward pass has two products for each of the forward's, so a weight costs 6 FLOPs a token.
     What is computed again under `net.remat`, and the optimizer, are not counted.
     """
-    return {name: 3 * count for name, count in forward_flops(net, shape).items()}
+    return {name: 3 * flops for name, flops in forward_flops(apply, *arguments).items()}
 
 
-def _attention(width: int, length: int | float) -> int | float:
-    """Per token: query, key, value and output projections; scores and weighted sum of `length`."""
-    return 2 * 4 * width**2 + 2 * 2 * length * width
+def count(jaxpr: Jaxpr, above: str = "") -> Counter[str]:
+    """FLOPs by the path of named scopes, below `above`, in which they are spent.
 
-
-def _window(net: SpaceTimeTransformer, size: tuple[int, int, int]) -> float:
-    """Keys that a token meets in its window, those of the padding's queries shared out among all.
-
-    Causal windows are cut out of all frames by a mask, which spares no arithmetic.
+    Flax names the scopes after its modules. A scan counts as often as it runs, a cond as its most
+    expensive branch, a `shard_map` as its body on all devices. A while loop runs an unknown number
+    of times, so its body must have nothing to count.
     """
-    window = [min(side, n) for side, n in zip(net.window, size, strict=True)]
-    if net.causal:
-        window[0] = size[0]
-    padded = [-(-n // side) * side for n, side in zip(size, window, strict=True)]
-    return math.prod(window) * math.prod(padded) / math.prod(size)
+    total: Counter[str] = Counter()
+    for eqn in jaxpr.eqns:
+        path, name = f"{above}/{eqn.source_info.name_stack}", eqn.primitive.name
+        if name in COSTS:
+            total[path] += COSTS[name](eqn, path)
+            continue
+        parts = [count(inner, path) for inner in _run_by(eqn)]
+        if name == "cond":
+            parts = [max(parts, key=Counter.total)]
+        if name == "while" and any(parts):
+            raise ValueError(f"{path}: a while loop has no known number of steps; use a scan")
+        times = 1
+        if name == "scan":
+            times = eqn.params["length"]
+        elif name == "shard_map":
+            shape, axes = eqn.params["mesh"].shape, eqn.params["newly_manual_axes"]
+            times = math.prod(shape[axis] for axis in axes)
+        for part in parts:
+            total.update({inner: times * flops for inner, flops in part.items()})
+    return total
+
+
+def _run_by(eqn: JaxprEqn) -> list[Jaxpr]:
+    if eqn.primitive.name == "custom_linear_solve":  # the others are for its derivatives
+        return [eqn.params["jaxprs"].solve.jaxpr]
+    return list(jaxprs_in_params(eqn.params))
+
+
+def _product(eqn: JaxprEqn, path: str) -> int:
+    if "dimension_numbers" in eqn.params:
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+    else:  # in groups of rows, each of which meets its own matrix only
+        (contracted, _), _ = eqn.params["ragged_dot_dimension_numbers"].dot_dimension_numbers
+    left = eqn.invars[0].aval.shape
+    return 2 * eqn.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
+
+
+def _convolution(eqn: JaxprEqn, path: str) -> int:
+    """Zeros of padding and dilation are counted."""
+    kernel = eqn.invars[1].aval
+    outputs = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+    return 2 * eqn.outvars[0].aval.size * kernel.size // outputs
+
+
+def _declared(eqn: JaxprEqn, path: str) -> int:
+    cost = eqn.params["cost_estimate"]
+    if cost is None:
+        raise ValueError(
+            f"{path}: a Pallas kernel declares no cost; give pallas_call a cost_estimate"
+        )
+    return cost.flops
+
+
+def _undeclared(eqn: JaxprEqn, path: str) -> int:
+    name = eqn.primitive.name
+    raise ValueError(f"{path}: {name} declares no cost; put one for it into flops.COSTS")
+
+
+# What the equations of a primitive cost. An addition is one entry.
+COSTS: dict[str, Callable[[JaxprEqn, str], int]] = {
+    "dot_general": _product,
+    "ragged_dot_general": _product,
+    "conv_general_dilated": _convolution,
+    "pallas_call": _declared,
+    "ffi_call": _undeclared,
+    "dot_product_attention_fwd_wrapper": _undeclared,
+}

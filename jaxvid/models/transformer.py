@@ -1,23 +1,22 @@
-"""The network: a video, the time and noise level of each frame, a condition -> a prediction.
+"""The network, from a video, its times, its noise levels and conditions to a prediction.
 
-Latte (Ma et al. 2024, arXiv 2401.03048) is the nearest published architecture; adaLN-zero is DiT's
-(Peebles & Xie 2022, arXiv 2212.09748), here with one modulation per frame.
+The closest published architecture is Latte (Ma et al. 2024, arXiv 2401.03048). adaLN-zero is from
+DiT (Peebles & Xie 2022, arXiv 2212.09748); here every frame has its own modulation.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32, Int, PyTree
 from ml_collections import ConfigDict
 
 from jaxvid.config import (
     FLAG,
-    FRACTION,
-    NATURAL,
     POSITIVE,
     TEXT,
     Rule,
@@ -29,13 +28,7 @@ from jaxvid.config import (
 )
 from jaxvid.errors import InputError
 from jaxvid.models import embeddings, grammar
-from jaxvid.models.conditioning import (
-    NOISE_FREQUENCIES,
-    Condition,
-    FrameCondition,
-    TextEncoder,
-    concat_low_res,
-)
+from jaxvid.models.conditioning import NOISE_FREQUENCIES, Setting, concat_channels
 from jaxvid.models.layers import dense, layer_norm, modulation
 from jaxvid.models.mixers import MIXERS, Context, MixerConfig
 
@@ -46,31 +39,27 @@ REMAT_POLICIES = {
 }
 POSITIONS = ("rotary", "sincos", "learned")
 ADALN = ("block", "shared")
-
-
 TRIPLE = Rule("(frames, rows, columns)", lambda v: is_sequence(v, POSITIVE.holds, 3))
 
 declare(
     "model",
-    blocks=key("space mlp time mlp", TEXT, "the architecture, in the block grammar"),
-    depth=key(12, POSITIVE, "repeats of the line"),
-    width=key(384, POSITIVE, "numbers per token"),
-    heads=key(6, POSITIVE, "heads of the attention"),
+    blocks=key("space mlp time mlp", TEXT, "architecture, in the block grammar"),
+    depth=key(12, POSITIVE, "repeats of what `blocks` does not repeat itself"),
+    width=key(384, POSITIVE, "features of a token"),
+    heads=key(6, POSITIVE, "attention heads"),
     patch=key((1, 2, 2), TRIPLE, "frames, rows and columns of pixels in a token"),
-    mlp_ratio=key(4, POSITIVE, "hidden width of the MLP, over the width"),
-    causal=key(False, FLAG, "whether a frame sees only itself and those before it"),
-    window=key((4, 4, 4), TRIPLE, "frames, rows and columns of the word `window`, in tokens"),
-    positions=key("rotary", one_of(POSITIONS), "how tokens know where and when they are"),
-    adaln=key("block", one_of(ADALN), "whether each block has its own modulation"),
-    labels=key(0, NATURAL, "classes; 0 is none"),
-    text_depth=key(2, POSITIVE, "blocks of the encoder of captions"),
-    label_dropout=key(0.1, FRACTION, "share of clips that train without their label"),
-    text_dropout=key(0.1, FRACTION, "share of clips that train without their caption"),
-    action_dropout=key(0.1, FRACTION, "share of clips that train without their actions"),
-    low_res_dropout=key(0.1, FRACTION, "share that train without their low-resolution video"),
-    remat=key("none", one_of(REMAT_POLICIES), "what the backward pass computes again", free=True),
-    unroll=key(1, POSITIVE, "repeats per iteration of the loop over depth", free=True),
-    dtype=key("float32", one_of(("float32", "bfloat16")), "what the network computes in"),
+    mlp_ratio=key(4, POSITIVE, "hidden width of the MLP divided by the width"),
+    causal=key(False, FLAG, "whether a frame sees only itself and earlier frames"),
+    positions=key("rotary", one_of(POSITIONS), "encoding of time, row and column of a token"),
+    adaln=key("block", one_of(ADALN), "one modulation for each block, or one shared by all"),
+    remat=key(
+        "none",
+        one_of(REMAT_POLICIES),
+        'what the backward pass recomputes to save memory; "dots" keeps matrix products',
+        free=True,
+    ),
+    unroll=key(1, POSITIVE, "repeats per iteration of the scan over depth", free=True),
+    dtype=key("float32", one_of(("float32", "bfloat16")), "type of the activations"),
 )
 
 
@@ -81,7 +70,7 @@ class Block(nn.Module):
     learned offset is the block's own (Chen et al. 2023, arXiv 2310.00426, section 2.3).
     """
 
-    line: tuple[tuple[str, ...], ...]
+    line: grammar.Line
     mixer: MixerConfig
     shared: bool
 
@@ -99,13 +88,15 @@ class Block(nn.Module):
             updates = []
             for word in words:
                 i = next(number)
-                name = f"{word}_{i}"
+                name = f"{word.name}_{i}"
                 if self.shared:
                     shift, scale, gate = frame[i] + self.offset(f"{name}_offset", x.shape[-1])
                 else:
                     shift, scale, gate = modulation(3, dtype, f"{name}_modulation")(frame)
                 h = layer_norm(x, dtype) * (1 + scale) + shift
-                updates.append(gate * MIXERS[word](self.mixer, name, h, context))
+                arguments = dict(word.arguments)
+                mix = MIXERS[word.name](config=self.mixer, name=name, **arguments)
+                updates.append(gate * mix(h, context))
             x = x + sum(updates)
         return nn.with_logical_constraint(x, ("batch", "frames", "tokens", "width")), None
 
@@ -116,41 +107,38 @@ class Block(nn.Module):
 
 
 class SpaceTimeTransformer(nn.Module):
-    """A transformer over space and time whose depth is written in the block grammar.
+    """A transformer over space and time; the block grammar defines its layers.
 
     Attributes:
-      blocks: a line of the grammar, repeated `depth` times by a scan, or a list of (line, depth).
-      depth, width, heads, mlp_ratio: the usual sizes; width is a multiple of 2 * heads.
-      patch: (frames, rows, columns) of a patch; they divide the video.
-      causal: whether a frame sees only itself and those before it.
-      window: (frames, rows, columns) of the word `window`, in tokens.
-      memory: frames before the window that causal `time` and `joint` still see when streaming.
-      positions: "rotary": attention turns by seconds, row and column, and fixed sines and cosines
-        of the patch grid are added. "sincos": fixed sines and cosines of all three are added.
-        "learned": tables of the patch grid and of frame numbers are added; for these alone the
-        number of frames and their size are fixed (see `embeddings.interpolate`).
-      adaln: "block": each word of each block makes its own modulation from the frame's embedding.
-        "shared": all repeats share one, plus a learned offset.
-      labels: number of classes, 0 for none.
-      text_depth: blocks of the encoder of text, where the text comes as bytes.
+      blocks: the architecture, in the block grammar. Repeats are scans.
+      depth: repeats of what `blocks` does not repeat itself.
+      width, heads, mlp_ratio: the usual sizes; width must be a multiple of 2 * heads.
+      patch: (frames, rows, columns) of a patch; they must divide the video.
+      causal: whether a frame sees only itself and earlier frames.
+      memory: earlier frames that causal `time` and `joint` still see in a stream.
+      positions: "rotary" rotates queries and keys by seconds, row and column, and adds fixed sines
+        and cosines of the patch grid. "sincos" adds fixed sines and cosines of all three. "learned"
+        adds tables of the patch grid and the frame number, which fix the number of frames and
+        their size (see `embeddings.interpolate`).
+      adaln: "block": each word of each block has its own modulation layer. "shared": all repeats
+        share one modulation, plus a learned offset.
+      conditions: the conditions of the network; see `conditioning`.
       remat: what the backward pass recomputes: "none", all but matrix products ("dots"), "full".
-      unroll: repeats per iteration of the scan; more can run faster, and compile longer.
-      dtype: what the network computes in; parameters are float32.
+      unroll: repeats per iteration of the scan; a larger value can run faster but compiles longer.
+      dtype: the type of the activations; parameters are float32.
     """
 
-    blocks: str | Sequence[tuple[str, int]] = "space mlp time mlp"
+    blocks: str = "space mlp time mlp"
     depth: int = 12
     width: int = 384
     heads: int = 6
     patch: tuple[int, int, int] = (1, 2, 2)
     mlp_ratio: int = 4
     causal: bool = False
-    window: tuple[int, int, int] = (4, 4, 4)
     memory: int = 0
     positions: str = "rotary"
     adaln: str = "block"
-    labels: int = 0
-    text_depth: int = 2
+    conditions: tuple[Any, ...] = ()
     remat: str = "none"
     unroll: int = 1
     dtype: jnp.dtype = jnp.dtype("float32")
@@ -161,24 +149,33 @@ class SpaceTimeTransformer(nn.Module):
         video: Float[Array, "B T H W C"],
         noise: Float[Array, "B T"],
         time: Float[Array, "B T"],
-        condition: Condition | None = None,
+        given: Mapping[str, PyTree] | None = None,
     ) -> Float32[Array, "B T H W C"]:
-        """Predicts what it was trained to predict, of the video's shape, in float32.
+        """The prediction for a noisy video, in its shape and in float32.
 
         Args:
           video: noisy frames.
-          noise: level of each frame in [0, 1], 0 = clean.
+          noise: noise level of each frame in [0, 1]; 0 is clean.
           time: presentation time of each frame in seconds.
-          condition: what the clip should be; the same fields as at `init`.
+          given: the arrays of each of the `conditions`, by its name.
         """
-        condition = condition or Condition()
         *_, H, W, C = video.shape
         per_patch, rows, columns = self.patch
         place = embeddings.grid(H // rows, W // columns)
         seconds = rearrange(time, "b (t p) -> b t p", p=per_patch).mean(-1)
         context = Context(seconds, grid=(H // rows, W // columns))
+        setting = Setting(self.width, self.heads, per_patch, self.dtype)
+        conditioning = 0.0
+        for condition in self.conditions:
+            entry = condition.embed(given[condition.name], setting)
+            conditioning += entry.frame
+            if entry.channels is not None:
+                video = concat_channels(video, entry.channels)
+            if entry.tokens is not None:
+                context = context.replace(text=entry.tokens, text_mask=entry.mask)
+        frame = nn.silu(self.noise_embedding(noise) + conditioning)
         x = dense(self.width, self.dtype, ("patch", "embed"), "patches")(
-            embeddings.patchify(concat_low_res(video, condition), self.patch)
+            embeddings.patchify(video, self.patch)
         )
         if self.positions == "rotary":
             x += embeddings.sincos(self.width, place).astype(self.dtype)
@@ -189,12 +186,6 @@ class SpaceTimeTransformer(nn.Module):
         else:
             x += embeddings.Learned(self.width, name="positions")(x.shape[1:3]).astype(self.dtype)
         x = nn.with_logical_constraint(x, ("batch", "frames", "tokens", "width"))
-        if condition.text_mask is not None:
-            text, mask = TextEncoder(
-                self.width, self.text_depth, self.heads, self.dtype, name="text"
-            )(condition)
-            context = context.replace(text=text, text_mask=mask)
-        frame = self.frame_embedding(noise, condition, context)
 
         for i, (line, depth) in enumerate(stacks(self.blocks, self.depth)):
             x = self.stack(f"blocks_{i}", line, depth, x, frame, context)
@@ -208,22 +199,19 @@ class SpaceTimeTransformer(nn.Module):
     def stack(
         self,
         name: str,
-        line: str,
+        line: grammar.Line,
         depth: int,
         x: Float[Array, "B T N D"],
         frame: Float[Array, "B T D"],
         context: Context,
     ) -> Float[Array, "B T N D"]:
         """`depth` repeats of a line, as one scan."""
-        words = grammar.parse(line, MIXERS)
         shared = self.adaln == "shared"
         if shared:
-            count = sum(map(len, words))
+            count = sum(map(len, line))
             parts = modulation(3 * count, self.dtype, f"{name}_modulation")(frame)
             frame = jnp.stack(parts).reshape(count, 3, *parts[0].shape)
-        mixer = MixerConfig(
-            self.heads, self.mlp_ratio, self.dtype, self.causal, self.window, self.memory
-        )
+        mixer = MixerConfig(self.heads, self.mlp_ratio, self.dtype, self.causal, self.memory)
         block = Block
         if self.remat != "none":
             block = nn.remat(block, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
@@ -235,41 +223,28 @@ class SpaceTimeTransformer(nn.Module):
             length=depth,
             unroll=min(self.unroll, depth),
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(words, mixer, shared, name=name)(x, frame, context, jnp.arange(depth))
+        )(line, mixer, shared, name=name)(x, frame, context, jnp.arange(depth))
         return x
 
-    def frame_embedding(
-        self, noise: Float[Array, "B T"], condition: Condition, context: Context
-    ) -> Float[Array, "B t D"]:
-        """One vector per frame from its noise level and the condition, past its last SiLU."""
+    def noise_embedding(self, noise: Float[Array, "B T"]) -> Float[Array, "B t D"]:
+        """A vector for each patch of frames, from their noise levels."""
         h = embeddings.sinusoidal(noise, NOISE_FREQUENCIES)
         h = rearrange(h, "b (t p) f -> b t (p f)", p=self.patch[0]).astype(self.dtype)
         h = dense(self.width, self.dtype, (None, "embed"), "noise_in")(h)
-        h = dense(self.width, self.dtype, ("embed", None), "noise_out")(nn.silu(h))
-        h += FrameCondition(self.width, self.labels, self.patch[0], self.dtype, name="condition")(
-            condition, context.text, context.text_mask
-        )
-        return nn.silu(h)
+        return dense(self.width, self.dtype, ("embed", None), "noise_out")(nn.silu(h))
 
 
-def stacks(blocks: str | Sequence[tuple[str, int]], depth: int) -> list[tuple[str, int]]:
-    """The (line, depth) pairs that `blocks` stands for."""
-    return [(blocks, depth)] if isinstance(blocks, str) else [(line, n) for line, n in blocks]
+def stacks(blocks: str, depth: int) -> list[tuple[grammar.Line, int]]:
+    """The lines of `blocks` and their repeats; `depth` where it gives none."""
+    return [(line, repeats or depth) for line, repeats in grammar.parse(blocks, MIXERS)]
 
 
 @requirement
 def _check_network(config: ConfigDict) -> None:
     model, data = config.model, config.data
-    words = set()
-    for line, depth in stacks(model.blocks, model.depth):
-        words.update(word for group in grammar.parse(line, MIXERS) for word in group)
+    for _, depth in stacks(model.blocks, model.depth):
         if depth % min(model.unroll, depth):
             raise InputError(f"config.model.unroll={model.unroll} must divide depth={depth}")
-    if "text" in words and not data.text_length:
-        raise InputError(
-            "config.model.blocks: 'text' attends to captions, and there are none: set "
-            "config.data.text_length"
-        )
     if model.width % (2 * model.heads) or model.width % 4:
         raise InputError(
             f"config.model.width={model.width} must be a multiple of 4 and of "

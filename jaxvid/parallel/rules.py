@@ -1,4 +1,4 @@
-"""The one table from logical names, which arrays carry, to mesh axes, which devices have."""
+"""The table that maps logical axis names of arrays to axes of the mesh."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import jax
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-# "embed" is the width of a parameter, "width" that of an activation: parameters are spread over
-# `fsdp` and gathered when used, activations are spread by their batch.
+# "embed" is the width of a parameter, "width" that of an activation: parameters are sharded over
+# `fsdp` and gathered for use, while activations are sharded along their batch.
 RULES = (
     ("batch", ("replica", "data", "fsdp")),
     ("frames", None),
@@ -22,17 +22,17 @@ RULES = (
 
 
 def shardings(mesh: Mesh, boxed: Any) -> Any:
-    """A `NamedSharding` for each array of a tree that Flax's logical partitioning boxes name."""
+    """A `NamedSharding` for each array of a tree with Flax's logical partitioning boxes."""
     return nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
 
 
 def like_params(tree: Any, of_params: Any, otherwise: NamedSharding) -> Any:
-    """Shardings of an optimizer's state: arrays kept per parameter lie as the parameters do.
+    """Shardings of an optimizer's state: per-parameter arrays are sharded like their parameter.
 
     Args:
-      tree: arrays, of which those kept per parameter have the parameter's path at their path's end.
-      of_params: the parameters' shardings.
-      otherwise: the sharding of all else.
+      tree: the state. The path of a per-parameter array ends with the path of its parameter.
+      of_params: shardings of the parameters.
+      otherwise: sharding of all other arrays.
     """
     table = dict(jax.tree_util.tree_leaves_with_path(of_params))
 
@@ -44,17 +44,17 @@ def like_params(tree: Any, of_params: Any, otherwise: NamedSharding) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Of arrays whose first dimension is the batch."""
+    """The sharding of arrays whose first dimension is the batch."""
     return NamedSharding(mesh, PartitionSpec(dict(RULES)["batch"]))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """The sharding of arrays that every device holds in full."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_parts(mesh: Mesh) -> int:
-    """Into how many equal parts a batch is split."""
+    """The number of equal parts into which a batch is split."""
     parts = 1
     for axis in dict(RULES)["batch"]:
         parts *= mesh.shape[axis]
@@ -62,7 +62,7 @@ def batch_parts(mesh: Mesh) -> int:
 
 
 def bytes_per_device(tree: Any) -> int:
-    """Bytes that one device holds of a tree of arrays."""
+    """The bytes of a tree of arrays on one device."""
     return sum(
         x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree) if x.addressable_shards
     )

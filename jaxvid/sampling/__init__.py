@@ -1,1 +1,1 @@
-"""From noise to clips, and to long videos."""
+"""Sampling clips and long videos from noise."""

@@ -1,12 +1,13 @@
-"""Videos of any length from a network of a few frames, window after window.
+"""Plans for videos of any length: which frames each call of the network draws, and which it sees.
 
-A causal network streams: it carries its state from window to window (`models/streaming.py`), and
-each window is all new. Any other network is shown the last frames of the window before, as observed
-frames of the next. Either sees them at the level `sampler.observed_noise`, which keeps videos from
-drifting. Actions and low-resolution video go along with the frames they belong to.
+A plan is a list of calls. `run_plan` carries it out; for a causal network, which carries its state
+from window to window (`models/streaming.py`), `stream` does. Both yield frames as they are drawn
+and hold one window of a video, so memory and time per frame do not depend on its length. Frames
+that a window sees again get noise of level `sampler.observed_noise`, which reduces drift.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,104 +15,168 @@ from jax.sharding import Mesh
 from jaxtyping import Array, UInt8
 from ml_collections import ConfigDict
 
+from jaxvid.conditions.condition import window
 from jaxvid.data import pipeline
+from jaxvid.denoiser import Denoiser
 from jaxvid.errors import InputError
-from jaxvid.models.transformer import SpaceTimeTransformer
 from jaxvid.parallel import rules
-from jaxvid.sampling import draw as sampling
+from jaxvid.sampling.draw import draw, make_sampler, remember
 
 
-def rollout(
+class Call(NamedTuple):
+    """One call of the network.
+
+    Attributes:
+      start: index of the first frame in the window.
+      seen: number of frames from `start` on that it observes, given or drawn before.
+      drawn: number of frames that it draws after them.
+    """
+
+    start: int
+    seen: int
+    drawn: int
+
+
+def sliding(frames: int, window: int, overlap: int, given: int = 0) -> list[Call]:
+    """Windows of `window` frames, each of which sees the last `overlap` frames of the one before.
+
+    The first window sees the `given` frames. The last may draw more frames than needed. Raises
+    InputError if `overlap` or `given` is out of range.
+    """
+    _check(window, overlap, given)
+    calls, end = [Call(0, given, window - given)], window
+    while end < frames:
+        calls.append(Call(end - overlap, overlap, window - overlap))
+        end += window - overlap
+    return calls
+
+
+def streaming(frames: int, window: int, overlap: int, given: int = 0) -> list[Call]:
+    """Adjacent windows, for a network that remembers the last `overlap` frames.
+
+    If frames are given, a first call sees them and draws nothing. Raises InputError as `sliding`
+    does.
+    """
+    _check(window, overlap, given)
+    calls = [Call(0, given, 0)] if given else []
+    starts = range(given, frames, window - overlap)
+    return calls + [Call(start, 0, window - overlap) for start in starts]
+
+
+def _check(window: int, overlap: int, given: int) -> None:
+    if not 1 <= overlap < window:
+        raise InputError(f"--overlap={overlap}: it must be from 1 to {window - 1} frames")
+    if not 0 <= given < window:
+        raise InputError(f"{given} frames are given: it must be from 0 to {window - 1}")
+
+
+def streams(config: ConfigDict) -> bool:
+    """Whether the network can stream: it is causal, and its positions fit any length."""
+    return config.model.causal and config.model.positions != "learned"
+
+
+def long_videos(
     config: ConfigDict,
-    net: SpaceTimeTransformer,
+    denoiser: Denoiser,
     mesh: Mesh,
     params: Any,
     key: Array,
-    clips: dict[str, np.ndarray],
+    clips: dict[str, Any],
     given: int,
     frames: int,
     overlap: int,
-) -> UInt8[np.ndarray, "B {frames} H W 3"]:
-    """Draws videos of `frames` frames, by the `sampler` part of the config.
+) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
+    """Draws videos of `frames` frames with the settings of `config.sampler`.
 
     Args:
-      config, net, mesh, params: of the network, which was trained on `data.frames` frames T.
-      key: of all that is random.
-      clips: the condition, and in `video` the frames to start from. Its actions and
-        low-resolution video count from the first frame and may have any length: past their ends
-        actions are unknown, and low-resolution video stands still.
-      given: how many these are, 0 to T - 1.
-      frames: of the videos.
-      overlap: past frames that each window sees, 1 to T - 1. A recurrence sees all there were.
+      config, denoiser, mesh, params: the network, trained on clips of T = `data.frames` frames.
+      key: random key.
+      clips: `time` and `given` describe the videos, and `video` holds the frames to start from.
+        Conditions with a value per frame start at the first frame and may have any length.
+      given: number of frames to start from, 0 to T - 1.
+      frames: number of frames of the videos.
+      overlap: earlier frames that each window sees, 1 to T - 1. A recurrence sees all of them.
+
+    Yields:
+      The given frames, then the frames of each call, `frames` in all.
 
     Raises:
-      InputError: `overlap` is out of its range.
+      InputError: `frames`, `overlap` or `given` is out of range.
     """
-    T = config.data.frames
-    if not 1 <= overlap < T:
-        raise InputError(f"an overlap of {overlap} frames: it must be from 1 to {T - 1}")
-    video = clips["video"][:, :given]
-    if config.model.causal:
-        return _stream(config, net, mesh, params, key, clips, video, frames, overlap)
-    samplers = {}
-    while video.shape[1] < frames:
-        known = min(video.shape[1], overlap) if video.shape[1] > given else given
-        if known not in samplers:
-            samplers[known] = sampling.make_sampler(config, net, mesh, np.arange(T) < known)
-        window = np.zeros_like(clips["video"])
-        window[:, :known] = video[:, video.shape[1] - known :]
-        seen = _conditions(clips, video.shape[1] - known, T) | {"video": window}
-        batch = pipeline.put(seen, rules.batch_sharding(mesh))
-        drawn = samplers[known](params, jax.random.fold_in(key, video.shape[1]), batch)
-        video = np.concatenate([video, np.asarray(drawn)[:, known:]], axis=1)
-    return video[:, :frames]
+    if frames <= given:
+        raise InputError(f"--frames={frames}: {given} of them are given; ask for more frames")
+    plan, carry_out = (streaming, stream) if streams(config) else (sliding, run_plan)
+    calls = plan(frames, config.data.frames, overlap, given)
+    parts = carry_out(config, denoiser, mesh, params, key, clips, calls)
+    yield clips["video"][:, :given]
+    done = given
+    for part in parts:
+        yield part[:, : frames - done]
+        done += part.shape[1]
 
 
-def _stream(
+def run_plan(
     config: ConfigDict,
-    net: SpaceTimeTransformer,
+    denoiser: Denoiser,
     mesh: Mesh,
     params: Any,
     key: Array,
-    clips: dict[str, np.ndarray],
-    video: UInt8[np.ndarray, "B given H W 3"],
-    frames: int,
-    overlap: int,
-) -> UInt8[np.ndarray, "B {frames} H W 3"]:
-    net, T = net.clone(memory=overlap), config.data.frames
+    clips: dict[str, Any],
+    calls: list[Call],
+) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
+    """Carries out the calls of `sliding`, each of which sees the last frames drawn."""
+    samplers: dict[int, Any] = {}
+    T, shown = config.data.frames, clips["video"]
+    for number, call in enumerate(calls):
+        if number:  # the frames that this call sees come first; the rest is ignored
+            shown = np.roll(shown, call.seen, axis=1)
+        if call.seen not in samplers:
+            samplers[call.seen] = make_sampler(config, denoiser, mesh, np.arange(T) < call.seen)
+        given = window(denoiser.conditions, clips["given"], call.start, T)
+        batch = {"video": shown, "time": clips["time"], "given": given}
+        batch = pipeline.put(batch, rules.batch_sharding(mesh))
+        at = jax.random.fold_in(key, call.start + call.seen)
+        shown = np.asarray(samplers[call.seen](params, at, batch))
+        yield shown[:, call.seen :]
+
+
+def stream(
+    config: ConfigDict,
+    denoiser: Denoiser,
+    mesh: Mesh,
+    params: Any,
+    key: Array,
+    clips: dict[str, Any],
+    calls: list[Call],
+) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
+    """Carries out the calls of `streaming`; after each, the network has seen what it drew."""
+    drawn = calls[-1].drawn
+    net = denoiser.net.clone(memory=config.data.frames - drawn)
+    denoiser = Denoiser(net, denoiser.process, denoiser.prediction)
 
     @jax.jit
-    def draw_and_remember(variables: Any, key: Array, window: dict[str, Array]) -> tuple:
-        nothing = np.zeros(window["time"].shape[1], bool)
-        drawn = sampling.draw(config, net, variables, key, window, nothing)
-        cache = sampling.remember(config, net, variables, key, window | {"video": drawn})
-        return drawn, cache
+    def see(variables: Any, key: Array, clips: dict[str, Any]) -> Any:
+        return remember(config, denoiser, variables, key, clips)
 
-    def window(start: int, length: int) -> dict[str, Array]:
-        cut = _conditions(clips, start, length)
-        cut["video"] = clips["video"][:, :length]
-        cut["time"] = clips["time"][:, :length] + np.float32(start / config.data.fps)
-        return pipeline.put(cut, rules.batch_sharding(mesh))
+    @jax.jit
+    def draw_and_remember(variables: Any, key: Array, clips: dict[str, Any]) -> tuple:
+        nothing = np.zeros(clips["time"].shape[1], bool)
+        drawn = draw(config, denoiser, variables, key, clips, nothing)
+        return drawn, remember(config, denoiser, variables, key, clips | {"video": drawn})
 
     variables = {"params": params}
-    if given := video.shape[1]:
-        seen = jax.jit(lambda v, k, w: sampling.remember(config, net, v, k, w))
-        variables |= seen(variables, key, window(0, given))
-    while video.shape[1] < frames:
-        start = video.shape[1]
-        batch = window(start, T - overlap)
-        drawn, cache = draw_and_remember(variables, jax.random.fold_in(key, start), batch)
+    for call in calls:
+        length = call.seen + call.drawn
+        batch = {
+            "video": clips["video"][:, :length],
+            "time": clips["time"][:, :length] + np.float32(call.start / config.data.fps),
+            "given": window(denoiser.conditions, clips["given"], call.start, length),
+        }
+        batch = pipeline.put(batch, rules.batch_sharding(mesh))
+        if not call.drawn:
+            variables |= see(variables, key, batch)
+            continue
+        at = jax.random.fold_in(key, call.start)
+        frames, cache = draw_and_remember(variables, at, batch)
         variables |= cache
-        video = np.concatenate([video, np.asarray(drawn)], axis=1)
-    return video[:, :frames]
-
-
-def _conditions(clips: dict[str, np.ndarray], start: int, length: int) -> dict[str, np.ndarray]:
-    """The clips with what they are conditioned on at `length` frames from `start` on."""
-    index, cut = np.arange(start, start + length), dict(clips)
-    for name in ("action", "action_mask", "low_res"):
-        if name in clips:
-            cut[name] = clips[name].take(index, axis=1, mode="clip")
-    if "action_mask" in clips:
-        cut["action_mask"] &= index < clips["action_mask"].shape[1]
-    return cut
+        yield np.asarray(frames)

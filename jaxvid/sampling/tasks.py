@@ -1,15 +1,16 @@
-"""Tasks: which frames of a clip are observed, that is, have noise level 0.
+"""Tasks: the choice of the observed frames of a clip.
 
-Every task orders the frames and observes those of rank below a count k, for a clip of T frames:
+Every task ranks the T frames of a clip and observes those of rank below a count k:
 
     generate     none                                    k = 0
     predict      the first k                             k ~ U{1 .. T/2}
     interpolate  k at either end                         k ~ U{1 .. max(1, T/4)}
     random       k anywhere                              k ~ U{0 .. T-1}
 
-The last is the law of frames that are each observed with a probability p ~ U(0, 1) drawn for the
-clip, given that not all are: their number is then uniform. At least one frame is always unknown; in
-clips too short for its k, a task observes less, and at T = 1 every task is "generate".
+"random" equals the following: draw p ~ U(0, 1) for the clip, observe each frame with probability p,
+and repeat until not all are observed; the count is then uniform. At least one frame is always
+unknown. In clips that are too short for its k, a task observes fewer frames, and at T = 1 every
+task is "generate".
 """
 
 import difflib
@@ -29,26 +30,26 @@ TASKS = ("generate", "predict", "interpolate", "random")
 
 declare(
     "tasks",
-    generate=key(1.0, NOT_BELOW_0, "share of the training clips with nothing given"),
-    predict=key(0.0, NOT_BELOW_0, "share with their first frames given"),
-    interpolate=key(0.0, NOT_BELOW_0, "share with both ends given"),
-    random=key(0.0, NOT_BELOW_0, "share with any frames given"),
+    generate=key(1.0, NOT_BELOW_0, "share of the training clips without observed frames"),
+    predict=key(0.0, NOT_BELOW_0, "share of clips whose first frames are observed"),
+    interpolate=key(0.0, NOT_BELOW_0, "share of clips whose first and last frames are observed"),
+    random=key(0.0, NOT_BELOW_0, "share of clips with randomly chosen observed frames"),
 )
 
 
 def sample_observed(
     key: Key[Array, ""], shares: Mapping[str, float | int], batch: int, frames: int
 ) -> Bool[Array, "{batch} {frames}"]:
-    """Which frames are observed, by a task drawn for each clip in proportion to `shares`.
+    """Draws a task for each clip in proportion to `shares`, and the frames that it observes.
 
-    Tasks without a share are not drawn. Raises InputError for an unknown task and for shares that
-    are negative or all zero.
+    A task that is not in `shares` has share 0. Raises InputError for an unknown task, and for
+    shares that are negative or all 0.
     """
     for task in shares:
         _check_task(task)
     weights = np.array([shares.get(task, 0.0) for task in TASKS], np.float32)
     if weights.min() < 0 or not 0 < weights.sum() < np.inf:
-        raise InputError(f"task shares {dict(shares)}: none may be negative, one must be over 0")
+        raise InputError(f"task shares {dict(shares)}: none may be negative, one must be above 0")
 
     most = np.array([0, frames // 2, min(max(1, frames // 4), (frames - 1) // 2), frames - 1])
     least = np.minimum([0, 1, 1, 0], most)
@@ -69,18 +70,18 @@ def sample_observed(
 
 
 def observed_frames(task: str, frames: int, count: int) -> Bool[np.ndarray, "{frames}"]:
-    """Which frames `task` observes when a clip is sampled.
+    """The frames that `task` observes when a clip is sampled.
 
-    `count` frames: the first ("predict"), at either end ("interpolate") or spread evenly from the
-    first on ("random"); "generate" observes none, whatever `count`. Raises InputError for an
-    unknown task and for a count that observes nothing or leaves nothing unknown.
+    "predict" observes the first `count` frames, "interpolate" `count` at either end, and "random"
+    `count` evenly spaced frames from the first on. "generate" observes none and ignores `count`.
+    Raises InputError for an unknown task, and for a count that observes no frame or all frames.
     """
     _check_task(task)
     index = np.arange(frames)
     if task == "generate":
         return np.zeros(frames, bool)
     if count < 1:
-        raise InputError(f"task {task!r} with {count} observed frames: give it at least 1")
+        raise InputError(f"task {task!r} with {count} observed frames: observe at least 1")
     match task:
         case "predict":
             observed = index < count

@@ -1,4 +1,4 @@
-"""What is measured between two lines of the log."""
+"""Metrics between two lines of the log: means, rates and bad records."""
 
 import contextlib
 import time
@@ -13,13 +13,13 @@ from jaxvid.errors import InputError
 
 
 class Meter:
-    """Metrics of the steps since the last `close`.
+    """Collects the metrics of the steps since the last `close`.
 
-    They stay on the devices until then, so that no step waits for the host.
+    They stay on the devices until `close`, so that no step waits for the host.
 
     Args:
-      step: steps taken before the first.
-      max_bad: how many records may turn out bad before the run stops.
+      step: number of steps already taken.
+      max_bad: number of bad records above which the run stops.
     """
 
     def __init__(self, step: int, max_bad: int):
@@ -29,19 +29,19 @@ class Meter:
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Leaves out of the rates what happened since the last step."""
+        """Excludes the time since the last step from the rates."""
         self._waited, self._began = 0.0, time.monotonic()
 
     @contextlib.contextmanager
     def waiting_for_data(self, idle: Callable[[], bool]) -> Iterator[None]:
-        """Times what it encloses as waiting, unless the devices were still busy at its end."""
+        """Counts the enclosed time as waiting if the devices are idle at its end."""
         began = time.monotonic()
         yield
         if idle():
             self._waited += time.monotonic() - began
 
     def count_bad(self, bad: Int32[np.ndarray, "B K"], say: Callable[[str], None]) -> None:
-        """Lists records that could not be read; raises InputError when there are too many."""
+        """Reports new bad records; raises InputError if there are more than `max_bad`."""
         new = set(bad[bad >= 0].tolist()) - self._bad
         if not new:
             return
@@ -54,14 +54,14 @@ class Meter:
             )
 
     def add(self, metrics: dict[str, Any]) -> None:
-        """Takes what `train_step` returned."""
+        """Adds the metrics of a step."""
         self._steps.append(metrics)
 
     def close(self, step: int, batch_size: int) -> dict[str, float]:
-        """The means since the last call, up to `step`.
+        """Means and rates of the steps since the last call, up to `step`.
 
-        Raises InputError if a loss, a gradient or a parameter was not finite, and says at which
-        step and where.
+        Raises InputError, with the step and the arrays, if a loss, a gradient or a parameter is not
+        finite.
         """
         fetched = jax.device_get(self._steps)
         for i, metrics in enumerate(fetched):
@@ -90,7 +90,7 @@ def _check_finite(step: int, metrics: dict[str, Any]) -> None:
         return
     norms = jax.tree_util.tree_leaves_with_path(metrics["grad_norms"])
     parts = ["/".join(key.key for key in path) for path, norm in norms if not np.isfinite(norm)]
-    where = f"{len(parts)} of {len(norms)} parts" + (f": {', '.join(parts[:8])}" if parts else "")
+    where = f"{len(parts)} of {len(norms)} arrays" + (f": {', '.join(parts[:8])}" if parts else "")
     raise InputError(
         f"at step {step} the loss is {metrics['loss']}, the gradient is not finite in {where}, and "
         f"the norm of the new parameters is {metrics['param_norm']}. "

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+import optax.contrib
+from flax import linen as nn
 from ml_collections import ConfigDict
-from optax.contrib import MuonDimensionNumbers, muon
+from optax.contrib import MuonDimensionNumbers
 
 from jaxvid.config import (
     ABOVE_0,
@@ -21,8 +24,64 @@ from jaxvid.config import (
 )
 from jaxvid.errors import InputError
 
-OPTIMIZERS = ("adamw", "muon")
+Schedule = Callable[[Any], Any]
+Rule = Callable[[ConfigDict, Schedule, Any, Callable[[Any], Any]], optax.GradientTransformation]
+
+OPTIMIZERS: dict[str, Rule] = {}
 DECAYS = ("constant", "linear", "cosine")
+
+
+def optimizer(name: str) -> Callable[[Rule], Rule]:
+    """Registers a function as an optimizer, for `optimizer.name`.
+
+    It gets the `optimizer` section of the config, the learning rate's schedule, the matrices (a
+    tree like the parameters, with Optax's `MuonDimensionNumbers` for each that has declared to be
+    one, and None for others), and a function from parameters to the mask of those that weight decay
+    is for.
+    """
+
+    def register(rule: Rule) -> Rule:
+        OPTIMIZERS[name] = rule
+        return rule
+
+    return register
+
+
+@optimizer("adamw")
+def adamw(
+    c: ConfigDict, schedule: Schedule, matrices: Any, decayed: Callable[[Any], Any]
+) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101)."""
+    return optax.adamw(schedule, b2=c.b2, weight_decay=c.weight_decay, mask=decayed)
+
+
+@optimizer("muon")
+def muon(
+    c: ConfigDict, schedule: Schedule, matrices: Any, decayed: Callable[[Any], Any]
+) -> optax.GradientTransformation:
+    """Muon for matrices, AdamW for all else (Jordan 2024; Liu et al. 2025, arXiv 2502.16982).
+
+    The updates of matrices are orthogonalised, and scaled to the size of AdamW's, so that one
+    learning rate serves both.
+    """
+    rule = optax.contrib.muon(
+        schedule,
+        weight_decay=c.weight_decay,
+        adam_b2=c.b2,
+        adam_weight_decay=c.weight_decay,
+        weight_decay_mask=decayed,
+        muon_weight_dimension_numbers=matrices,
+        consistent_rms=0.2,
+    )
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        # The mask does not reach its AdamW. Parameters serve for decay alone, so those that it sees
+        # as 0 do not decay.
+        mask = decayed(params)
+        seen = jax.tree.map(lambda x, decays: x if decays else jnp.zeros_like(x), params, mask)
+        return rule.update(updates, state, seen, **extra)
+
+    return optax.GradientTransformationExtraArgs(rule.init, update)
 
 
 declare(
@@ -38,7 +97,7 @@ declare(
 )
 
 
-def make_schedule(config: ConfigDict) -> Callable[[Any], Any]:
+def make_schedule(config: ConfigDict) -> Schedule:
     """Linear warm-up from 0 to `optimizer.lr`, then constant, or decay to 0 at the last step."""
     lr, warmup = config.optimizer.lr, config.optimizer.warmup
     rest = max(config.steps - warmup, 1)
@@ -50,53 +109,30 @@ def make_schedule(config: ConfigDict) -> Callable[[Any], Any]:
     return optax.join_schedules([optax.linear_schedule(0.0, lr, warmup), after], [warmup])
 
 
-def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Gradient clipping by global norm, then AdamW, or Muon with AdamW where it does not apply.
+def make_optimizer(config: ConfigDict, boxed: Any) -> optax.GradientTransformation:
+    """Gradient clipping by global norm, then the rule that `optimizer.name` says.
 
-    Muon (Jordan 2024; Liu et al. 2025, arXiv 2502.16982) orthogonalises the update of each matrix
-    of the blocks but the modulation's; its updates are scaled to the size of AdamW's, so one
-    learning rate serves both. Weight decay touches kernels only.
+    Args:
+      config: of the run.
+      boxed: the abstract parameters in the boxes that declare which of them are matrices.
     """
-    c, schedule = config.optimizer, make_schedule(config)
-    if c.name == "muon":
-        rule = muon(
-            schedule,
-            weight_decay=c.weight_decay,
-            adam_b2=c.b2,
-            adam_weight_decay=c.weight_decay,
-            weight_decay_mask=_kernels,
-            muon_weight_dimension_numbers=_matrices,
-            consistent_rms=0.2,
-        )
-    else:
-        rule = optax.adamw(schedule, b2=c.b2, weight_decay=c.weight_decay, mask=_kernels)
+    c = config.optimizer
+    rule = OPTIMIZERS[c.name](c, make_schedule(config), matrices(boxed), _kernels)
     return optax.chain(optax.clip_by_global_norm(c.clip), rule) if c.clip else rule
+
+
+def matrices(boxed: Any) -> Any:
+    """Which axes of each parameter are a matrix's, None where it has declared none."""
+
+    def axes(box: Any) -> MuonDimensionNumbers | None:
+        declared = getattr(box, "matrix", None)
+        return declared and MuonDimensionNumbers(*declared)
+
+    return jax.tree.map(axes, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
 
 
 def _kernels(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
-
-
-def _matrices(params: Any) -> Any:
-    """Which axes of a kernel are its matrix's; the others (layers, and q, k, v) are batches."""
-
-    def dimensions(path: tuple, x: jax.Array) -> MuonDimensionNumbers | None:
-        names = [key.key for key in path]
-        if not names[0].startswith("blocks") or names[-1] != "kernel":
-            return None
-        if names[-2] in ("qkv", "query", "key_value"):  # layers, in, parts, heads, head_dim
-            return MuonDimensionNumbers(1, (3, 4))
-        if names[-2] == "out" and x.ndim == 4:  # layers, heads, head_dim, out
-            return MuonDimensionNumbers((1, 2), 3)
-        if names[-2].endswith("modulation"):
-            # The rank of its gradient is at most the number of noise levels and conditions in the
-            # batch; the rest is rounding, and orthogonalised it would weigh as much.
-            return None
-        if names[-2] == "in":  # layers, in, parts, out
-            return MuonDimensionNumbers(1, 3)
-        return MuonDimensionNumbers(1, 2)  # layers, in, out
-
-    return jax.tree_util.tree_map_with_path(dimensions, params)
 
 
 @requirement

@@ -1,4 +1,4 @@
-"""One training step: the same pure function on one device and on a pod."""
+"""The training step: one pure function for a single device and for a pod."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,16 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from einops import rearrange
-from flax import linen as nn
 from flax import struct
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from jaxvid.data.pixels import to_condition, to_float
+from jaxvid.conditions.condition import drop, prepare
+from jaxvid.data.pixels import to_float
+from jaxvid.denoiser import Denoiser
 from jaxvid.diffusion import loss, noise, process
-from jaxvid.models import conditioning
-from jaxvid.models.transformer import SpaceTimeTransformer
-from jaxvid.parallel.rules import RULES
 from jaxvid.sampling import tasks
 from jaxvid.sampling.draw import time_shift
 from jaxvid.training.ema import update as update_profile
@@ -28,14 +26,14 @@ NOISE_BINS = 4
 
 @struct.dataclass
 class Examples:
-    """A batch after everything random has been drawn: what the network sees and should say.
+    """A batch with all of its random draws.
 
     Attributes:
-      x_t, x0, eps: noisy frames, clean frames and noise, float32 [B,T,H,W,C].
-      noise: levels [B,T].
-      time: seconds [B,T].
-      unknown: frames that are not observed, bool [B,T].
-      condition: a `conditioning.Condition`.
+      x_t, x0, eps: noisy frames, clean frames and Gaussian noise, float32 [B,T,H,W,C].
+      noise: noise levels [B,T].
+      time: times in seconds [B,T].
+      unknown: which frames are not observed, bool [B,T].
+      given: the arrays of each condition that the network sees.
     """
 
     x_t: Any
@@ -44,20 +42,22 @@ class Examples:
     noise: Any
     time: Any
     unknown: Any
-    condition: Any
+    given: Any
 
 
-def draw_examples(config: ConfigDict, batch: dict[str, Array], key: Array) -> Examples:
-    """Draws the task, noise levels and noise of every clip, and which conditions are dropped.
+def draw_examples(
+    config: ConfigDict, denoiser: Denoiser, batch: dict[str, Any], key: Array
+) -> Examples:
+    """Draws the task, noise levels, eps and dropped conditions of every clip.
 
-    Observed frames get a level per clip, evenly from 0 to `observed_noise`: as the network is told
-    it, it learns how far to trust frames that it drew itself. So does low-resolution video, from 0
-    to `low_res_noise`.
+    Each clip draws the level of its observed frames uniformly from [0, `max_observed_noise`]. The
+    network sees this level, and so learns how far to trust frames that it drew itself.
 
     Args:
-      config: its `tasks`, `diffusion` and `model.*_dropout` are used.
-      batch: `video` uint8 [B,T,H,W,3], `time` [B,T] in seconds, and what it is conditioned on.
-      key: of this step.
+      config: the config; `tasks`, `diffusion` and `conditions.dropout` are used.
+      denoiser: the denoiser, whose process adds the noise.
+      batch: `video` uint8 [B,T,H,W,3], `time` [B,T] in seconds, and `given`.
+      key: random key of this step.
     """
     d = config.diffusion
     x0 = to_float(batch["video"])
@@ -73,59 +73,52 @@ def draw_examples(config: ConfigDict, batch: dict[str, Array], key: Array) -> Ex
         low=d.noise_low,
         stratified=d.stratified,
     )
-    # Beside the split, not of it: with or without these levels, all else is drawn alike.
-    given_key, low_level_key, low_eps_key = (jax.random.fold_in(key, i) for i in (4, 5, 6))
-    given_level = jax.random.uniform(given_key, (B, 1), maxval=d.max_observed_noise)
+    # Not a part of the split above, so that this level does not change the other draws.
+    given_level = jax.random.uniform(
+        jax.random.fold_in(key, 4), (B, 1), maxval=d.max_observed_noise
+    )
     levels = jnp.where(observed, given_level, noise.shift(level, time_shift(config)))
     eps = jax.random.normal(eps_key, x0.shape)
-    low_level = jax.random.uniform(low_level_key, (B,), maxval=d.max_low_res_noise)
-    condition = to_condition(config, batch, low_level, low_eps_key)
-    dropout = {name: config.model[f"{name}_dropout"] for name in conditioning.NULLS}
+    given = prepare(denoiser.conditions, batch["given"], key, training=True)
     return Examples(
-        x_t=process.corrupt(process.PROCESSES[d.process], x0, eps, levels),
+        x_t=process.corrupt(denoiser.process, x0, eps, levels),
         x0=x0,
         eps=eps,
         noise=levels,
         time=batch["time"],
         unknown=~observed,
-        condition=conditioning.drop(condition, drop_key, dropout),
+        given=drop(denoiser.conditions, given, drop_key, config.conditions.dropout),
     )
 
 
 def make_train_step(
-    config: ConfigDict,
-    net: SpaceTimeTransformer,
-    tx: optax.GradientTransformation,
-    lr: Callable[[Array], Array],
-) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Any]]]:
-    """The step as a pure function `(state, batch) -> (state, metrics)`, to be jitted.
+    config: ConfigDict, denoiser: Denoiser, tx: optax.GradientTransformation
+) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, Any]]]:
+    """Makes the step, a pure function `(state, batch) -> (state, metrics)` to be jitted.
 
-    With `optimizer.accumulate` = n the batch goes through the network in n parts, one after the
-    other; the loss is the mean over the whole batch's unknown frames either way.
+    With `optimizer.accumulate` = n the network processes the batch in n parts, one after another.
+    The loss is always the mean over the unknown frames of the whole batch.
     """
-    d, parts = config.diffusion, config.optimizer.accumulate
-    kind = process.PROCESSES[d.process]
+    d, parts, lr = config.diffusion, config.optimizer.accumulate, make_schedule(config)
 
     def part_loss(params: Any, part: Examples, unknown: Array) -> tuple[Array, tuple]:
-        with nn.logical_axis_rules(RULES):
-            x = part.x_t * process.input_scale(kind, part.noise)
-            output = net.apply({"params": params}, x, part.noise, part.time, part.condition)
+        output = denoiser.predict({"params": params}, part.x_t, part.noise, part.time, part.given)
         errors = loss.frame_errors(
-            kind, output, part.x_t, part.x0, part.eps, part.noise, d.prediction, d.loss_space,
-            d.weighting, gamma=d.gamma, bias=d.bias,
+            denoiser.process, output, part.x_t, part.x0, part.eps, part.noise,
+            denoiser.prediction, d.loss_space, d.weighting, gamma=d.gamma, bias=d.bias,
         )  # fmt: skip
         bins = loss.by_noise_level(errors, part.noise, part.unknown, NOISE_BINS)
         return jnp.sum(bins[0]) / unknown, bins
 
-    def train_step(state: TrainState, batch: dict[str, Array]):
+    def train_step(state: TrainState, batch: dict[str, Any]):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        examples = draw_examples(config, batch, key)
+        examples = draw_examples(config, denoiser, batch, key)
         unknown = jnp.maximum(jnp.sum(examples.unknown), 1)
         gradient = jax.value_and_grad(part_loss, has_aux=True)
         if parts == 1:
             (value, bins), grads = gradient(state.params, examples, unknown)
         else:
-            # Every part takes some of each device's clips, so no clip moves between devices.
+            # Every part takes clips from each device, so that no clip moves between devices.
             split = jax.tree.map(lambda x: rearrange(x, "(b n) ... -> n b ...", n=parts), examples)
 
             def add(total: Any, part: Examples) -> tuple[Any, None]:
@@ -139,7 +132,7 @@ def make_train_step(
 
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        # Early on, average over the steps there were: Adam's bias correction, for weights.
+        # Early steps average over fewer steps, like the bias correction of Adam.
         decay = jnp.minimum(config.ema.decay, (1 + state.step) / (10 + state.step))
         ema = optax.incremental_update(params, state.ema, 1 - decay)
         profiles = tuple(
@@ -160,11 +153,11 @@ def make_train_step(
 
 
 def jit_train_step(
-    config: ConfigDict, net: SpaceTimeTransformer, tx: optax.GradientTransformation, state: Any
+    config: ConfigDict, denoiser: Denoiser, tx: optax.GradientTransformation, state: TrainState
 ) -> Any:
-    """`make_train_step`, jitted: the state, sharded as the abstract `state`, is donated."""
+    """Jits `make_train_step`; the state is donated and keeps the shardings of `state`."""
     return jax.jit(
-        make_train_step(config, net, tx, make_schedule(config)),
+        make_train_step(config, denoiser, tx),
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda x: x.sharding, state), state.step.sharding),
     )

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,13 @@ from jaxvid.workdir.disk import write_whole, writing
 from jaxvid.workdir.migrations import FORMAT, upgrade_config
 
 SAVES = "checkpoints", "snapshots", "checkpoints-damaged"
+
+
+def run_name(config: str) -> str:
+    """The name of a run by its config: "videos-clips-a" for configs/videos.py:clips/a."""
+    file, _, argument = config.partition(":")
+    words = re.sub(r"[^\w.]+", "-", argument).strip("-.")
+    return f"{Path(file).stem}-{words}" if words else Path(file).stem
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ name, then by its former ones. Keys that were only renamed are declared with `wa
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from jaxvid.config import KEYS
 from jaxvid.errors import InputError
 from jaxvid.models import grammar
 
@@ -43,7 +42,7 @@ def upgrade_config(saved: Mapping[str, Any]) -> dict[str, Any]:
     if version > 1:
         return dict(saved["config"])
     config = dict(saved)
-    if "model" in config and "model.window" not in KEYS:
+    if "model" in config:
         config["model"] = _blocks_with_arguments(config["model"])
     return config
 

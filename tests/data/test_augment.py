@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from jaxvid.data.augment import augment, backwards, mirror, relight, window
+from configs import base
+from jaxvid.build import default_config
+from jaxvid.config import KEYS, UNIT, check, key
+from jaxvid.data.augment import active, augmentation, check_truth
+from jaxvid.data.augment.crop import window
+from jaxvid.data.augment.flip import mirror
+from jaxvid.data.augment.light import relight
+from jaxvid.data.augment.registry import AUGMENTATIONS
+from jaxvid.data.augment.reverse import backwards
+from jaxvid.errors import InputError
 
 SIZE = 32
 
@@ -24,6 +33,14 @@ def sample():
         "caption": np.array("a block on the left, moving rightwards"),
         "action": np.gradient(position[:, 0], axis=0) * np.float32([[1], [0.5], [1], [2], [4]]),
     }
+
+
+def augment(sample, rng, **keys):
+    config = base.get_config().data
+    config.update(keys)
+    for change in active(config):
+        sample = change(sample, rng, config)
+    return sample
 
 
 def found(video):
@@ -133,3 +150,34 @@ def test_mirrored_captions_exchange_their_sides_and_nothing_else(sample):
         ("", ""),
     ):
         assert mirror(sample | {"caption": np.array(caption)})["caption"] == other
+
+
+def test_an_augmentation_from_outside_is_one_function(sample):
+    @augmentation(order=15, falsifies=("action",), fade=key(0.0, UNIT, "largest fading"))
+    def fade(sample, rng, config):
+        seen.append(sample["video"])
+        return sample | {"video": (sample["video"] * (1 - config.fade)).astype(np.uint8)}
+
+    try:
+        seen, config = [], default_config()
+        config.data.update(flip=True, crop=0.9, fade=0.5, action_dim=2)
+        check(config)
+        assert [change.__name__ for change in active(config.data)] == ["flip", "fade", "crop"]
+        faded = augment(sample, np.random.default_rng(0), fade=0.5)
+        assert seen[0].max() == 2 * faded["video"].max() > 0
+        with pytest.raises(InputError, match=r"data\.fade=0\.5 would make .* actions false"):
+            check_truth(config.data, {"action": "actions"})
+    finally:
+        del KEYS["data.fade"], AUGMENTATIONS["fade"]
+
+
+def test_all_that_becomes_false_is_one_line():
+    config = base.get_config().data
+    config.update(flip=True, reverse=True, crop=0.9)
+    with pytest.raises(InputError) as caught:
+        check_truth(config, {"text_bytes": "captions", "action": "actions"})
+    assert str(caught.value) == (
+        "data.reverse=True would make the clips' captions false; data.crop=0.9 and data.flip=True "
+        "and data.reverse=True would make the clips' actions false: turn that off, or train "
+        "without these"
+    )

@@ -1,3 +1,4 @@
+import itertools
 import json
 import pickle
 
@@ -6,9 +7,13 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from configs import base
+from jaxvid.config import check
 from jaxvid.data import records
-from jaxvid.data.sources import ClipFolder, make_source
+from jaxvid.data.pipeline import batches, make_dataset
+from jaxvid.data.sources import SOURCES, make_source, source
+from jaxvid.data.sources.clips import ClipFolder
 from jaxvid.errors import InputError
+from jaxvid.training.meter import Meter
 
 SIZE, FRAMES = 16, 6
 COUNTS = {"clips-00000.array_record": 2, "clips-00001.array_record": 3}
@@ -47,10 +52,10 @@ def config(**changes):
 
 
 def test_every_record_of_every_shard_in_order(folder):
-    source = make_source(config(source="clips", path=str(folder)))
-    assert source.labels == ("a", "b")
-    assert len(source) == 5
-    for copy in (source, pickle.loads(pickle.dumps(source))):
+    clips = make_source(config(source="clips", path=str(folder)))
+    assert clips.labels == ("a", "b")
+    assert len(clips) == 5
+    for copy in (clips, pickle.loads(pickle.dumps(clips))):
         clips = [copy[i] for i in range(5)]
         shades = [int(clip.decode(np.array([2])).mean().round()) for clip in clips]
         assert shades == [shade(i) for i in range(5)]
@@ -58,9 +63,9 @@ def test_every_record_of_every_shard_in_order(folder):
 
 
 def test_the_synthetic_source_is_long_enough_for_the_largest_stride():
-    source = make_source(config(strides=(1, 3)))
-    assert len(source[0].time) == 10
-    assert source[0].decode(np.array([0])).shape == (1, SIZE, SIZE, 3)
+    world = make_source(config(strides=(1, 3)))
+    assert len(world[0].time) == 10
+    assert world[0].decode(np.array([0])).shape == (1, SIZE, SIZE, 3)
 
 
 def test_a_damaged_record_spares_its_neighbours(folder):
@@ -69,20 +74,59 @@ def test_a_damaged_record_spares_its_neighbours(folder):
     # The shard's JPEGs start with its first record; a few bytes there break that record's hash.
     at = data.index(b"v.mp4")
     shard.write_bytes(data[:at] + b"\0" * 5 + data[at + 5 :])
-    source = ClipFolder(folder)
+    clips = ClipFolder(folder)
     with pytest.raises(InputError, match="record 2 cannot be read"):
-        source[2]
-    assert [source[i].label for i in (0, 1, 3, 4)] == [0, 1, 1, 0]
+        clips[2]
+    assert [clips[i].label for i in (0, 1, 3, 4)] == [0, 1, 1, 0]
 
 
-def test_a_shard_that_was_cut_short(folder):
+@pytest.mark.parametrize("left", [0, 1000, 40_000])
+def test_training_goes_on_with_a_shard_that_was_cut_short(folder, left):
     shard = folder / "clips-00001.array_record"
-    data = shard.read_bytes()
-    shard.write_bytes(data[: len(data) // 2])
-    source = ClipFolder(folder)
-    with pytest.raises(InputError, match="record 4"):
-        source[4]
-    assert source[0].label == 0
+    shard.write_bytes(shard.read_bytes()[:left])
+    data = config(source="clips", path=str(folder))
+    dataset = make_dataset(make_source(data), data, seed=0, batch_size=10)
+    reader, said = batches(dataset, 0, data), []
+    steps, meter = list(itertools.islice(reader, 3)), Meter(0, max_bad=3)
+    reader.close()
+    for batch in steps:
+        shades = batch["video"].mean((1, 2, 3, 4))
+        assert {round(float(x)) for x in shades} == {shade(0), shade(1)}
+        meter.count_bad(batch["bad"], said.append)
+    assert said == ["skipped bad record(s) [2, 3, 4]: 3 so far"]
+    with pytest.raises(InputError, match=r"3 records are bad, more than config\.data\.max_bad=2"):
+        Meter(0, max_bad=2).count_bad(steps[0]["bad"], said.append)
+
+
+def test_the_fingerprint_tells_other_clips_and_not_another_place(folder, tmp_path):
+    first = ClipFolder(folder).fingerprint
+    assert ClipFolder(folder.rename(folder.with_name("moved"))).fingerprint == first
+    folder = folder.with_name("moved")
+    write_manifest(folder, labels=["b", "a"])
+    assert ClipFolder(folder).fingerprint != first
+    write_manifest(folder, hashes={"clips-00001.array_record": "0f"})
+    assert ClipFolder(folder).fingerprint != first
+    world = make_source(config()).fingerprint
+    assert make_source(config()).fingerprint == world
+    assert make_source(config(spin=0.5)).fingerprint != world
+    folder.rename(tmp_path)
+
+
+def test_a_source_from_outside_is_one_function():
+    @source("constant")
+    def constant(data):
+        return make_source(config(size=data.size))
+
+    try:
+        whole = base.get_config()
+        whole.data.source = "constant"
+        check(whole)
+        assert make_source(config(source="constant"))[0].label in range(3)
+        whole.data.source = "konstant"
+        with pytest.raises(InputError, match="one of clips, synthetic, constant"):
+            check(whole)
+    finally:
+        del SOURCES["constant"]
 
 
 def test_a_folder_that_is_missing_or_empty_or_foreign(tmp_path):
@@ -117,9 +161,12 @@ def test_a_manifest_that_is_damaged_or_new_or_without_clips(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"size": 32}, "set data.size=16"),
-        ({"frames": 7}, "clips of 6 frames.* needs 7"),
-        ({"strides": (2, 3)}, "clips of 6 frames.* needs 7"),
+        ({"size": 32}, r"set --config\.data\.size=16 \(32 now\); --config=configs/videos\.py:/"),
+        (
+            {"fps": 4.0, "frames": 7},
+            r"set .*fps=8 \(4 now\), .*frames=6 or fewer \(7",
+        ),
+        ({"strides": (2, 3)}, r"clips of 6 frames.* set .*frames=3 or fewer \(4 now\)"),
     ],
 )
 def test_a_config_that_does_not_suit_the_folder(folder, changes, message):

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxvid.data.synthetic import Shape, SyntheticWorld, _fold, render
+from jaxvid.data.sources.synthetic import Shape, SyntheticWorld, _fold, render
 
 WORLD = SyntheticWorld(seed=1, frames=24, size=32)
 ALL = np.arange(WORLD.frames)

@@ -8,6 +8,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from configs import base
+from jaxvid.conditions.text import Text
 from jaxvid.data import pipeline, records, text
 from jaxvid.data.sources import make_source
 from jaxvid.errors import InputError
@@ -38,7 +39,7 @@ def encode(captions):
 def config(folder, **changes):
     data = base.get_config().data
     data.update(source="clips", path=str(folder), frames=2, size=8, prefetch=1)
-    data.update(dict(text_length=4, text_embeddings="toy", text_dim=2, action_dim=0) | changes)
+    data.update(dict(text_embeddings="toy") | changes)
     return data
 
 
@@ -61,10 +62,13 @@ def test_a_batch_has_the_embedding_of_each_clip(folder):
         tokens, there = text.pad(clip.text.reshape(-1, 2), 4)
         assert tokens[:, 0].tolist() == expected[caption]
         assert there.tolist() == [bool(caption)] * 4
-    batch = pipeline.make_dataset(source, config(folder), seed=0, batch_size=4)[0]
-    assert (batch["text"].shape, batch["text"].dtype) == ((4, 4, 2), np.float16)
+    encode_given = Text(length=4, dim=2).encode
+    given = pipeline.make_dataset(source, config(folder), encode_given, seed=0, batch_size=4)[0][
+        "given"
+    ]
+    assert (given["embedding"].shape, given["embedding"].dtype) == ((4, 4, 2), np.float16)
     rows = {tuple(tokens[:, 0]): mask.all() for tokens, mask in zip(
-        batch["text"], batch["text_mask"], strict=True)}  # fmt: skip
+        given["embedding"], given["mask"], strict=True)}  # fmt: skip
     assert rows == {tuple(row): any(row) for row in expected.values()}
 
 

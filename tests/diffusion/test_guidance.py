@@ -86,7 +86,7 @@ def test_a_frame_without_contrast_stays_finite():
     [
         ({"interval": (0.6, 0.2)}, r"\[0\.6, 0\.2\]"),
         ({"interval": (0.1, 80.0)}, r"\[0\.1, 80\.0\].*noise levels"),
-        ({"rescale": 1.2}, r"rescale is 1\.2"),
+        ({"rescale": 1.2}, r"rescale=1\.2"),
     ],
 )
 def test_bad_settings(settings, message):

@@ -116,7 +116,7 @@ def test_bad_shifts():
     [
         ("normal", {}, "'normal'.*logit_normal"),
         ("uniform", {"low": 1.0}, r"1\.0.*\[0, 1\)"),
-        ("logit_normal", {"std": -1.0}, "-1.0.*negative"),
+        ("logit_normal", {"std": -1.0}, "std=-1.0.*at least 0"),
     ],
 )
 def test_bad_settings(distribution, settings, message):

@@ -282,8 +282,8 @@ def test_an_imperfect_eps_network_survives_the_start_from_pure_noise(sampler, n)
     ("sampler", "settings", "message"),
     [
         ("eular", {}, "'eular'.*euler, ddim"),
-        ("ddim", {"eta": 1.5}, r"eta is 1\.5"),
-        ("heun", {"eta": 0.5}, "eta is 0.5 with sampler 'heun'"),
+        ("ddim", {"eta": 1.5}, r"eta=1\.5"),
+        ("heun", {"eta": 0.5}, "eta=0.5 with sampler 'heun'"),
         ("ddpm", {}, "'ddpm'.*key"),
         ("ddim", {"eta": 0.5}, "'ddim'.*key"),
     ],

@@ -85,5 +85,5 @@ def test_bad_settings():
     with pytest.raises(InputError, match=r"'karas'.*uniform, logsnr, karras"):
         ladder(FLOW, 5, "karas")
     for lag in (-1, 5):
-        with pytest.raises(InputError, match=f"lag is {lag} for 4 steps"):
+        with pytest.raises(InputError, match=f"lag={lag} with 4 steps"):
             staggered(jnp.linspace(1, 0, 5), NONE, lag)

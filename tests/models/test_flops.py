@@ -1,11 +1,17 @@
-"""The analytic FLOPs against XLA's count, and against the parameters."""
+"""The FLOPs of the jaxpr against XLA's count, and against the parameters."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as nn
+from jax.experimental import pallas as pl
+from jax.sharding import PartitionSpec
 
-from jaxvid.models.flops import WORDS, forward_flops, train_flops
-from jaxvid.models.mixers import MIXERS
+from jaxvid.models.conditioning import Condition
+from jaxvid.models.flops import forward_flops, train_flops
+from jaxvid.models.mixers import MIXERS, MixerConfig, mixer
 from jaxvid.models.transformer import SpaceTimeTransformer
 
 SHAPE = (1, 8, 32, 32, 3)
@@ -19,10 +25,14 @@ def network(blocks: str, **sizes) -> SpaceTimeTransformer:
     return SpaceTimeTransformer(blocks, dtype=jnp.dtype("float32"), **(defaults | sizes))
 
 
-def abstract(net: SpaceTimeTransformer):
-    video, level = (jax.ShapeDtypeStruct(s, jnp.float32) for s in (SHAPE, SHAPE[:2]))
-    variables = jax.eval_shape(net.init, jax.random.key(0), video, level, level)
-    return variables, video, level, level
+def abstract(net: SpaceTimeTransformer, shape=SHAPE, condition=None):
+    video, level = (jax.ShapeDtypeStruct(s, jnp.float32) for s in (shape, shape[:2]))
+    inputs = (video, level, level, condition)
+    return jax.eval_shape(net.init, jax.random.key(0), *inputs), *inputs
+
+
+def forward(net: SpaceTimeTransformer, *arguments) -> dict[str, int]:
+    return forward_flops(net.apply, *abstract(net, *arguments))
 
 
 def xla_flops(function, *arguments) -> float:
@@ -30,10 +40,6 @@ def xla_flops(function, *arguments) -> float:
     options = {"xla_backend_optimization_level": 0}
     cost = jax.jit(function).lower(*arguments).compile(options).cost_analysis()
     return (cost[0] if isinstance(cost, list) else cost)["flops"]
-
-
-def test_every_word_has_a_count():
-    assert WORDS.keys() == MIXERS.keys()
 
 
 @pytest.mark.parametrize(
@@ -52,9 +58,10 @@ def test_forward_and_backward_are_as_xla_counts_them(blocks: str, within: float)
     def loss(*arguments):
         return jnp.sum(net.apply(*arguments) ** 2)
 
-    forward, both = xla_flops(net.apply, *arguments), xla_flops(jax.grad(loss), *arguments)
-    assert sum(forward_flops(net, SHAPE).values()) == pytest.approx(forward, rel=within)
-    assert sum(train_flops(net, SHAPE).values()) == pytest.approx(both, rel=within)
+    once, both = xla_flops(net.apply, *arguments), xla_flops(jax.grad(loss), *arguments)
+    counted = forward_flops(net.apply, *arguments), train_flops(net.apply, *arguments)
+    assert sum(counted[0].values()) == pytest.approx(once, rel=within)
+    assert sum(counted[1].values()) == pytest.approx(both, rel=within)
 
 
 @pytest.mark.parametrize("patch", [(1, 4, 4), (2, 8, 4)])
@@ -77,13 +84,109 @@ def test_layers_take_two_flops_per_weight_and_use(blocks: str, patch: tuple[int,
     pairs = {"space": t * n * n, "time": n * t * t, "joint": (t * n) ** 2}
     meetings = sum(pairs.get(word, 0) for word in blocks.replace("+", " ").split())
     expected = layers + net.depth * B * 4 * net.width * meetings
-    assert sum(forward_flops(net, SHAPE).values()) == expected
+    assert sum(forward(net).values()) == expected
 
 
 def test_counts_follow_batch_depth_and_line():
     short, deep = (network("space mlp time mlp", depth=d, unroll=1) for d in (1, 5))
-    once, five = forward_flops(short, SHAPE), forward_flops(deep, SHAPE)
+    once, five = forward(short), forward(deep)
     assert all(five[word] == 5 * once[word] for word in ("space", "time", "mlp"))
     assert five["embedding"] == once["embedding"]
-    assert forward_flops(short, (3, *SHAPE[1:])) == {k: 3 * v for k, v in once.items()}
+    assert forward(short, (3, *SHAPE[1:])) == {k: 3 * v for k, v in once.items()}
     assert once.keys() == {"space", "time", "mlp", "modulation", "embedding"}
+    assert forward(network("5*(space mlp time mlp)", depth=1, unroll=1)) == five
+
+
+@pytest.mark.parametrize("how", [dict(remat="full"), dict(unroll=1), dict(adaln="shared")])
+def test_how_it_is_computed_changes_no_count(how: dict):
+    line = "window swiglu recur"
+    plain, other = forward(network(line)), forward(network(line, **how))
+    if "adaln" in how:
+        assert other.pop("modulation") < plain.pop("modulation")
+    assert other == plain
+
+
+def test_a_caption_costs_what_its_layers_and_scores_do():
+    L, D, t, n = 5, 64, 8, 64
+    net = network("text mlp", depth=3, unroll=1, width=D, heads=2)
+    text = jax.ShapeDtypeStruct((1, L, 7), jnp.float32)
+    condition = Condition(text=text, text_mask=jax.ShapeDtypeStruct((1, L), bool))
+    without, counted = forward(network("mlp", width=D, heads=2)), forward(net, SHAPE, condition)
+    query_out, key_value, attended = 2 * t * n * D * D, 2 * L * D * D, 2 * t * n * L * D
+    assert counted["text"] == 3 * 2 * (query_out + key_value + attended)
+    assert counted["embedding"] == without["embedding"] + 2 * L * 7 * D + 2 * D * D
+
+
+@pytest.fixture
+def blur():
+    @mixer("blur")
+    class Blur(nn.Module):
+        config: MixerConfig
+        size: int = 3
+
+        @nn.compact
+        def __call__(self, x, context):
+            B, T, N, D = x.shape
+            x = x.reshape(B * T, N, D)
+            return nn.Conv(D, (self.size,), name="conv")(x).reshape(B, T, N, D)
+
+    yield
+    del MIXERS["blur"]
+
+
+@pytest.mark.usefixtures("blur")
+def test_a_word_from_outside_is_counted_without_a_declaration():
+    counted = forward(network("blur(size=5) mlp", width=64, heads=2))
+    assert counted["blur"] == 2 * (2 * 5 * 64 * 64) * 8 * 64
+
+
+def matmul_kernel(x_ref, y_ref):
+    y_ref[...] = x_ref[...] @ x_ref[...]
+
+
+def fused(x, cost=None):
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return pl.pallas_call(matmul_kernel, out_shape=shape, cost_estimate=cost)(x)
+
+
+def loop(x):
+    return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ x, x)
+
+
+def sharded(x):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = PartitionSpec("data")
+    return jax.shard_map(lambda x: x @ x.T, mesh=mesh, in_specs=spec, out_specs=spec)(x)
+
+
+PRODUCT = 2 * 8**3
+DECLARED = pl.CostEstimate(flops=7, transcendentals=0, bytes_accessed=0)
+
+
+@pytest.mark.parametrize(
+    ("function", "flops"),
+    [
+        (lambda x: jax.lax.scan(lambda c, _: (c @ x, None), x, length=3)[0], 3 * PRODUCT),
+        (lambda x: jax.lax.cond(x[0, 0] > 0, lambda: x @ x, lambda: x @ x @ x), 2 * PRODUCT),
+        (jax.checkpoint(jax.jit(lambda x: x @ x)), PRODUCT),
+        (functools.partial(fused, cost=DECLARED), 7),
+        (sharded, 8 * 2 * 8),
+        (lambda x: jax.lax.ragged_dot(x, jnp.ones((2, 8, 8)), jnp.array([3, 5])), PRODUCT),
+        (lambda x: jax.lax.fori_loop(0, x[0, 0].astype(int), lambda i, y: y + i, x), 0),
+    ],
+)
+def test_what_runs_inside_is_counted_as_often_as_it_runs(function, flops):
+    assert sum(forward_flops(function, jnp.ones((8, 8))).values()) == flops
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        (fused, "declares no cost; give pallas_call a cost_estimate"),
+        (loop, "no known number of steps"),
+        (lambda x: jax.ffi.ffi_call("kernel", x)(x), "ffi_call declares no cost"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused(function, line):
+    with pytest.raises(ValueError, match=line):
+        forward_flops(function, jnp.ones((8, 8)))

@@ -6,21 +6,23 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from jaxvid.conditions.label import Label
+from jaxvid.conditions.low_res import LowRes
+from jaxvid.conditions.text import Text
 from jaxvid.errors import InputError
 from jaxvid.models import embeddings
 from jaxvid.models.attention import attention
-from jaxvid.models.conditioning import Condition
-from jaxvid.models.mixers import Attention, Context, MixerConfig
+from jaxvid.models.mixers import MIXERS, Context, MixerConfig
 from jaxvid.models.transformer import SpaceTimeTransformer
 
 B, T, S = 2, 4, 8
 FIELDS = dict(depth=2, width=16, heads=2, patch=(1, 4, 4), mlp_ratio=2)
 
 
-def make(blocks="space mlp time mlp", condition=None, **fields):
+def make(blocks="space mlp time mlp", given=None, **fields):
     """A jitted network whose every parameter is random, so that no zero gate hides a mixer."""
-    net, condition = SpaceTimeTransformer(blocks=blocks, **FIELDS | fields), condition or label(0)
-    shapes = nn.meta.unbox(jax.eval_shape(net.init, jax.random.key(0), *inputs(), condition))
+    net = SpaceTimeTransformer(blocks=blocks, **FIELDS | fields)
+    shapes = nn.meta.unbox(jax.eval_shape(net.init, jax.random.key(0), *inputs(), given))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: (0.2 * rng.normal(size=x.shape)).astype(x.dtype), shapes)
     return jax.jit(net.apply), params
@@ -32,8 +34,18 @@ def inputs(frames=T, size=S):
     return video, noise, jnp.tile(jnp.arange(frames) / 8.0, (B, 1))
 
 
+LABELS = (Label(3),)
+TEXTS = (Text(length=3, dim=5),)
+
+
 def label(value):
-    return Condition(label=jnp.full(B, value, jnp.int32))
+    return {"label": jnp.full(B, value, jnp.int32)}
+
+
+def text(*lengths):
+    """Embeddings of so many tokens."""
+    embedding = jax.random.normal(jax.random.key(1), (B, 3, 5)).astype(jnp.float16)
+    return {"text": {"embedding": embedding, "mask": jnp.arange(3) < jnp.array(lengths)[:, None]}}
 
 
 def changed(apply, params, frame=None, pixel=None):
@@ -74,10 +86,10 @@ def test_joint_on_one_frame_is_space():
 def test_windows_are_full_attention_under_a_mask(shape, repeat):
     """Every other repeat cuts elsewhere, half a window on; the ends of the video stay ends."""
     T, h, w = shape
-    config = MixerConfig(2, 1, jnp.dtype("float32"), window=(2, 2, 2))
+    config = MixerConfig(2, 1, jnp.dtype("float32"))
     x = jax.random.normal(jax.random.key(0), (1, T, h * w, 8))
     context = Context(jnp.zeros((1, T)), repeat=jnp.int32(repeat), grid=(h, w))
-    window, joint = Attention(config, "window"), Attention(config, "joint")
+    window, joint = MIXERS["window"](config, 2, 2, 2), MIXERS["joint"](config)
     params = nn.meta.unbox(jax.jit(joint.init)(jax.random.key(1), x, context))
 
     place = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
@@ -92,19 +104,18 @@ def test_windows_are_full_attention_under_a_mask(shape, repeat):
     np.testing.assert_allclose(jax.jit(window.apply)(params, x, context), expected, atol=1e-5)
 
 
-EVERY_MIXER = "space+time joint+window recur+conv mlp"
+EVERY_MIXER = "space+time joint+window(3,2,2) recur+conv mlp"
 
 
 def test_causal_frames_do_not_see_later_ones():
-    apply, params = make(EVERY_MIXER, causal=True, window=(2, 2, 2))
+    apply, params = make(EVERY_MIXER, causal=True)
     moved = changed(apply, params, frame=2).any((1, 2))
     np.testing.assert_array_equal(moved, [False, False, True, True])
 
 
 def test_streaming_window_by_window_is_the_full_computation():
-    fields = dict(causal=True, window=(3, 2, 2))
-    apply, params = make(EVERY_MIXER, **fields)
-    net = SpaceTimeTransformer(blocks=EVERY_MIXER, **FIELDS | fields, memory=7)
+    apply, params = make(EVERY_MIXER, causal=True)
+    net = SpaceTimeTransformer(blocks=EVERY_MIXER, **FIELDS, causal=True, memory=7)
     stream = jax.jit(functools.partial(net.apply, mutable=["cache"]))
     video, noise, time = inputs(frames=7)
     outputs, cache = [], {}
@@ -134,8 +145,8 @@ def test_frames_beyond_the_memory_are_forgotten():
     assert np.abs(last(video.at[:, 3].add(1.0)) - now).max() > 1e-3
 
 
-def test_stacks_of_lines_fuse_late():
-    apply, params = make((("space mlp", 2), ("time mlp", 1)))
+def test_repeats_of_lines_fuse_late():
+    apply, params = make("2*(space mlp) time mlp", depth=1)
     assert {"blocks_0", "blocks_1"} <= params["params"].keys()
     assert changed(apply, params, frame=1).all()
     early = {"blocks_1": jax.tree.map(jnp.zeros_like, params["params"]["blocks_1"])}
@@ -181,17 +192,15 @@ def test_shared_modulation_has_one_layer_for_all_repeats_and_an_offset_for_each(
 
 
 def test_gradients_of_every_word_are_finite_in_bfloat16_at_both_ends_of_the_noise():
-    text = Condition(
-        text=jnp.ones((B, 3, 5)), text_mask=jnp.array([[True, True, False], [False] * 3])
-    )
-    line = f"{EVERY_MIXER} text+swiglu"
-    apply, params = make(line, condition=text, dtype=jnp.dtype("bfloat16"), depth=1)
+    given, line = text(2, 0), f"{EVERY_MIXER} text+swiglu"
+    fields = dict(conditions=TEXTS, dtype=jnp.dtype("bfloat16"), depth=1)
+    apply, params = make(line, given, **fields)
     video, _, time = inputs()
 
     @jax.jit
     @jax.grad
     def gradient(params, level):
-        return jnp.mean(apply(params, video, jnp.full((B, T), level), time, text) ** 2)
+        return jnp.mean(apply(params, video, jnp.full((B, T), level), time, given) ** 2)
 
     for level in (0.0, 1.0):
         grads = gradient(params, level)["params"]
@@ -201,13 +210,10 @@ def test_gradients_of_every_word_are_finite_in_bfloat16_at_both_ends_of_the_nois
 
 
 def test_text_is_attended_to_where_it_is():
-    text = Condition(
-        text=jax.random.normal(jax.random.key(1), (B, 3, 5)),
-        text_mask=jnp.array([[True, True, False], [True, True, True]]),
-    )
-    apply, params = make("text mlp", condition=text)
-    out = apply(params, *inputs(), text)
-    moved = np.abs(apply(params, *inputs(), text.replace(text=text.text.at[:, 2].add(1.0))) - out)
+    given = text(2, 3)
+    apply, params = make("text mlp", given, conditions=TEXTS)
+    other = {"text": given["text"] | {"embedding": given["text"]["embedding"].at[:, 2].add(1.0)}}
+    moved = np.abs(apply(params, *inputs(), other) - apply(params, *inputs(), given))
     assert moved[0].max() == 0
     assert moved[1].max() > 1e-3
     with pytest.raises(InputError, match="'text' needs a text"):
@@ -215,11 +221,13 @@ def test_text_is_attended_to_where_it_is():
 
 
 def test_low_resolution_video_is_an_input_and_not_an_output():
-    low = Condition(low_res=jnp.ones((B, T, 4, 4, 3)), low_res_noise=jnp.zeros(B))
-    apply, params = make(condition=low)
-    out = apply(params, *inputs(), low)
+    conditions = (LowRes(2, size=S, fps=8.0, process="rectified_flow"),)
+    low = {"video": jnp.ones((B, T, 4, 4, 3)), "noise": jnp.zeros(B)}
+    apply, params = make(given={"low_res": low}, conditions=conditions)
+    out = apply(params, *inputs(), {"low_res": low})
     assert out.shape == (B, T, S, S, 3)
-    assert np.abs(apply(params, *inputs(), low.replace(low_res=-low.low_res)) - out).max() > 1e-3
+    other = {"low_res": low | {"video": -low["video"]}}
+    assert np.abs(apply(params, *inputs(), other) - out).max() > 1e-3
 
 
 def test_a_later_start_changes_nothing_and_a_slower_clip_does():
@@ -231,8 +239,8 @@ def test_a_later_start_changes_nothing_and_a_slower_clip_does():
 
 
 def test_clips_of_a_batch_do_not_see_one_another():
-    apply, params = make(labels=3)
-    args = (*inputs(), Condition(label=jnp.array([2, 0])))
+    apply, params = make(given=label(0), conditions=LABELS)
+    args = (*inputs(), {"label": jnp.array([2, 0])})
     swapped = jax.tree.map(lambda x: x[::-1], args)
     np.testing.assert_allclose(apply(params, *swapped)[::-1], apply(params, *args), atol=1e-5)
 
@@ -248,7 +256,7 @@ def test_noise_levels_modulate_each_frame_by_itself():
 
 
 def test_labels_differ_and_the_null_is_one_of_its_own():
-    apply, params = make(labels=3)
+    apply, params = make(given=label(0), conditions=LABELS)
     out = [apply(params, *inputs(), label(i)) for i in (-1, 0, 1, 2)]
     for i in range(4):
         for j in range(i):
@@ -292,7 +300,7 @@ def test_temporal_patches_join_frames():
 
 
 def test_every_parameter_names_all_its_axes():
-    net = SpaceTimeTransformer(**FIELDS, labels=3)
+    net = SpaceTimeTransformer(**FIELDS, conditions=LABELS)
     boxed = jax.eval_shape(lambda: net.init(jax.random.key(0), *inputs(), label(0)))["params"]
     leaves = jax.tree_util.tree_leaves_with_path(
         boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned)

@@ -2,58 +2,77 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvid.parallel.mesh import make_mesh
-from jaxvid.sampling import draw as sampling
+from jaxvid.build import build
+from jaxvid.denoiser import make_denoiser
+from jaxvid.sampling.draw import by_default, guidance_scale, make_sampler, padded
 from jaxvid.sampling.tasks import observed_frames
-from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import make_init, make_network
+from tests import tiny
 
 
 @pytest.fixture
-def params(config, one_device_mesh):
-    init, _ = make_init(config, make_network(config), make_optimizer(config), one_device_mesh)
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(x.dtype), init().params)
+def params(config):
+    return tiny.trained(build(config, jax.devices()[:1]))
 
 
-def draw(config, params, clips, mesh, observed):
-    with jax.set_mesh(mesh):
-        sampler = sampling.make_sampler(config, make_network(config), mesh, observed)
-        return np.asarray(sampler(params, jax.random.key(1), clips))
+def draw(config, params, clips, observed, devices=1):
+    run = build(config, jax.devices()[:devices])
+    with jax.set_mesh(run.mesh):
+        sampler = make_sampler(config, run.denoiser, run.mesh, observed)
+        return np.asarray(sampler(params, jax.random.key(1), jax.device_get(clips)))
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
 def test_observed_frames_come_back_to_the_bit_and_decide_the_others_unless_they_are_all_noise(
-    config, params, batch, one_device_mesh, level
+    config, params, batch, level
 ):
     config.sampler.observed_noise = level
     observed = observed_frames("predict", config.data.frames, 2)
-    videos = draw(config, params, batch, one_device_mesh, observed)
+    videos = draw(config, params, batch, observed)
     np.testing.assert_array_equal(videos[:, :2], batch["video"][:, :2])
-    other = batch | {"video": 255 - batch["video"]}
-    changed = draw(config, params, other, one_device_mesh, observed)
+    changed = draw(config, params, batch | {"video": 255 - batch["video"]}, observed)
     assert (changed[:, 2:] != videos[:, 2:]).any() == (level < 1)
 
 
-def test_eight_devices_draw_what_one_draws(config, params, batch, one_device_mesh):
-    config.mesh.data = 8
+def test_eight_devices_draw_what_one_draws(config, params, batch):
     nothing = observed_frames("generate", config.data.frames, 1)
-    alone = draw(config, params, batch, one_device_mesh, nothing)
-    params, batch = jax.device_get((params, batch))
-    together = draw(config, params, batch, make_mesh(config.mesh), nothing)
+    alone = draw(config, params, batch, nothing)
+    together = draw(config, params, batch, nothing, devices=8)
     # A level of rounding may fall to either side.
     assert np.abs(alone.astype(int) - together).max() <= 1
 
 
+def test_guidance_moves_clips_that_are_asked_for_and_no_others(config, params, batch):
+    nothing = observed_frames("generate", config.data.frames, 1)
+    clips = batch | {"given": {"label": np.where(np.arange(8) < 4, batch["given"]["label"], -1)}}
+    videos = []
+    for scale in (1.0, 3.0):
+        config.sampler.cfg_scale = scale
+        videos.append(draw(config, params, clips, nothing).astype(int))
+    moved = np.abs(videos[1] - videos[0]).max(axis=(1, 2, 3, 4))
+    assert (moved[:4] > 1).all()
+    assert (moved[4:] <= 1).all()
+
+
 def test_any_condition_can_be_guided_by(config):
-    config.model.labels, config.sampler.cfg_scale = 0, 2.0
-    assert sampling.guidance_scale(config) == 1
-    for name, value in (("text_length", 8), ("action_dim", 2), ("low_res", 2)):
-        config.data[name] = value
-        assert sampling.guidance_scale(config) == 2
-        config.data[name] = 0
+    config.conditions.label.classes, config.sampler.cfg_scale = 0, 2.0
+    assert guidance_scale(config, make_denoiser(config)) == 1
+    for name, key in (("text", "length"), ("action", "dim"), ("low_res", "factor")):
+        config.conditions[name][key] = 2
+        assert guidance_scale(config, make_denoiser(config)) == 2
+        config.conditions[name][key] = 0
 
 
 def test_as_many_clips_as_divide_over_the_mesh_are_made(config):
-    config.mesh.data = 8
-    assert len(sampling.blank_clips(config, 9, make_mesh(config.mesh))["label"]) == 16
+    run = build(config)
+    assert [padded(num, run.mesh) for num in (1, 8, 9)] == [8, 8, 16]
+
+
+def test_by_default_classes_come_in_turn_and_all_else_is_null(config):
+    config.conditions.action.dim = 2
+    given = {
+        "label": np.full(5, -1, np.int32),
+        "action": {"action": np.zeros((5, 4, 2), np.float32), "mask": np.zeros((5, 4), bool)},
+    }
+    asked = by_default(make_denoiser(config).conditions, given)
+    assert asked["label"].tolist() == [0, 1, 2, 0, 1]
+    assert asked["action"] is given["action"]

@@ -1,62 +1,156 @@
+import itertools
+
 import jax
 import numpy as np
 import pytest
 
+from jaxvid.build import build
+from jaxvid.data.pipeline import blank_batch
 from jaxvid.errors import InputError
-from jaxvid.sampling import draw as sampling
-from jaxvid.sampling.plans import rollout
-from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import make_init, make_network
+from jaxvid.sampling import plans
+from jaxvid.sampling.draw import by_default
+from jaxvid.sampling.plans import Call, long_videos, sliding, streaming
+from tests import tiny
+
+SIZES = [
+    (frames, window, overlap, given)
+    for window in range(2, 7)
+    for overlap in range(1, window)
+    for given in range(window)
+    for frames in range(given + 1, 3 * window + 2)
+]
+
+
+@pytest.mark.parametrize("plan", [sliding, streaming])
+def test_every_frame_is_drawn_once_and_seen_only_after_it_was_drawn(plan):
+    for frames, window, overlap, given in SIZES:
+        calls, done = plan(frames, window, overlap, given), 0
+        for number, call in enumerate(calls):
+            case = (frames, window, overlap, given, number)
+            assert call.seen + call.drawn <= window, case
+            if number == 0:
+                assert (call.start, call.seen) == (0, given), case
+                done = given
+            else:
+                assert call.start + call.seen == done, case
+            # What is seen lies in the past, and what is drawn follows it without a gap.
+            assert call.start >= 0, case
+            done += call.drawn
+        assert frames <= done < frames + window, (frames, window, overlap, given)
+
+
+def test_a_window_sees_the_overlap_or_the_network_remembers_it():
+    for frames, window, overlap, given in SIZES:
+        assert all(call.seen == overlap for call in sliding(frames, window, overlap, given)[1:])
+        calls = streaming(frames, window, overlap, given)
+        assert all(call.seen == 0 for call in calls[bool(given) :])
+        assert {call.drawn for call in calls[bool(given) :]} == {window - overlap}
+    assert sliding(10, 4, 2, 1) == [Call(0, 1, 3), Call(2, 2, 2), Call(4, 2, 2), Call(6, 2, 2)]
+    assert streaming(6, 4, 2, 1) == [Call(0, 1, 0), Call(1, 0, 2), Call(3, 0, 2), Call(5, 0, 2)]
+
+
+@pytest.mark.parametrize("plan", [sliding, streaming])
+def test_overlaps_and_given_frames_that_leave_nothing_to_draw_are_refused(plan):
+    for overlap in (0, 4):
+        with pytest.raises(InputError, match=f"--overlap={overlap}: it must be from 1 to 3"):
+            plan(9, 4, overlap)
+    for given in (-1, 4):
+        with pytest.raises(InputError, match=f"{given} frames are given: it must be from 0 to 3"):
+            plan(9, 4, 2, given)
+
+
+def prepared(config, clips=4):
+    """A run on one device, its parameters, and clips of random frames that ask for nothing."""
+    run = build(config, jax.devices()[:1])
+    blank = blank_batch(config.data, run.encode, clips)
+    blank["video"][:] = np.random.default_rng(0).integers(0, 256, blank["video"].shape)
+    return run, tiny.trained(run), blank | {"given": by_default(run.conditions, blank["given"])}
+
+
+def parts_of(run, params, clips, frames, given=1, overlap=2):
+    key = jax.random.key(0)
+    return long_videos(
+        run.config, run.denoiser, run.mesh, params, key, clips, given, frames, overlap
+    )
+
+
+def roll(run, *args, **kwargs):
+    with jax.set_mesh(run.mesh):
+        return np.concatenate(list(parts_of(run, *args, **kwargs)), axis=1)
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_a_longer_video_begins_as_a_shorter_one_and_keeps_what_was_given(
-    config, one_device_mesh, causal
-):
-    config.data.update(action_dim=2, low_res=2)
-    config.model.update(causal=causal, blocks="space+time recur mlp", depth=1)
-    mesh, net = one_device_mesh, make_network(config)
-    init, _ = make_init(config, net, make_optimizer(config), mesh)
+def test_a_longer_video_begins_as_a_shorter_one_and_keeps_what_was_given(config, causal):
+    config.conditions.action.dim, config.conditions.low_res.factor = 2, 2
+    config.model.update(causal=causal, blocks="time recur mlp", depth=1)
+    run, params, clips = prepared(config)
     rng = np.random.default_rng(0)
-    clips = sampling.blank_clips(config, 4, mesh)
-    clips["video"][:] = rng.integers(0, 256, clips["video"].shape)
-    clips |= {
-        "action": rng.normal(size=(4, 7, 2)).astype(np.float32),
-        "action_mask": np.ones((4, 7), bool),
-        "low_res": rng.integers(0, 256, (4, 9, 4, 4, 3), np.uint8),
+    clips["given"] |= {
+        "action": {
+            "action": rng.normal(size=(4, 7, 2)).astype(np.float32),
+            "mask": np.ones((4, 7), bool),
+        },
+        "low_res": {"video": rng.integers(0, 256, (4, 9, 4, 4, 3), np.uint8)},
     }
-    with jax.set_mesh(mesh):
-        params = jax.tree.map(
-            lambda x: x + 0.1 * rng.normal(size=x.shape).astype(x.dtype), init().params
-        )
+    nine = roll(run, params, clips, 9)
+    assert nine.shape == (4, 9, 8, 8, 3)
+    np.testing.assert_array_equal(nine[:, :1], clips["video"][:, :1])
+    np.testing.assert_array_equal(roll(run, params, clips, 5), nine[:, :5])
 
-        def roll(frames, clips=clips, overlap=2):
-            key = jax.random.key(0)
-            return rollout(config, net, mesh, params, key, clips, 1, frames, overlap)
+    # Actions that are masked are as good as none. Then of clips 1 to 3 something is changed:
+    # an action, a frame of low-resolution video, the frames to start from.
+    other = jax.tree.map(np.copy, clips)
+    given = other["given"]
+    given["action"] = {
+        "action": np.pad(given["action"]["action"], ((0, 0), (0, 2), (0, 0)), constant_values=5),
+        "mask": np.pad(given["action"]["mask"], ((0, 0), (0, 2))),
+    }
+    given["action"]["action"][1, 6] += 5
+    given["low_res"]["video"][2, 6] ^= 255
+    other["video"][3] ^= 255
+    changed = (roll(run, params, other, 9) != nine).any(axis=(2, 3, 4))
+    assert not changed[0].any()
+    assert not changed[1:3, :6].any()
+    assert changed[1:3, 6].all()
+    assert changed[3].all()
+    with pytest.raises(InputError, match="from 1 to 3"):
+        roll(run, params, clips, 5, overlap=4)
+    with pytest.raises(InputError, match="--frames=1: 1 of them are given"):
+        roll(run, params, clips, 1)
 
-        nine = roll(9)
-        assert nine.shape == (4, 9, 8, 8, 3)
-        np.testing.assert_array_equal(nine[:, :1], clips["video"][:, :1])
-        np.testing.assert_array_equal(roll(5), nine[:, :5])
+    # Where what is seen again is all noise, what was given decides nothing.
+    config.sampler.observed_noise = 1.0
+    others = clips | {"video": other["video"]}
+    np.testing.assert_array_equal(
+        roll(run, params, clips, 9)[:, 1:], roll(run, params, others, 9)[:, 1:]
+    )
 
-        # Actions that are masked are as good as none. Then of clips 1 to 3 something is changed:
-        # an action, a frame of low-resolution video, the frames to start from.
-        other = {name: x.copy() for name, x in clips.items()}
-        other["action"] = np.pad(clips["action"], ((0, 0), (0, 2), (0, 0)), constant_values=5)
-        other["action_mask"] = np.pad(clips["action_mask"], ((0, 0), (0, 2)))
-        other["action"][1, 6] += 5
-        other["low_res"][2, 6] ^= 255
-        other["video"][3] ^= 255
-        changed = (roll(9, other) != nine).any(axis=(2, 3, 4))
-        assert not changed[0].any()
-        assert not changed[1:3, :6].any()
-        assert changed[1:3, 6].all()
-        assert changed[3].all()
-        with pytest.raises(InputError, match="from 1 to 3"):
-            roll(5, overlap=4)
 
-        # Where what is seen again is all noise, what was given decides nothing.
-        config.sampler.observed_noise = 1.0
-        np.testing.assert_array_equal(
-            roll(9)[:, 1:], roll(9, clips | {"video": other["video"]})[:, 1:]
-        )
+@pytest.mark.parametrize("causal", [False, True])
+def test_windows_are_drawn_one_by_one_as_they_are_asked_for(config, monkeypatch, causal):
+    config.model.update(causal=causal, blocks="time mlp", depth=1)
+    run, params, clips = prepared(config, clips=1)
+    put, windows = plans.pipeline.put, []
+
+    def counted(batch, sharding):
+        windows.append(batch["video"].shape[1])
+        return put(batch, sharding)
+
+    monkeypatch.setattr(plans.pipeline, "put", counted)
+    with jax.set_mesh(run.mesh):
+        parts = parts_of(run, params, clips, 1000)
+        first = list(itertools.islice(parts, 4))
+        parts.close()
+    # The frame given, then one call a part; a stream sees the frame given in a call of its own.
+    assert [part.shape[1] for part in first] == ([1, 2, 2, 2] if causal else [1, 3, 2, 2])
+    assert windows == ([1, 2, 2, 2] if causal else [4, 4, 4])
+
+
+def test_learned_positions_draw_long_videos_with_a_causal_network_too(config):
+    """Their tables end with the clip, so windows overlap where other positions stream."""
+    config.model.update(causal=True, positions="learned", depth=1)
+    run, params, clips = prepared(config, clips=1)
+    seven = roll(run, params, clips, 7)
+    assert seven.shape[1] == 7
+    np.testing.assert_array_equal(seven[:, :1], clips["video"][:, :1])
+    np.testing.assert_array_equal(roll(run, params, clips, 5), seven[:, :5])

@@ -61,8 +61,8 @@ def test_a_pure_function_of_the_key_also_under_jit():
     [
         ({"predct": 1.0}, "'predct': did you mean 'predict'"),
         ({"predict": -1.0, "generate": 2.0}, "negative"),
-        ({"predict": 0.0}, "over 0"),
-        ({}, "over 0"),
+        ({"predict": 0.0}, "above 0"),
+        ({}, "above 0"),
     ],
 )
 def test_bad_shares(shares, message):

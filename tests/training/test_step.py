@@ -3,11 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvid.build import build
 from jaxvid.data.pixels import to_float
+from jaxvid.denoiser import make_denoiser
 from jaxvid.errors import InputError
 from jaxvid.training.meter import Meter
-from jaxvid.training.optimizer import make_optimizer, make_schedule
-from jaxvid.training.state import make_init, make_network
+from jaxvid.training.optimizer import make_schedule
 from jaxvid.training.step import draw_examples, make_train_step
 
 
@@ -18,18 +19,22 @@ def config(config):
     return config
 
 
-def build(config, mesh):
-    net, tx = make_network(config), make_optimizer(config)
-    init, _ = make_init(config, net, tx, mesh)
-    return init(), jax.jit(make_train_step(config, net, tx, make_schedule(config)))
+def begin(config):
+    """The first state, and the jitted step, which leaves the state that it is given."""
+    run = build(config, jax.devices()[:1])
+    return run.init(), jax.jit(make_train_step(config, run.denoiser, run.optimizer))
 
 
-def test_accumulation_is_the_whole_batch_in_parts(config, batch, one_device_mesh):
+def examples_of(config, batch, seed=0):
+    return draw_examples(config, make_denoiser(config), batch, jax.random.key(seed))
+
+
+def test_accumulation_is_the_whole_batch_in_parts(config, batch):
     config.optimizer.clip = 0.0
     results = []
     for parts in (1, 2):
         config.optimizer.accumulate = parts
-        state, step = build(config, one_device_mesh)
+        state, step = begin(config)
         state, metrics = step(state, batch)
         results.append((metrics["loss"], metrics["grad_norm"], *metrics["bins"]))
     for whole, in_parts in zip(*results, strict=True):
@@ -37,10 +42,10 @@ def test_accumulation_is_the_whole_batch_in_parts(config, batch, one_device_mesh
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_training_on_one_batch_lowers_its_loss(config, batch, one_device_mesh, optimizer):
+def test_training_on_one_batch_lowers_its_loss(config, batch, optimizer):
     config.optimizer.update(name=optimizer, lr=3e-3, decay="constant")
     config.diffusion.loss_space = "x0"
-    state, step = build(config, one_device_mesh)
+    state, step = begin(config)
     losses = []
     for _ in range(60):
         state, metrics = step(state, batch)
@@ -48,8 +53,8 @@ def test_training_on_one_batch_lowers_its_loss(config, batch, one_device_mesh, o
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
 
 
-def test_randomness_is_a_function_of_seed_and_step(config, batch, one_device_mesh):
-    state, step = build(config, one_device_mesh)
+def test_randomness_is_a_function_of_seed_and_step(config, batch):
+    state, step = begin(config)
     first, again = step(state, batch), step(state, batch)
     jax.tree.map(np.testing.assert_array_equal, first, again)
     later = step(state.replace(step=jnp.array(5, jnp.int32)), batch)
@@ -59,7 +64,7 @@ def test_randomness_is_a_function_of_seed_and_step(config, batch, one_device_mes
 def test_observed_frames_are_clean_and_have_level_0(config, batch):
     config.tasks.update(generate=0.0, predict=1.0, interpolate=0.0, random=0.0)
     config.diffusion.max_observed_noise = 0.0
-    examples = draw_examples(config, batch, jax.random.key(0))
+    examples = examples_of(config, batch)
     observed = ~np.asarray(examples.unknown)
     assert observed[:, 0].all()
     np.testing.assert_array_equal(np.asarray(examples.noise)[observed], 0)
@@ -74,9 +79,9 @@ def test_observed_frames_have_a_level_of_their_own_and_all_else_is_drawn_as_with
     config.tasks.update(generate=0.0, predict=1.0, interpolate=0.0, random=0.0)
     batch = jax.tree.map(lambda x: jnp.repeat(x, 100, axis=0), batch)
     config.diffusion.max_observed_noise = 0.0
-    clean = draw_examples(config, batch, jax.random.key(0))
+    clean = examples_of(config, batch)
     config.diffusion.max_observed_noise = 0.4
-    drawn = draw_examples(config, batch, jax.random.key(0))
+    drawn = examples_of(config, batch)
     unknown, level = np.asarray(drawn.unknown), np.asarray(drawn.noise)
     for name in ("x_t", "noise"):
         a, b = getattr(clean, name), getattr(drawn, name)
@@ -91,52 +96,74 @@ def test_observed_frames_have_a_level_of_their_own_and_all_else_is_drawn_as_with
     np.testing.assert_allclose(drawn.x_t, expected, atol=1e-6)
 
 
-def test_labels_are_dropped_at_the_configured_rate(config, batch):
-    config.model.label_dropout = 0.25
-    keys = jax.random.split(jax.random.key(0), 200)
-    labels = jax.vmap(lambda key: draw_examples(config, batch, key).condition.label)(keys)
-    assert abs(np.mean(np.asarray(labels) == -1) - 0.25) < 0.04
+def test_conditions_are_dropped_by_the_key_of_the_step_and_all_else_is_drawn_as_without(
+    config, batch
+):
+    batch = jax.tree.map(lambda x: jnp.repeat(x, 100, axis=0), batch)
+    config.conditions.dropout = 0.0
+    whole = examples_of(config, batch)
+    np.testing.assert_array_equal(whole.given["label"], batch["given"]["label"])
+    config.conditions.dropout, config.conditions.label.dropout = 0.25, 0.2
+    drawn = examples_of(config, batch)
+    jax.tree.map(np.testing.assert_array_equal, whole, drawn.replace(given=whole.given))
+    gone = np.asarray(drawn.given["label"]) == -1
+    assert abs(gone.mean() - (1 - 0.75 * 0.8)) < 0.05
+    np.testing.assert_array_equal(drawn.given["label"][~gone], batch["given"]["label"][~gone])
+    other = examples_of(config, batch, seed=1).given["label"]
+    assert (np.asarray(other == -1) != gone).mean() > 0.2
+
+
+def with_low_res(batch):
+    small = {"low_res": {"video": batch["video"][:, :, ::2, ::2]}}
+    return batch | {"given": batch["given"] | small}
 
 
 def test_low_resolution_video_has_a_level_of_its_own_and_all_else_is_drawn_as_without(
     config, batch
 ):
-    config.model.low_res_dropout, config.diffusion.max_low_res_noise = 0.25, 0.4
     batch = jax.tree.map(lambda x: jnp.repeat(x, 100, axis=0), batch)
-    small = batch | {"low_res": batch["video"][:, :, ::2, ::2]}
-    draw = jax.jit(lambda *batches: [draw_examples(config, b, jax.random.key(0)) for b in batches])
-    plain, drawn = draw(batch, small)
-    low_res, level = map(np.asarray, (drawn.condition.low_res, drawn.condition.low_res_noise))
-    others = drawn.condition.replace(low_res=None, low_res_noise=None)
-    jax.tree.map(np.testing.assert_array_equal, plain, drawn.replace(condition=others))
+    small = with_low_res(batch)
+    config.conditions.dropout, config.conditions.label.dropout = 0.0, 0.2
+    config.conditions.low_res.update(dropout=0.25, max_noise=0.4)
+
+    def draw(factor, batch):
+        config.conditions.low_res.factor = factor
+        return jax.jit(lambda batch: examples_of(config, batch))(batch)
+
+    plain, drawn = draw(0, batch), draw(2, small)
+    video, level = (np.asarray(drawn.given["low_res"][name]) for name in ("video", "noise"))
+    others = {"label": drawn.given["label"]}
+    jax.tree.map(np.testing.assert_array_equal, plain, drawn.replace(given=others))
     dropped = level == 1
     assert abs(dropped.mean() - 0.25) < 0.05
-    assert not low_res[dropped].any()
+    assert not video[dropped].any()
     assert 0 <= level[~dropped].min() < 0.02
     assert 0.38 < level[~dropped].max() <= 0.4
     t = level[..., None, None, None, None]
-    eps = (low_res - (1 - t) * np.asarray(to_float(small["low_res"]))) / t
+    eps = (video - (1 - t) * np.asarray(to_float(small["given"]["low_res"]["video"]))) / t
     assert eps[~dropped & (level > 0.1)].std() == pytest.approx(1, abs=0.01)
 
 
-def test_a_network_learns_to_see_its_low_resolution_video(config, batch, one_device_mesh):
+def test_a_network_learns_to_see_its_low_resolution_video(config, batch):
     """After training on ever new colours, those of other clips make its error larger."""
-    config.data.low_res, config.diffusion.loss_space, config.optimizer.decay = 2, "x0", "constant"
-    state, step = build(config, one_device_mesh)
+    config.diffusion.loss_space, config.optimizer.decay = "x0", "constant"
+    config.conditions.low_res.factor, config.conditions.dropout = 2, 0.0
+    state, step = begin(config)
     rng = np.random.default_rng(0)
     for _ in range(40):
-        colours = rng.integers(0, 256, (len(batch["label"]), 1, 1, 1, 3), np.uint8)
+        colours = rng.integers(0, 256, (config.batch_size, 1, 1, 1, 3), np.uint8)
         video = jnp.asarray(np.broadcast_to(colours, batch["video"].shape))
-        given = batch | {"video": video, "low_res": video[:, :, ::2, ::2]}
-        state, _ = step(state, given)
-    of_another = given | {"low_res": jnp.roll(given["low_res"], 1, axis=0)}
-    right, wrong = (step(state, x)[1]["loss"] for x in (given, of_another))
+        seen = with_low_res(batch | {"video": video})
+        state, _ = step(state, seen)
+    given = seen["given"]
+    other = given | {"low_res": {"video": jnp.roll(given["low_res"]["video"], 1, axis=0)}}
+    right, wrong = (step(state, seen | {"given": x})[1]["loss"] for x in (given, other))
     assert wrong > 4 * right
 
 
-def test_the_average_lags_behind_by_its_decay(config, batch, one_device_mesh):
+def test_the_average_lags_behind_by_its_decay(config, batch):
     config.ema.decay = 0.5
-    state, step = build(config, one_device_mesh)
+    state, step = begin(config)
     state = state.replace(step=jnp.array(100, jnp.int32))
     new, _ = step(state, batch)
     jax.tree.map(
@@ -154,17 +181,17 @@ def test_the_schedule_rises_and_falls(config):
         assert float(lr(100)) == pytest.approx(end, abs=1e-6)
 
 
-def test_a_loss_that_is_not_finite_names_step_and_part(config, batch, one_device_mesh):
-    state, step = build(config, one_device_mesh)
-    meter = Meter(0, max_bad=0)
+def test_a_loss_that_is_not_finite_names_step_and_part(config, batch):
+    state, step = begin(config)
+    window = Meter(0, max_bad=0)
     state, metrics = step(state, batch)
-    meter.add(metrics)
+    window.add(metrics)
     bad = jax.tree.map(lambda x: x, state.params)
     bad["pixels"]["kernel"] *= jnp.nan
     _, metrics = step(state.replace(params=bad), batch)
-    meter.add(metrics)
-    with pytest.raises(InputError, match=r"at step 2 the loss is nan.*parts: blocks_0/"):
-        meter.close(2, config.batch_size)
+    window.add(metrics)
+    with pytest.raises(InputError, match=r"at step 2 the loss is nan.*arrays: blocks_0/"):
+        window.close(2, config.batch_size)
 
 
 def test_parameters_that_overflow_stop_the_run_though_loss_and_gradient_are_finite():
@@ -177,9 +204,9 @@ def test_parameters_that_overflow_stop_the_run_though_loss_and_gradient_are_fini
 
 
 def test_bad_records_are_listed_once_and_too_many_stop_the_run():
-    meter, said = Meter(0, max_bad=1), []
+    window, said = Meter(0, max_bad=1), []
     for _ in range(2):
-        meter.count_bad(np.array([[-1, -1], [7, -1]], np.int32), said.append)
+        window.count_bad(np.array([[-1, -1], [7, -1]], np.int32), said.append)
     assert said == ["skipped bad record(s) [7]: 1 so far"]
     with pytest.raises(InputError, match=r"max_bad=1.*\[7, 9\]"):
-        meter.count_bad(np.array([[9, -1]], np.int32), said.append)
+        window.count_bad(np.array([[9, -1]], np.int32), said.append)

@@ -4,24 +4,21 @@ import jax
 import numpy as np
 import pytest
 
+from jaxvid.build import build
 from jaxvid.errors import InputError
 from jaxvid.parallel import rules
-from jaxvid.parallel.mesh import make_mesh
 from jaxvid.training import ema
-from jaxvid.training.optimizer import make_optimizer
-from jaxvid.training.state import from_parts, make_init, make_network, to_parts
-from jaxvid.training.step import jit_train_step
+from jaxvid.training.state import from_parts, to_parts
 from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
 
 WIDTHS = (0.05, 0.1)
 
 
 @pytest.fixture
-def run(config, batch, one_device_mesh):
+def run(config, batch):
     config.ema.widths = WIDTHS
-    net, tx = make_network(config), make_optimizer(config)
-    init, abstract = make_init(config, net, tx, one_device_mesh)
-    return init, abstract, jit_train_step(config, net, tx, abstract)
+    run = build(config, jax.devices()[:1])
+    return run.init, run.state, run.train_step
 
 
 def average(snapshots, width, abstract):
@@ -55,8 +52,7 @@ def test_a_checkpoint_is_restored_onto_another_mesh(config, run, tmp_path):
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(1, to_parts(state))
     config.mesh.update(data=2, fsdp=4)
-    net, tx = make_network(config), make_optimizer(config)
-    _, spread = make_init(config, net, tx, make_mesh(config.mesh))
+    spread = build(config).state
     with Checkpoints(tmp_path) as checkpoints:
         restored = from_parts(checkpoints.restore(to_parts(spread)))
     same(restored, state)

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxvid.config import KEYS
 from jaxvid.workdir import folder, migrations
 
 ROOT = Path(__file__).parents[2]
@@ -54,13 +53,12 @@ def test_a_frozen_run_goes_on_as_it_would_have_and_samples(tmp_path, version):
     np.testing.assert_allclose(resumed, list(expected.values()), rtol=1e-4)
 
     # From averages of both formats, those of step 4 and those of step 8.
-    said = run("sample", f"--workdir={workdir}", "--num=1", "--steps=1", "--ema_width=0.15")
+    said = run("sample", f"--workdir={workdir}", "--num=1", "--ema_width=0.15")
     assert "at step 8, from 2 snapshot(s)" in said
     assert "1 clips of 4 frames" in said
     assert json.loads((workdir / "config.json").read_text())["format"] == migrations.FORMAT
 
 
-@pytest.mark.skipif("model.window" in KEYS, reason="the grammar takes no arguments")
 @pytest.mark.parametrize(
     ("blocks", "today"),
     [

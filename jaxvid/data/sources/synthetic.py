@@ -11,15 +11,34 @@ Lengths are in units of the picture's side, with x to the right and y down.
 
 import dataclasses
 import functools
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
+from ml_collections import ConfigDict
 
-from jaxvid.data.clips import Clip
+from jaxvid.config import NOT_BELOW_0, POSITIVE, Rule, declare, is_sequence, key
+from jaxvid.data.clips import Clip, span
+from jaxvid.data.sources.registry import source
 
+declare(
+    "data",
+    shapes=key(
+        (2, 3),
+        Rule(
+            "(fewest, most), from 1 up",
+            lambda v: is_sequence(v, POSITIVE.holds, 2) and v[0] <= v[1],
+        ),
+        "number of shapes in a clip of the synthetic world",
+    ),
+    spin=key(1.0, NOT_BELOW_0, "their fastest rotation, in radians per second"),
+)
+
+# To be raised when the same parameters give other clips than before.
+VERSION = 1
 CORNERS = {"circle": 0, "square": 4, "triangle": 3}
 COLOURS = ("red", "yellow", "green", "cyan", "blue", "magenta")  # evenly around the circle of hues
 TEXTURES = ("halves", "quarters", "stripes")
@@ -57,6 +76,13 @@ class SyntheticWorld:
     shapes: tuple[int, int] = (2, 3)
     spin: float = 1.0
 
+    @property
+    def fingerprint(self) -> str:
+        # A parameter at its default is left out: one that is added later changes no fingerprint.
+        values = ((f.name, getattr(self, f.name), f.default) for f in dataclasses.fields(self))
+        chosen = [(name, value) for name, value, default in values if value != default]
+        return hashlib.sha256(f"synthetic {VERSION} {chosen}".encode()).hexdigest()[:16]
+
     def __len__(self) -> int:
         return 1_000_000
 
@@ -84,6 +110,13 @@ class SyntheticWorld:
             action=shapes[0].velocity.astype(np.float32),
             truth={"position": position},
         )
+
+
+@source("synthetic")
+def open_synthetic(config: ConfigDict) -> SyntheticWorld:
+    """The world of the `data` part of a config, its clips long enough for the largest stride."""
+    frames = span(config.frames, max(config.strides))
+    return SyntheticWorld(0, frames, config.size, config.fps, tuple(config.shapes), config.spin)
 
 
 @dataclasses.dataclass(frozen=True)

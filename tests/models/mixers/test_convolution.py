@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxvid.models.convolution import Convolution
+from jaxvid.models.mixers import Context, MixerConfig
+from jaxvid.models.mixers.convolution import Convolution
 
 B, T, N, D = 2, 6, 2, 4
 
@@ -15,10 +16,10 @@ B, T, N, D = 2, 6, 2, 4
 @pytest.mark.parametrize("size", [3, 5])
 @pytest.mark.parametrize("causal", [True, False])
 def test_it_is_a_convolution_by_numpy_of_each_channel_then_a_product(causal, size, frames):
-    module = Convolution(causal, jnp.dtype("float32"), size)
+    module = Convolution(MixerConfig(1, 1, jnp.dtype("float32"), causal), size)
     x = jax.random.normal(jax.random.key(0), (B, frames, N, D))
-    seconds = jnp.zeros((B, frames))
-    variables = nn.meta.unbox(jax.jit(module.init)(jax.random.key(1), x, seconds))
+    context = Context(jnp.zeros((B, frames)))
+    variables = nn.meta.unbox(jax.jit(module.init)(jax.random.key(1), x, context))
     taps = np.asarray(variables["params"]["taps"])
     assert taps.shape == (size, D)
     assert np.unique(taps).size == taps.size
@@ -30,4 +31,4 @@ def test_it_is_a_convolution_by_numpy_of_each_channel_then_a_product(causal, siz
         whole = np.convolve(x[b, :, n, d], taps[::-1, d])
         expected[b, :, n, d] = whole[first : first + frames]
     expected = expected @ variables["params"]["out"]["kernel"]
-    np.testing.assert_allclose(jax.jit(module.apply)(variables, x, seconds), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(module.apply)(variables, x, context), expected, atol=1e-5)

@@ -1,80 +1,44 @@
-"""Random-access sources of clips: the synthetic world, and folders that `jaxvid.prepare` made."""
+"""Folders of clips that `python -m jaxvid.prepare` made."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import grain
 from ml_collections import ConfigDict
 
-from jaxvid.config import (
-    NOT_BELOW_0,
-    POSITIVE,
-    TEXT,
-    Rule,
-    declare,
-    is_sequence,
-    key,
-    one_of,
-    requirement,
-)
+from jaxvid.config import TEXT, declare, key, requirement
 from jaxvid.data import manifest, records, text
 from jaxvid.data.clips import Clip, span
-from jaxvid.data.synthetic import SyntheticWorld
+from jaxvid.data.sources.registry import source
 from jaxvid.errors import InputError
 
 declare(
     "data",
-    source=key("synthetic", one_of(("synthetic", "clips")), "where clips come from"),
-    path=key("", TEXT, 'folder of "clips", made by jaxvid.prepare'),
-    shapes=key(
-        (2, 3),
-        Rule(
-            "(fewest, most), from 1 up",
-            lambda v: is_sequence(v, POSITIVE.holds, 2) and v[0] <= v[1],
-        ),
-        "number of shapes in a clip of the synthetic world",
-    ),
-    spin=key(1.0, NOT_BELOW_0, "their fastest rotation, in radians per second"),
+    path=key("", TEXT, 'folder of "clips", made by jaxvid.prepare', free=True),
+    text_embeddings=key("", TEXT, "name of the embeddings that replace the captions' bytes"),
 )
 
 
-@runtime_checkable
-class Source(Protocol):
-    """Clips by their number; `labels` are the names of the classes."""
-
-    labels: tuple[str, ...]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Clip: ...
-
-
-def make_source(config: ConfigDict) -> Source:
-    """The source that the `data` part of a config describes.
-
-    Raises:
-      InputError: a value does not suit what lies at `data.path`.
-    """
-    if config.source == "synthetic":
-        longest = span(config.frames, max(config.strides))
-        return SyntheticWorld(
-            0, longest, config.size, config.fps, tuple(config.shapes), config.spin
-        )
+@source("clips")
+def open_clips(config: ConfigDict) -> "ClipFolder":
+    """The folder at `data.path`; raises InputError, naming all keys that do not suit it."""
     folder = ClipFolder(config.path, config.text_embeddings)
-    size, frames = folder.manifest["size"], folder.manifest["frames"]
-    if size != config.size:
+    size, fps, frames = (folder.manifest[name] for name in ("size", "fps", "frames"))
+    settings = [
+        f"--config.data.{name}={there:g} ({config[name]:g} now)"
+        for name, there in (("size", size), ("fps", fps))
+        if config[name] != there
+    ]
+    if span(config.frames, min(config.strides)) > frames:
+        longest = (frames - 1) // min(config.strides) + 1
+        settings.append(f"--config.data.frames={longest} or fewer ({config.frames} now)")
+    if settings:
         raise InputError(
-            f"{config.path} holds clips of {size}x{size} pixels, but data.size={config.size}: "
-            f"set data.size={size}, or prepare the videos again at the other size"
-        )
-    needed = span(config.frames, min(config.strides))
-    if needed > frames:
-        raise InputError(
-            f"{config.path} holds clips of {frames} frames, but data.frames={config.frames} at "
-            f"stride {min(config.strides)} needs {needed}: lower data.frames or data.strides, or "
-            "prepare longer clips"
+            f"{config.path} holds clips of {frames} frames of {size}x{size} pixels at {fps:g} fps: "
+            f"set {', '.join(settings)}; --config=configs/videos.py:{config.path} takes them over"
         )
     return folder
 
@@ -84,7 +48,9 @@ class ClipFolder:
 
     Attributes:
       manifest: what prepare says about them, see `jaxvid.data.manifest`.
-      labels: names of the classes, empty if there are none.
+      labels: names of the classes that have clips, empty if there are none.
+      fingerprint: of the contents of the shards, as prepare noted them; in a folder that was made
+        before it did, of their sizes.
     """
 
     def __init__(self, path: str | Path, embeddings: str = ""):
@@ -98,7 +64,7 @@ class ClipFolder:
           InputError: the folder is missing, empty, or not (or not wholly) one that prepare made, or
             it lacks the embeddings.
         """
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.manifest = manifest.read(self.path)
         self.labels = tuple(self.manifest["labels"])
         counts = {name: count for name, count in self.manifest["shards"].items() if count}
@@ -106,6 +72,7 @@ class ClipFolder:
             raise InputError(
                 f"{path} holds no clips: its manifest.json says why each video was skipped"
             )
+        self._label_of = manifest.label_of(self.manifest)
         self._records = _open(self.path, counts, "copy the folder again, or prepare it again")
         self._text = None
         if embeddings:
@@ -114,6 +81,7 @@ class ClipFolder:
                 counts,
                 "write them with jaxvid.data.text.write_embeddings",
             )
+        self.fingerprint = self._fingerprint(counts, embeddings)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -121,9 +89,23 @@ class ClipFolder:
     def __getitem__(self, index: int) -> Clip:
         """The clip; raises InputError if its record cannot be read or is damaged."""
         clip = records.decode(self._read(self._records, index))
+        clip = dataclasses.replace(clip, label=self._label_of.get(clip.label, -1))
         if self._text is None:
             return clip
         return dataclasses.replace(clip, text=text.decode_tokens(self._read(self._text, index)))
+
+    def _fingerprint(self, counts: Mapping[str, int], embeddings: str) -> str:
+        hashes, size = self.manifest.get("hashes", {}), lambda path: path.stat().st_size
+        content = {
+            "settings": [self.manifest[name] for name in ("size", "fps", "frames")],
+            "labels": self.labels,
+            "label_of": self._label_of,
+            "shards": [(s, n, hashes.get(s) or size(self.path / s)) for s, n in counts.items()],
+        }
+        if embeddings:
+            folder = text.folder_of(self.path, embeddings)
+            content["text"] = [size(folder / shard) for shard in counts]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def _read(self, shards: grain.sources.ArrayRecordDataSource, index: int) -> bytes:
         try:

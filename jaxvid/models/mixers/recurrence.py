@@ -17,6 +17,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
 from jaxvid.models.layers import kernel
+from jaxvid.models.mixers.base import Context, MixerConfig, mixer
 from jaxvid.models.streaming import carried, carry
 
 FRAME = 1 / 8  # seconds: the unit of dt
@@ -57,31 +58,27 @@ def linear_recurrence(
     return h, h[:, last]
 
 
+@mixer("recur")
 class Recurrence(nn.Module):
     """Gated linear recurrence over the tokens of each place, times a gate, and projected.
 
-    Translating `seconds` changes nothing. Frames are taken in their order, whatever their times.
-
-    Attributes:
-      causal: whether it runs forward only; else a second one, with gates and rates of its own,
-        runs backward, and the two are added. Only a causal one carries its state on.
-      dtype: what the projections compute in; gates and state are in float32.
+    If it is causal, it runs forward only, and its state is carried on when streaming. Otherwise a
+    second recurrence, with its own gates and rates, runs backward, and the two are added.
+    Translating the times changes nothing. Frames are taken in their order, not in that of their
+    times. Gates and state are in float32.
     """
 
-    causal: bool
-    dtype: jnp.dtype
+    config: MixerConfig
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "B T N D"], seconds: Float[Array, "B T"]
-    ) -> Float[Array, "B T N D"]:
-        B, _, N, D = x.shape
-        ways = 1 if self.causal else 2
+    def __call__(self, x: Float[Array, "B T N D"], context: Context) -> Float[Array, "B T N D"]:
+        (B, _, N, D), causal, dtype = x.shape, self.config.causal, self.config.dtype
+        ways = 1 if causal else 2
         value, gate, *gates = nn.Einsum(
             (D, 2 + 2 * ways, D),
             "btnd,dpe->pbtne",
-            dtype=self.dtype,
-            kernel_init=kernel("embed", None, "mlp"),
+            dtype=dtype,
+            kernel_init=kernel("embed", None, "mlp", stacked=(1,)),
             bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (None, "mlp")),
             name="in",
         )(x)
@@ -90,18 +87,18 @@ class Recurrence(nn.Module):
         def start() -> tuple[Float32[Array, "B N D"], Float32[Array, "B"]]:
             return jnp.zeros((B, N, D), jnp.float32), jnp.full(B, NEVER, jnp.float32)
 
-        past = carried(self, "past", start) if self.causal else None
+        past = carried(self, "past", start) if causal else None
         state, before = start() if past is None else past.value
-        seconds = seconds.astype(jnp.float32)
+        seconds = context.seconds.astype(jnp.float32)
         since = jnp.abs(jnp.diff(seconds, prepend=before[:, None]))
         h, state = linear_recurrence(*_gated(value, *gates[:2], rates[0], since), state)
         carry(past, (state, seconds[:, -1]))
-        if not self.causal:
+        if not causal:
             until = jnp.abs(jnp.diff(seconds, append=NEVER))
             h += linear_recurrence(*_gated(value, *gates[2:], rates[1], until), reverse=True)[0]
-        h = nn.silu(gate) * h.astype(self.dtype)
+        h = nn.silu(gate) * h.astype(dtype)
         init = kernel("mlp", "embed")
-        return nn.Dense(D, use_bias=False, dtype=self.dtype, kernel_init=init, name="out")(h)
+        return nn.Dense(D, use_bias=False, dtype=dtype, kernel_init=init, name="out")(h)
 
 
 def _gated(

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxvid.models.convolution import Convolution
-from jaxvid.models.recurrence import MEMORY, NEVER, Recurrence, linear_recurrence
+from jaxvid.models.mixers import MIXERS, Context, MixerConfig
+from jaxvid.models.mixers.recurrence import MEMORY, NEVER, linear_recurrence
 
 B, T, N, D = 2, 7, 3, 8
 FLOAT32, BFLOAT16 = jnp.dtype("float32"), jnp.dtype("bfloat16")
 SECONDS = jnp.cumsum(jax.random.uniform(jax.random.key(0), (B, T), minval=0.02, maxval=0.5), axis=1)
-MIXERS = {"recur": Recurrence, "conv": Convolution}
-each_mixer = pytest.mark.parametrize("mixer", MIXERS)
+each_mixer = pytest.mark.parametrize("mixer", ["recur", "conv"])
 both_directions = pytest.mark.parametrize("causal", [True, False])
 
 
@@ -69,15 +68,28 @@ def test_it_has_forward_derivatives_too():
     np.testing.assert_allclose(slope, (moved(0.01) - moved(-0.01)) / 0.02, atol=1e-3)
 
 
+def word(mixer, causal=True, dtype=FLOAT32):
+    return MIXERS[mixer](MixerConfig(1, 1, dtype, causal))
+
+
+def applied(module):
+    """A module's jitted `apply`, to tokens and the seconds of their frames."""
+
+    def apply(variables, x, seconds, **collections):
+        return module.apply(variables, x, Context(seconds), **collections)
+
+    return jax.jit(apply, static_argnames="mutable")
+
+
 @functools.cache
 def make(mixer, causal=True, dtype=FLOAT32):
     """A mixer's jitted `apply`, and its parameters, moved a little so that biases are not zero."""
-    module = MIXERS[mixer](causal, dtype)
-    variables = nn.meta.unbox(jax.jit(module.init)(jax.random.key(0), tokens(), SECONDS))
+    module = word(mixer, causal, dtype)
+    variables = nn.meta.unbox(jax.jit(module.init)(jax.random.key(0), tokens(), Context(SECONDS)))
     assert variables.keys() == {"params"}
     rng = np.random.default_rng(2)
     moved = jax.tree.map(lambda p: p + 0.1 * rng.normal(size=p.shape).astype(p.dtype), variables)
-    return jax.jit(module.apply, static_argnames="mutable"), moved
+    return applied(module), moved
 
 
 def tokens(frames=T):
@@ -103,13 +115,13 @@ def test_the_module_is_its_equations(causal):
 
 
 def test_a_memory_fades_per_second_at_any_frame_rate_and_lasts_as_long_as_is_said():
-    module = Recurrence(True, FLOAT32)
-    variables = nn.meta.unbox(jax.jit(module.init)(jax.random.key(0), tokens(), SECONDS))
+    module = word("recur")
+    variables = nn.meta.unbox(jax.jit(module.init)(jax.random.key(0), tokens(), Context(SECONDS)))
 
     @jax.jit
     def state_after(seconds):
         flash = jnp.zeros((1, seconds.size, 1, D)).at[:, 0].set(1.0)
-        _, left = module.apply(variables, flash, seconds, mutable=["cache"])
+        _, left = module.apply(variables, flash, Context(seconds), mutable=["cache"])
         return left["cache"]["past"][0][0, 0]
 
     # Frames without content leave the recurrence gate half open.
@@ -219,8 +231,8 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(self, x, seconds):
-        def layer(module, x, seconds):
-            return x + module(x, seconds), None
+        def layer(module, x, context):
+            return x + module(x, context), None
 
         scan = nn.scan(
             nn.remat(layer, prevent_cse=False),
@@ -230,7 +242,8 @@ class Stack(nn.Module):
             length=3,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        return scan(Recurrence(True, FLOAT32, name="mixer"), x, seconds)[0]
+        module = MIXERS["recur"](MixerConfig(1, 1, FLOAT32, causal=True), name="mixer")
+        return scan(module, x, Context(seconds))[0]
 
 
 def test_every_layer_of_a_scan_carries_its_own_state():

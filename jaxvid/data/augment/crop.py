@@ -1,0 +1,42 @@
+"""Windows that are cut out and enlarged."""
+
+import cv2
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvid.config import SCALE, key
+from jaxvid.data.augment.registry import Sample, augmentation
+
+
+@augmentation(
+    order=20,
+    falsifies=("action",),
+    crop=key(1.0, SCALE, "smallest side of the window that is cut out; 1 is off"),
+)
+def crop(sample: Sample, rng: np.random.Generator, config: ConfigDict) -> Sample:
+    """Cuts a window of random size and place out of every clip."""
+    side = rng.uniform(config.crop, 1)
+    return window(sample, side, *rng.uniform(0, 1, 2))
+
+
+def window(sample: Sample, side: float, left: float, top: float) -> Sample:
+    """Cuts out a window and enlarges it to the old size; positions outside it leave [0,1].
+
+    Args:
+      sample: the clip.
+      side: of the window, as a fraction of the picture's.
+      left: where the window lies in the room it has: 0 is the left edge, 1 the right.
+      top: the same downwards.
+    """
+    height, width = sample["video"].shape[1:3]
+    size = np.maximum(np.rint(np.array([width, height]) * side), 1).astype(int)
+    x, y = np.rint((np.array([width, height]) - size) * [left, top]).astype(int)
+    cut = sample["video"][:, y : y + size[1], x : x + size[0]]
+    resized = [cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR) for frame in cut]
+    changed = {"video": np.stack(resized)}
+    if "position" in sample:
+        pixels = sample["position"] * np.float32([width, height])
+        changed["position"] = (pixels - np.float32([x, y])) / size.astype(np.float32)
+    if "action" in sample:
+        changed["action"] = sample["action"] * np.float32([width, height] / size)
+    return sample | changed

@@ -1,0 +1,39 @@
+"""Mirrored clips."""
+
+import re
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvid.config import FLAG, key
+from jaxvid.data.augment.registry import Sample, augmentation
+
+_SIDES = re.compile(r"\b(left|right)(?=\b|most|ward)", re.IGNORECASE)
+
+
+@augmentation(
+    order=10,
+    falsifies=("text", "action"),
+    flip=key(False, FLAG, "mirror half of the clips"),
+)
+def flip(sample: Sample, rng: np.random.Generator, config: ConfigDict) -> Sample:
+    """Mirrors half of the clips."""
+    return mirror(sample) if rng.random() < 0.5 else sample
+
+
+def mirror(sample: Sample) -> Sample:
+    """Left becomes right, in the caption too."""
+    changed = {"video": np.ascontiguousarray(sample["video"][:, :, ::-1])}
+    if "position" in sample:
+        changed["position"] = sample["position"] * np.float32([-1, 1]) + np.float32([1, 0])
+    if "action" in sample:
+        changed["action"] = sample["action"] * np.float32([-1, 1])
+    if "caption" in sample:
+        changed["caption"] = np.array(_SIDES.sub(_other_side, str(sample["caption"])))
+    return sample | changed
+
+
+def _other_side(match: re.Match[str]) -> str:
+    word = match.group()
+    other = "right" if word.lower() == "left" else "left"
+    return other.capitalize() if word[0].isupper() else other

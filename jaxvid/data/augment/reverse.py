@@ -1,0 +1,26 @@
+"""Clips that are played backwards."""
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvid.config import FLAG, key
+from jaxvid.data.augment.registry import Sample, augmentation
+
+
+@augmentation(
+    order=30,
+    falsifies=("text_bytes", "text", "action"),
+    reverse=key(False, FLAG, "play half of the clips backwards"),
+)
+def reverse(sample: Sample, rng: np.random.Generator, config: ConfigDict) -> Sample:
+    """Plays half of the clips backwards."""
+    return backwards(sample) if rng.random() < 0.5 else sample
+
+
+def backwards(sample: Sample) -> Sample:
+    """Plays the clip from its end: time still rises from 0, by the same gaps in reverse order."""
+    changed = {name: rows[::-1].copy() for name, rows in sample.items() if np.ndim(rows)}
+    changed["time"] = sample["time"][-1] - changed["time"]
+    if "action" in sample:
+        changed["action"] = -changed["action"]
+    return sample | changed

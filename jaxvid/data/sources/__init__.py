@@ -1,0 +1,9 @@
+"""Where clips come from: one file for each source."""
+
+from jaxvid.config import declare, key, one_of
+from jaxvid.data.sources import clips, synthetic  # noqa: F401
+from jaxvid.data.sources.registry import SOURCES, Source, make_source, source
+
+__all__ = ["SOURCES", "Source", "make_source", "source"]
+
+declare("data", source=key("synthetic", one_of(SOURCES), "where clips come from"))

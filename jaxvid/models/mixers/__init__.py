@@ -1,0 +1,11 @@
+"""The words of the block grammar: each maps tokens [B, T, N, D] to an update of the same shape.
+
+Tokens stay in one layout; a mixer says along which axis it mixes. A new word is one decorated class
+(see `mixer`), in any file that is imported.
+"""
+
+from jaxvid.models.grammar import argument
+from jaxvid.models.mixers import attention, convolution, mlp, recurrence, text  # noqa: F401
+from jaxvid.models.mixers.base import MIXERS, Context, MixerConfig, mixer
+
+__all__ = ["MIXERS", "Context", "MixerConfig", "argument", "mixer"]

@@ -1,0 +1,61 @@
+"""Mixers of the channels of a token."""
+
+import functools
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from jaxvid.config import POSITIVE, Rule
+from jaxvid.models.grammar import argument
+from jaxvid.models.layers import kernel
+from jaxvid.models.mixers.base import Context, MixerConfig, mixer
+
+RATIO = Rule(
+    "an integer of at least 1, or None for model.mlp_ratio",
+    lambda v: v is None or POSITIVE.holds(v),
+)
+
+
+@mixer("mlp")
+class Mlp(nn.Module):
+    """Two layers with squared ReLU between (So et al. 2021, arXiv 2109.08668).
+
+    It is as good as GELU and costs no transcendental function, which on a CPU takes longer than
+    the matrix product before it.
+
+    Attributes:
+      ratio: hidden width over width.
+    """
+
+    config: MixerConfig
+    ratio: int | None = argument(None, RATIO)
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T N D"], context: Context) -> Float[Array, "B T N D"]:
+        D = x.shape[-1]
+        dense = functools.partial(nn.Dense, use_bias=False, dtype=self.config.dtype)
+        hidden = (self.ratio or self.config.mlp_ratio) * D
+        h = dense(hidden, kernel_init=kernel("embed", "mlp"), name="up")(x)
+        return dense(D, kernel_init=kernel("mlp", "embed"), name="down")(jnp.square(nn.relu(h)))
+
+
+@mixer("swiglu")
+class SwiGlu(nn.Module):
+    """A gated MLP (Shazeer 2020, arXiv 2002.05202), two thirds as wide: the same parameters.
+
+    Attributes:
+      ratio: that of the MLP with as many parameters. The hidden width is a multiple of 8.
+    """
+
+    config: MixerConfig
+    ratio: int | None = argument(None, RATIO)
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T N D"], context: Context) -> Float[Array, "B T N D"]:
+        D = x.shape[-1]
+        dense = functools.partial(nn.Dense, use_bias=False, dtype=self.config.dtype)
+        hidden = -(-2 * (self.ratio or self.config.mlp_ratio) * D // 24) * 8
+        gate = dense(hidden, kernel_init=kernel("embed", "mlp"), name="gate")(x)
+        h = dense(hidden, kernel_init=kernel("embed", "mlp"), name="up")(x)
+        return dense(D, kernel_init=kernel("mlp", "embed"), name="down")(nn.silu(gate) * h)

@@ -1,0 +1,121 @@
+"""Joining the other processes of a run, before JAX looks for its devices."""
+
+import contextlib
+import os
+import re
+import socket
+import threading
+import time
+
+import jax
+
+from jaxvid import start
+from jaxvid.errors import InputError
+
+TIMEOUT = 300.0  # seconds: machines of a pod may start minutes apart
+
+
+def join(text: str, timeout: float = TIMEOUT) -> None:
+    """Joins the processes that `--distributed` names; returns when all of them are there.
+
+    Args:
+      text: "auto" on a TPU pod, Slurm or Open MPI, or else "HOST:PORT,COUNT,INDEX": where process
+        0 runs and a free port there, how many processes there are, and which this one is, from 0.
+      timeout: seconds to wait for the others. If they have not all come by then, a line says so
+        and the process ends with exit code 1.
+
+    Raises:
+      InputError: `text` has another form, nothing says who is who, the port is taken, or process 0
+        does not answer.
+    """
+    if text == "auto":
+        try:
+            with _limit(timeout, "--distributed=auto: the other processes did not come"):
+                jax.distributed.initialize(initialization_timeout=round(timeout + 60))
+        except (ValueError, RuntimeError) as error:
+            raise InputError(
+                "--distributed=auto: this is no TPU pod, Slurm job or Open MPI launch "
+                f"({' '.join(str(error).split())}); give HOST:PORT,COUNT,INDEX"
+            ) from error
+        return
+    host, port, count, index = _parse(text)
+    if index == 0:
+        _check_free(text, port)
+    else:
+        _wait_for_process_0(text, host, port, timeout)
+    # JAX would abort with a stack trace; this ends first.
+    with _limit(timeout, f"--distributed={text}: not all of the {count} processes came"):
+        jax.distributed.initialize(
+            f"{host}:{port}", count, index, initialization_timeout=round(timeout + 60)
+        )
+
+
+def _parse(text: str) -> tuple[str, int, int, int]:
+    """Host, port, count and index; raises InputError."""
+    form = re.fullmatch(r"\[?(?P<host>[^,]+?)\]?:(\d+),(\d+),(\d+)", text)
+    if not form:
+        raise InputError(
+            f"--distributed={text}: give 'auto' or HOST:PORT,COUNT,INDEX, such as "
+            "10.0.0.1:1234,2,0: where process 0 runs, how many there are, and which this one is"
+        )
+    host, (port, count, index) = form["host"], map(int, form.groups()[1:])
+    if not 0 < port < 65536:
+        raise InputError(f"--distributed={text}: the port {port} must be from 1 to 65535")
+    if not index < count:
+        raise InputError(
+            f"--distributed={text}: the index {index} must be below the count {count}; the first "
+            "process has index 0"
+        )
+    try:
+        socket.getaddrinfo(host, port)
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"--distributed={text}: there is no host {host!r} ({error})") from error
+    return f"[{host}]" if ":" in host else host, port, count, index
+
+
+def _check_free(text: str, port: int) -> None:
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind(("", port))
+        except OSError as error:
+            raise InputError(
+                f"--distributed={text}: process 0 cannot use port {port}: {error.strerror}; choose "
+                "another for all processes"
+            ) from error
+
+
+def _wait_for_process_0(text: str, host: str, port: int, timeout: float) -> None:
+    ends, waited = time.monotonic() + timeout, False
+    while True:
+        try:
+            left = max(0.1, ends - time.monotonic())
+            socket.create_connection((host.strip("[]"), port), timeout=left).close()
+            return
+        except OSError as error:
+            if time.monotonic() > ends:
+                raise InputError(
+                    f"--distributed={text}: process 0 did not answer within {timeout:g} s "
+                    f"({error}); is it running at {host}:{port}?"
+                ) from error
+        if not waited:
+            start.say(f"waiting for process 0 at {host}:{port}")
+            waited = True
+        time.sleep(min(1.0, timeout / 10))
+
+
+@contextlib.contextmanager
+def _limit(timeout: float, line: str):
+    """Ends the process with a line if the block takes longer."""
+
+    def end() -> None:
+        start.say(f"error: {line} within {timeout:g} s; the command must run once for each index")
+        os._exit(1)
+
+    timer = threading.Timer(timeout, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

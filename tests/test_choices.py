@@ -1,0 +1,41 @@
+"""Every choice of every key that has choices: trained, drawn from while training, and sampled.
+
+Run i takes choice i of each key, so that all are taken in as many runs as the longest list has.
+"""
+
+import pytest
+
+from jaxvid.config import FLAG, KEYS, check, override
+from jaxvid.train import train
+from tests import tiny
+
+# A source of one's own files has its own tests.
+CHOICES = {
+    name: [True, False] if key.rule is FLAG else list(key.rule.choices)
+    for name, key in KEYS.items()
+    if (key.rule is FLAG or key.rule.choices) and name != "data.source"
+}
+RUNS = max(map(len, CHOICES.values()))
+
+
+def config_of(run):
+    config = tiny.get_config()
+    config.steps, config.log.sample_every, config.evals.every = 2, 1, 2
+    config.model.update(depth=1)
+    config.conditions.text.length, config.conditions.action.dim = 8, 2
+    config.conditions.low_res.factor = 2
+    config.ema.widths, config.evals.num = (0.1,), 8
+    for name, choices in CHOICES.items():
+        override(config, name, str(choices[run % len(choices)]))
+    lines = ("space mlp", "time text swiglu", "joint+recur mlp", "window mlp", "conv mlp")
+    config.model.blocks = lines[run % len(lines)]
+    check(config)
+    return config
+
+
+@pytest.mark.parametrize("run", range(RUNS))
+def test_every_choice_trains_and_samples_on_eight_devices(tmp_path, run):
+    train(config_of(run), tmp_path)
+    assert (tmp_path / "checkpoints/2").is_dir()
+    for name in ("0000001-generate", "0000002-predict"):
+        assert (tmp_path / "samples" / name / "sheet.png").stat().st_size > 100

@@ -1,0 +1,226 @@
+"""What a user can get wrong with a command, run as the user runs it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jaxvid import config as configs
+from jaxvid import start
+
+ROOT = Path(__file__).parents[1]
+BASE = "--config=configs/base.py"
+
+# Importing JAX takes longer than anything here, so one process does it and forks for each command.
+FORKS = """
+import json, os, runpy, sys, tempfile
+import jaxvid.build, jaxvid.data.pipeline, jaxvid.models.transformer, jaxvid.sampling.draw
+
+for line in sys.stdin:
+    folder, module, *arguments = json.loads(line)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if not child:
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            os.chdir(folder)
+            sys.argv = ["command", *arguments]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            sys.exit()
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        texts = [(file.seek(0), file.read().decode())[1] for file in (out, err)]
+        print(json.dumps([code, *texts]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Runs `python -m MODULE ARGUMENT…`; returns its exit code, stdout and stderr."""
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKS], cwd=ROOT, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as server:  # fmt: skip
+
+        def ask(*command, cwd=ROOT):
+            print(json.dumps([str(cwd), *command]), file=server.stdin, flush=True)
+            return json.loads(server.stdout.readline())
+
+        yield ask
+
+
+@pytest.fixture
+def refused(run):
+    """Checks that each command, the last of a case, ends with the one line that the case names."""
+
+    def check(cases, cwd=ROOT):
+        for line, command in cases:
+            code, out, err = run(*command, cwd=cwd)
+            assert (code, out) == (1, ""), (command, out, err)
+            assert err.startswith(f"error: {line}"), (command, err)
+            assert err.count("\n") == 1, (command, err)
+
+    return check
+
+
+RETURNS = "from configs import base\n\n\ndef get_config():\n    c = base.get_config()\n"
+FILES = {
+    # What the file holds, and the line that the command ends with.
+    "syntax": ("import os\n\ndef get_config(:\n", ":3: SyntaxError: invalid syntax"),
+    "missing": (f"import torchless\n{RETURNS}", ":1: ModuleNotFoundError: No module named 'torchl"),
+    "raises": (f"{RETURNS}    c.steps = 1 / 0\n    return c\n", ":6: ZeroDivisionError: division"),
+    "value": (f"{RETURNS}    c.seed = int('x')\n", ":6: ValueError: invalid literal for int"),
+    "opens": (f"{RETURNS}    open('/none')\n", ":6: FileNotFoundError: [Errno 2] No such file"),
+    "reads": ("open('/none')\n", ":1: FileNotFoundError: [Errno 2] No such file"),
+    "none": ("from configs import base\n", " has no get_config(): define one"),
+    "empty": (RETURNS, ":4: get_config() returns nothing: end it with `return`"),
+    "dict": ("def get_config():\n    return {}\n", ":1: get_config() returns a dict: end it with"),
+}
+
+
+def test_a_config_file_that_fails_is_named_with_its_line(refused, tmp_path):
+    cases = []
+    for name, (text, line) in FILES.items():
+        path = tmp_path / f"{name}.py"
+        path.write_text(text)
+        cases.append((f"{path}{line}", ["jaxvid.train", f"--config={path}"]))
+    (tmp_path / "argument.py").write_text("def get_config(arg):\n    return arg\n")
+    (tmp_path / "other.py").write_text(
+        "import ml_collections\n\ndef get_config():\n    return ml_collections.ConfigDict()\n"
+    )
+    for config, line in [
+        (f"{tmp_path}/argument.py", "its get_config() needs one argument"),
+        ("configs/base.py:foo", "its get_config() takes no argument; leave out ':foo'"),
+        ("configs/bsae.py", "there is no such file; did you mean configs/base.py?"),
+    ]:
+        cases.append((f"--config={config}: {line}", ["jaxvid.train", f"--config={config}"]))
+    cases += [
+        ("latte.py:M/2: give SIZE/PATCH", ["jaxvid.train", "--config=configs/latte.py:M/2"]),
+        ("give --config=FILE.py, such", ["jaxvid.train"]),
+        (
+            "--config: the file's config lacks 'steps'",
+            ["jaxvid.train", f"--config={tmp_path}/other.py", "--config.steps=3"],
+        ),
+    ]
+    refused(cases)
+
+
+def test_flags_keys_paths_and_processes_that_are_wrong_are_one_line(refused, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    train, sample = ["jaxvid.train", BASE], ["jaxvid.sample", f"--workdir={tmp_path}"]
+    where = ["jaxvid.prepare", f"--input={tmp_path}"]
+    refused(
+        [
+            ("config.stepss: there is no such key; did you mean", [*train, "--config.stepss=3"]),
+            ("config.data.flp: there is no such key", [*train, "--noconfig.data.flp"]),
+            ("config.steps=abc: it must be an integer", [*train, "--config.steps=abc"]),
+            (
+                "give --config=FILE.py before --config.st",
+                ["jaxvid.train", "--config.steps=1", BASE],
+            ),
+            ("--wrkdir: there is no such option; did you", [*train, "--wrkdir=a"]),
+            ("unexpected argument 'dog'", [*sample, "--caption=a", "dog"]),
+            ("--num=0: it must be a positive integer", [*sample, "--num=0"]),
+            ("give --workdir=…: A run's work directory", ["jaxvid.sample"]),
+            ("--plugins=no_lab.mamba cannot be imported: Mo", [*train, "--plugins=no_lab.mamba"]),
+            (f"--workdir={file}: it is a file", [*train, f"--workdir={file}"]),
+            (f"--workdir={file}/run: Not a directory", [*train, f"--workdir={file}/run"]),
+            ("--workdir=/proc/run: No such file", [*train, "--workdir=/proc/run"]),
+            ("--workdir=gs://b/run: object stores", [*train, "--workdir=gs://b/run"]),
+            ("--workdir=gs://b/run: object stores", ["jaxvid.sample", "--workdir=gs://b/run"]),
+            (f"--output={file}: it is a file", [*where, f"--output={file}"]),
+            *[
+                (
+                    f"--distributed={text}: {line}",
+                    [*train, f"--workdir={tmp_path}/run", f"--distributed={text}"],
+                )
+                for text, line in [
+                    ("localhost:1234", "give 'auto' or HOST:PORT,COUNT,INDEX"),
+                    ("localhost:1234,two,0", "give 'auto' or HOST:PORT,COUNT,INDEX"),
+                    ("localhost:port,2,0", "give 'auto' or HOST:PORT,COUNT,INDEX"),
+                    ("localhost:99999,2,0", "the port 99999 must be from 1 to 65535"),
+                    ("localhost:1234,2,2", "the index 2 must be below the count 2"),
+                    ("no such host:1234,2,1", "there is no host 'no such host'"),
+                    ("auto", "this is no TPU pod, Slurm job or Open MPI launch"),
+                ]
+            ],
+        ]
+    )
+
+
+def test_help_lists_the_flags_and_every_key_and_succeeds(run):
+    for command in ("jaxvid.train", "jaxvid.sample", "jaxvid.prepare", "benchmarks.train_step"):
+        code, out, err = run(command, "--help")
+        assert (code, err) == (0, "")
+        assert f"python -m {command}" in out
+        assert re.search(r"^  --(workdir|output|repeats)=", out, re.MULTILINE)
+        keys = set(re.findall(r"^  --config\.(\S+?)=", out, re.MULTILINE))
+        assert keys == (set(configs.KEYS) if "  --config=" in out else set())
+
+
+def test_a_plugin_is_imported_before_the_config_file_is_read(refused, tmp_path):
+    lab = tmp_path / "my_lab"
+    lab.mkdir()
+    (lab / "mamba.py").write_text(
+        "from jaxvid.config import POSITIVE, declare, key\n"
+        "from jaxvid.models.mixers import MIXERS\n\n"
+        "MIXERS['mamba'] = MIXERS['mlp']\n"
+        "declare('mamba', states=key(16, POSITIVE, 'numbers per channel that are remembered'))\n"
+    )
+    (lab / "broken.py").write_text("x = 1\ny = z\n")
+    (tmp_path / "run.py").write_text(
+        "from jaxvid.build import default_config\n\n\ndef get_config():\n"
+        "    c = default_config()\n    c.mamba.states = 8\n"
+        "    c.model.blocks = 'space mamba'\n    return c\n"
+    )
+    # What is wrong comes after the config file, with its outside key and word, has been checked.
+    late = ["--config=run.py", "--config.mamba.states=4", "--workdir=gs://b"]
+    refused(
+        [
+            ("--workdir=gs://b: object", ["jaxvid.train", "--plugins=my_lab.mamba", *late]),
+            ("--workdir=gs://b: object", ["jaxvid.train", *late, "--plugins", "my_lab.mamba"]),
+            ("config.mamba.states: there is no such key", ["jaxvid.train", *late]),
+            (
+                f"--plugins=my_lab.broken cannot be imported: {lab}/broken.py:2: NameError",
+                ["jaxvid.train", "--plugins=my_lab.mamba,my_lab.broken", *late],
+            ),
+        ],
+        cwd=tmp_path,
+    )
+
+
+@pytest.mark.parametrize("module", ["train", "sample"])
+def test_ctrl_c_while_importing_is_one_line(module, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"jaxvid.{module}", BASE, f"--workdir={tmp_path}"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while "jaxlib" not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == ("", "interrupted\n")
+    assert process.returncode == 130
+
+
+def test_huge_pages_are_on_by_default_once_and_can_be_turned_off(tmp_path):
+    if not start.huge_pages_help(os.environ | {"JAXVID_HUGE_PAGES": "1"}):
+        pytest.skip("this machine has none")
+
+    def says(**environment):
+        kept = {k: v for k, v in os.environ.items() if k != "JAXVID_HUGE_PAGES"}
+        done = subprocess.run(
+            [sys.executable, "-m", "jaxvid.train", BASE, f"--workdir={tmp_path}/file/run"],
+            cwd=ROOT, env=kept | environment, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stderr.splitlines()[:-1]
+
+    (tmp_path / "file").touch()
+    on = ["huge pages: on (JAXVID_HUGE_PAGES=0 turns them off)"]
+    assert says(GLIBC_TUNABLES="glibc.malloc.tcache_count=4") == on
+    assert says(JAXVID_HUGE_PAGES="0") == []

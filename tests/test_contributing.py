@@ -1,0 +1,36 @@
+"""The worked examples of docs/contributing.md, as a plugin that a user would write."""
+
+import json
+import re
+from pathlib import Path
+
+from tests.test_train import ENVIRONMENT, run
+
+PAGE = Path(__file__).parents[1] / "docs/contributing.md"
+
+
+def test_one_run_trains_and_samples_with_every_example(tmp_path):
+    examples = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    assert len(examples) == len(re.findall("^## ", PAGE.read_text(), re.MULTILINE))
+    (tmp_path / "my_lab.py").write_text("\n".join(examples))
+    env = ENVIRONMENT | {"PYTHONPATH": str(tmp_path)}
+    workdir = tmp_path / "run"
+    given = f"--workdir={workdir}", "--plugins=my_lab"
+    run("train", "--config=tests/tiny.py", *given,
+        "--config.model.blocks=mlp shift(frames=2)", "--config.data.source=falling_dots",
+        "--config.conditions.label.classes=0", "--config.data.gravity=2.0",
+        "--config.data.darken=0.5", "--config.conditions.height.on=True",
+        "--config.diffusion.process=square", "--config.optimizer.name=lion",
+        "--config.sampler.name=restart", "--config.steps=4", "--config.evals.every=4",
+        "--config.evals.metrics=('brightness',)", "--config.evals.num=4", env=env)  # fmt: skip
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    assert "evals/brightness" in json.loads(lines[-1])
+    said = run("sample", *given, "--height=0.2", "--num=1", env=env)
+    assert "1 clips of 4 frames" in said
+    assert "give a number" in run("sample", *given, "--height=high", expect=1, env=env)
+
+
+def test_without_its_plugin_a_word_is_unknown(tmp_path):
+    error = run("train", "--config=tests/tiny.py", f"--workdir={tmp_path}/run",
+                "--config.model.blocks=shift", expect=1)  # fmt: skip
+    assert "unknown word 'shift'" in error

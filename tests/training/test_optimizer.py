@@ -1,0 +1,81 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from jaxvid.build import build
+from jaxvid.models.layers import kernel
+from jaxvid.models.mixers import MIXERS
+from jaxvid.training.optimizer import OPTIMIZERS, make_optimizer, matrices
+
+
+@pytest.fixture
+def boxed(config):
+    """Of a network with every word."""
+    config.model.blocks = " ".join(MIXERS)
+    config.conditions.text.length = 4
+    return build(config).boxed_params
+
+
+def leaves(tree):
+    """By path, without numbers."""
+    flat = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is None or is_numbers(x))
+    return {"/".join(key.key for key in path): x for path, x in flat}
+
+
+def is_numbers(x):
+    return isinstance(x, optax.contrib.MuonDimensionNumbers)
+
+
+def test_matrices_of_the_blocks_are_what_their_layers_declare(boxed):
+    found = {path: tuple(x) for path, x in leaves(matrices(boxed)).items() if x is not None}
+    shapes = leaves(nn.meta.unbox(boxed))
+    # Axis 0 is the layers', and heads and what they hold are one side of a matrix.
+    expected = {
+        "qkv": ((1,), (3, 4)),
+        "query": ((1,), (3, 4)),
+        "key_value": ((1,), (3, 4)),
+        "in": ((1,), (3,)),
+    }
+    for path, shape in shapes.items():
+        *_, layer, last = ["", *path.split("/")]
+        is_matrix = path.startswith("blocks") and last == "kernel" and "modulation" not in layer
+        if not is_matrix:
+            assert path not in found, path
+        elif layer == "out" and len(shape.shape) == 4:
+            assert found[path] == ((1, 2), (3,)), path
+        else:
+            assert found[path] == expected.get(layer, ((1,), (2,))), path
+
+
+def test_a_matrix_keeps_its_axes_when_others_are_added_and_removed():
+    box = kernel("embed", None, "heads", stacked=(1,))(jax.random.key(0), (4, 3, 2), jnp.float32)
+    assert box.matrix == ((0,), (2,))
+    for index, moved in enumerate([((1,), (3,)), ((0,), (3,)), ((0,), (3,)), ((0,), (2,))]):
+        added = box.add_axis(index, {nn.PARTITION_NAME: "layers"})
+        assert added.matrix == moved
+        removed = added.remove_axis(index, {nn.PARTITION_NAME: "layers"})
+        assert (removed.matrix, removed.names) == (box.matrix, box.names)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weight_decay_is_of_kernels_only(config, boxed, name):
+    config.optimizer.update(name=name, weight_decay=0.1, warmup=0, lr=1.0)
+    tx = make_optimizer(config, boxed)
+    params = jax.tree.map(lambda x: jnp.ones(x.shape), nn.meta.unbox(boxed))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = jax.jit(tx.update)(zeros, tx.init(params), params)
+    for path, update in leaves(updates).items():
+        expected = -0.1 if path.endswith("kernel") else 0.0
+        np.testing.assert_allclose(update, expected, rtol=1e-6, err_msg=path)
+
+
+def test_an_optimizer_from_outside_is_one_function(config, boxed, monkeypatch):
+    monkeypatch.setitem(OPTIMIZERS, "sgd", lambda c, schedule, matrices, decayed: optax.sgd(c.lr))
+    config.optimizer.update(name="sgd", lr=0.5, clip=0.0)
+    tx = make_optimizer(config, boxed)
+    ones = jax.tree.map(lambda x: jnp.ones(x.shape), nn.meta.unbox(boxed))
+    updates, _ = tx.update(ones, tx.init(ones), ones)
+    assert {float(x.max()) for x in jax.tree.leaves(updates)} == {-0.5}
