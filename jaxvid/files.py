@@ -41,18 +41,28 @@ def make_folder(path: Path, flag: str) -> None:
 
 
 @contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises InputError, with the file's name, for what the disk refuses while it is written to.
+
+    Python names a file that cannot be opened, but not one on which the disk fills up.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Gives a temporary name to write to; the file gets its own name if nothing was raised.
 
-    The two are in the same folder and have the same suffix. Raises InputError, with the file's
-    name, for what the disk refuses.
+    The two are in the same folder and have the same suffix. Raises InputError as `writing` does.
     """
     partial = path.with_name(f".partial-{path.name}")
     try:
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+        with writing(path):
+            yield partial
+            os.replace(partial, path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

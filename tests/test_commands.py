@@ -19,20 +19,29 @@ BASE = "--config=configs/base.py"
 
 # Importing JAX takes longer than anything here, so one process does it and forks for each command.
 FORKS = """
-import json, os, runpy, sys, tempfile
+import json, os, resource, runpy, sys, tempfile
 import jaxvid.build, jaxvid.data.pipeline, jaxvid.models.transformer, jaxvid.sampling.draw
 
 for line in sys.stdin:
-    folder, module, *arguments = json.loads(line)
+    folder, limit, module, *arguments = json.loads(line)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
         if not child:
             os.dup2(out.fileno(), 1)
             os.dup2(err.fileno(), 2)
             os.chdir(folder)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
             sys.argv = ["command", *arguments]
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-            sys.exit()
+            code = 0
+            try:
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+            except SystemExit as ended:  # as Python does, without its slow end
+                code = ended.code
+                if isinstance(code, str):
+                    code = print(code, file=sys.stderr) or 1
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code or 0)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         texts = [(file.seek(0), file.read().decode())[1] for file in (out, err)]
         print(json.dumps([code, *texts]), flush=True)
@@ -41,14 +50,17 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def run():
-    """Runs `python -m MODULE ARGUMENT…`; returns its exit code, stdout and stderr."""
+    """Runs `python -m MODULE ARGUMENT…`; returns its exit code, stdout and stderr.
+
+    `file_size`: the most bytes that a file may have, as if the disk were full beyond them.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", FORKS], cwd=ROOT, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     ) as server:  # fmt: skip
 
-        def ask(*command, cwd=ROOT):
-            print(json.dumps([str(cwd), *command]), file=server.stdin, flush=True)
+        def ask(*command, cwd=ROOT, file_size=-1):
+            print(json.dumps([str(cwd), file_size, *command]), file=server.stdin, flush=True)
             return json.loads(server.stdout.readline())
 
         yield ask
@@ -193,6 +205,14 @@ def test_a_plugin_is_imported_before_the_config_file_is_read(refused, tmp_path):
         ],
         cwd=tmp_path,
     )
+
+
+def test_a_disk_that_fills_up_is_one_line_and_leaves_no_half_written_file(run, tmp_path):
+    workdir = f"--workdir={tmp_path}"
+    code, out, err = run("jaxvid.train", "--config=tests/tiny.py", workdir, file_size=1000)
+    assert (code, out) == (1, "")
+    assert re.fullmatch("error: .*File too large.*\n", err)
+    assert not (tmp_path / "config.json").exists()
 
 
 @pytest.mark.parametrize("module", ["train", "sample"])
