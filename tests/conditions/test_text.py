@@ -50,7 +50,7 @@ def test_a_pickle_is_refused_and_not_opened(tmp_path):
     np.save(tmp_path / "a.npy", np.array([[trap]], dtype=object), allow_pickle=True)
     (tmp_path / "b.npy").write_bytes(pickle.dumps(trap))
     for name in ("a.npy", "b.npy"):
-        with pytest.raises(InputError, match=r"--caption=.*no \.npy file of one"):
+        with pytest.raises(InputError, match=r"--caption=.*give a \.npy file"):
             EMBEDDED.parse(str(tmp_path / name), frames=4)
     assert not trap.path.exists()
 
@@ -60,15 +60,15 @@ def damaged(folder):
     np.save(folder / "good.npy", np.ones((3, E)))
     good = (folder / "good.npy").read_bytes()
     for name, data, message in [
-        ("cut.npy", good[:-8], r"no \.npy file of one"),
-        ("empty.npy", b"", r"no \.npy file of one"),
-        ("text.npy", b"a cat", r"no \.npy file of one"),
+        ("cut.npy", good[:-8], r"give a \.npy file"),
+        ("empty.npy", b"", r"give a \.npy file"),
+        ("text.npy", b"a cat", r"give a \.npy file"),
     ]:
         (folder / name).write_bytes(data)
         yield name, message
     np.savez(folder / "many.npz", np.ones((3, E)))
-    yield "many.npz", r"no \.npy file of one"
-    yield "missing.npy", r"no \.npy file of one .*No such file"
+    yield "many.npz", r"give a \.npy file"
+    yield "missing.npy", r"give a \.npy file .*No such file"
     for name, array, message in [
         ("flat.npy", np.ones(E), rf"float64 \(5,\); give floats of shape \(tokens, {E}\)"),
         ("integers.npy", np.ones((3, E), int), "give floats"),

@@ -160,7 +160,7 @@ def test_an_augmentation_from_outside_is_one_function(sample):
 
     try:
         seen, config = [], default_config()
-        config.data.update(flip=True, crop=0.9, fade=0.5, action_dim=2)
+        config.data.update(flip=True, crop=0.9, fade=0.5)
         check(config)
         assert [change.__name__ for change in active(config.data)] == ["flip", "fade", "crop"]
         faded = augment(sample, np.random.default_rng(0), fade=0.5)

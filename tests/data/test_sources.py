@@ -85,7 +85,7 @@ def test_training_goes_on_with_a_shard_that_was_cut_short(folder, left):
     shard = folder / "clips-00001.array_record"
     shard.write_bytes(shard.read_bytes()[:left])
     data = config(source="clips", path=str(folder))
-    dataset = make_dataset(make_source(data), data, seed=0, batch_size=10)
+    dataset = make_dataset(make_source(data), data, lambda sample, clip: {}, seed=0, batch_size=10)
     reader, said = batches(dataset, 0, data), []
     steps, meter = list(itertools.islice(reader, 3)), Meter(0, max_bad=3)
     reader.close()

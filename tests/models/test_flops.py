@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec
 
-from jaxvid.models.conditioning import Condition
+from jaxvid.conditions.text import Text
 from jaxvid.models.flops import forward_flops, train_flops
 from jaxvid.models.mixers import MIXERS, MixerConfig, mixer
 from jaxvid.models.transformer import SpaceTimeTransformer
@@ -108,10 +108,14 @@ def test_how_it_is_computed_changes_no_count(how: dict):
 
 def test_a_caption_costs_what_its_layers_and_scores_do():
     L, D, t, n = 5, 64, 8, 64
-    net = network("text mlp", depth=3, unroll=1, width=D, heads=2)
-    text = jax.ShapeDtypeStruct((1, L, 7), jnp.float32)
-    condition = Condition(text=text, text_mask=jax.ShapeDtypeStruct((1, L), bool))
-    without, counted = forward(network("mlp", width=D, heads=2)), forward(net, SHAPE, condition)
+    sizes = dict(depth=3, unroll=1, width=D, heads=2)
+    net = network("text mlp", conditions=(Text(L, dim=7),), **sizes)
+    text = {
+        "embedding": jax.ShapeDtypeStruct((1, L, 7), jnp.float32),
+        "mask": jax.ShapeDtypeStruct((1, L), bool),
+    }
+    without = forward(network("mlp", width=D, heads=2))
+    counted = forward(net, SHAPE, {"text": text})
     query_out, key_value, attended = 2 * t * n * D * D, 2 * L * D * D, 2 * t * n * L * D
     assert counted["text"] == 3 * 2 * (query_out + key_value + attended)
     assert counted["embedding"] == without["embedding"] + 2 * L * 7 * D + 2 * D * D
