@@ -17,16 +17,16 @@ from jaxvid.build import default_config
 
 def get_config() -> ConfigDict:
     c = default_config()
-    c.steps, c.batch_size = 1150, 8
-    c.data.update(frames=8, size=16, shapes=(1, 1), spin=0.0)
+    c.steps, c.batch_size = 2000, 8
+    c.data.update(frames=8, size=24, shapes=(1, 1), spin=0.0)
     c.tasks.update(generate=0.7, predict=0.2, interpolate=0.05, random=0.05)
     # A CPU is faster without a loop over depth.
-    c.model.update(depth=4, width=64, heads=2, unroll=4)
+    c.model.update(depth=4, width=64, heads=2, patch=(1, 3, 3), unroll=4)
     c.conditions.label.classes = 3
-    c.diffusion.update(prediction="x0", noise_mean=0.5, max_observed_noise=0.3)
+    c.diffusion.update(prediction="x0", noise_mean=1.0, max_observed_noise=0.3)
     c.optimizer.update(name="muon", lr=8e-3, warmup=20, decay="linear", b2=0.99)
-    c.ema.update(decay=0.99, snapshot_every=50)
+    c.ema.update(decay=0.995, snapshot_every=50)
     c.checkpoint.update(every=200, keep=2)
     c.log.update(every=20)
-    c.sampler.update(name="euler", cfg_scale=1.5, observed_noise=0.2)
+    c.sampler.update(name="unipc", cfg_scale=1.25, observed_noise=0.2)
     return c

@@ -51,7 +51,7 @@ def test_sampling_needs_no_optimizer(config):
         (
             dict(data=1, fsdp=8),
             {"model.width": 20},
-            r"config\.model\.width=20 .*mesh\.fsdp=8: make",
+            r"model\.width=20 .*mesh\.fsdp=8: make",
         ),
         (dict(data=1, tensor=8), {}, r"config\.model\.heads=2 .*mesh\.tensor=8: make"),
         (dict(data=4, context=2), {}, r"config\.mesh\.context=2: .*set it to 1"),

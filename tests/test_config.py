@@ -47,17 +47,17 @@ def test_every_repeated_line_is_checked():
     [
         (
             {"model.blocks": "text mlp"},
-            r"'text' needs the condition 'text'.*config\.conditions\.text",
+            r"'text' needs the condition 'text'.*conditions\.text",
         ),
         ({"model.unroll": 3}, r"config\.model\.unroll=3 must divide depth=4"),
         ({"model.width": 66}, r"config\.model\.width=66 must be a multiple of 4"),
-        ({"data.size": 15}, "config.data.size=15 does not divide into patches of 2"),
+        ({"data.size": 25}, "config.data.size=25 does not divide into patches of 3"),
         ({"data.source": "clips"}, "config.data.path is empty"),
         ({"sampler.lag": 33}, "at most config.sampler.steps=32"),
         ({"sampler.observed_noise": 0.4}, r"at most config\.diffusion\.max_observed_noise=0\.3"),
         ({"sampler.eta": 0.5}, "only the sampler 'ddim' takes it"),
         ({"sampler.cfg_interval": (0.5, 1.5)}, "it must be .lowest, highest. noise level"),
-        ({"conditions.low_res.factor": 5}, r"low_res\.factor=5 must divide config\.data\.size=16"),
+        ({"conditions.low_res.factor": 5}, r"low_res\.factor=5 must divide config\.data\.size=24"),
         ({"conditions.low_res.noise": 0.4}, r"at most config\.conditions\.low_res\.max_noise=0\.3"),
         ({"conditions.label.names": ("a", 1)}, r"conditions\.label\.names=.*: it must be names"),
         ({"conditions.dropout": 1.0}, "it must be a number of at least 0 and below 1"),
@@ -200,9 +200,7 @@ def test_an_older_run_gets_todays_names_and_what_new_keys_did_before(keys):
     assert configs.flatten(config) == {
         "steps": 3, "net.width": 4, "net.new": False, "net.inner.share": 0.5, "net.name": "a",
     }  # fmt: skip
-    with pytest.raises(
-        InputError, match=r"has net\.colour, which nothing declares here: give the --plugins"
-    ):
+    with pytest.raises(InputError, match=r"has net\.colour, .*: give the --plugins"):
         configs.complete({"net": {"colour": 1}})
 
 

@@ -70,7 +70,7 @@ def damaged(folder):
     yield "many.npz", r"give a \.npy file"
     yield "missing.npy", r"give a \.npy file .*No such file"
     for name, array, message in [
-        ("flat.npy", np.ones(E), rf"float64 \(5,\); give floats of shape \(tokens, {E}\)"),
+        ("flat.npy", np.ones(E), rf"float64 of shape \(5,\); give floats of shape \(tokens, {E}\)"),
         ("integers.npy", np.ones((3, E), int), "give floats"),
         ("wide.npy", np.ones((3, E + 1)), rf"set config\.conditions\.text\.dim={E + 1}"),
         ("large.npy", np.full((3, E), 1e6), "not finite in float16"),
