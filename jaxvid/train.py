@@ -83,9 +83,6 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
     run = build(config)
     check_training(run)
     check_source(run.conditions, source)
-    if lead:
-        memory = least_memory(run) / 1e6
-        print(f"a step needs {memory:.0f} MB of memory per device, or more", flush=True)
     dataset = pipeline.make_dataset(
         source,
         config.data,
@@ -107,6 +104,9 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
         Snapshots(workdir, config.ema.widths, write=True) as snapshots,
     ):
         notes = folder.claim(workdir, config, lead, source.fingerprint, accept)
+        if lead:
+            memory = least_memory(run) / 1e6
+            print(f"a step needs {memory:.0f} MB of memory per device, or more", flush=True)
         # Four ways to start. All that a step depends on besides the state follows from its number.
         # 1. Resume: a checkpoint is here. 2. Extend: the same, and `steps` has been raised.
         # 3. Fine-tune: `init_from` names another run, and what fits is taken from its average.

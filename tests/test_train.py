@@ -193,7 +193,7 @@ def test_scores_are_logged_and_what_is_trained_does_not_depend_on_them(config, t
         config.evals.every = every
         train_here(config, tmp_path / name)
         with Checkpoints(tmp_path / name) as checkpoints:
-            parameters.append(checkpoints.restore_ema(build(config).params))
+            parameters.append(checkpoints.restore_part("ema", build(config).params))
     jax.tree.map(np.testing.assert_array_equal, *parameters)
     assert not any("evals/energy" in line for line in metrics(tmp_path / "plain"))
     scores = {line["step"]: line for line in metrics(tmp_path / "scored") if "evals/energy" in line}
@@ -260,7 +260,7 @@ def test_sample_draws_from_the_average_and_continues_a_video(whole, tmp_path):
             (["--config.sampler.step=3"], "did you mean config.sampler.steps"),
             (["--config.sampler.observed_noise=0.9"], "at most config.diffusion.max_"),
             (["--config.model.width=32"], "--config.model.width: the model was trained with"),
-            ([f"--workdir={tmp_path}/none"], "no run is there"),
+            ([f"--workdir={tmp_path}/none"], "config.json is missing: give the work directory of a run"),
         ]
     ))  # fmt: skip
 
