@@ -12,36 +12,30 @@ if __name__ == "__main__":
     start.begin()
 
 import collections
-import functools
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_flags
 
 from jaxvid import config as configs
 from jaxvid import errors, files
-from jaxvid.build import Run, advice, build, check_training, least_memory
+from jaxvid.build import advice, build, check_training, least_memory
 from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
-from jaxvid.data.sources import Source, make_source
-from jaxvid.metrics.metric import METRICS
+from jaxvid.data.sources import make_source
 from jaxvid.parallel import processes, rules
-from jaxvid.sampling.draw import by_default, make_sampler, padded
-from jaxvid.sampling.tasks import observed_frames
 from jaxvid.training.meter import Meter
-from jaxvid.training.state import TrainState, from_parts, to_parts
+from jaxvid.training.state import from_parts, to_parts
 from jaxvid.workdir import folder, pictures
 from jaxvid.workdir.checkpoint import Checkpoints, Snapshots, start_from
 from jaxvid.workdir.log import Log
-from jaxvid.workdir.samples import write_samples
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File with get_config(), such as configs/base.py."
@@ -64,13 +58,6 @@ def main(_: Sequence[str]) -> None:
     if DISTRIBUTED.value:
         processes.join(DISTRIBUTED.value)
     train(config, workdir, ACCEPT.value)
-
-
-class Action(NamedTuple):
-    """Something that happens now and then during training, after the step is logged and saved."""
-
-    due: Callable[[int], bool]
-    act: Callable[[int, TrainState, dict[str, Any]], None]
 
 
 def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
@@ -130,11 +117,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
             )
             for line in notes + advice(config):
                 log.say(line)
-            actions = [
-                _keep_snapshots(config, snapshots),
-                *_show_samples(run, workdir, log),
-                *_score(run, source, log),
-            ]
+            actions = make_actions(run, source, workdir, snapshots, log)
             if step:  # what was cut off after the checkpoint of this step
                 batch = put(dataset[step - 1])
                 for action in actions:
@@ -189,79 +172,6 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                 log.say(f"stopped by a signal and saved at step {step}; the same command goes on")
             minutes, seconds = divmod(round(time.monotonic() - started), 60)
             log.say(f"{minutes}:{seconds:02d} min; samples, loss.png and checkpoints: {workdir}")
-
-
-def _keep_snapshots(config: ConfigDict, snapshots: Snapshots) -> Action:
-    """Keeps the power-function averages, of the last step too."""
-
-    def due(step: int) -> bool:
-        return bool(config.ema.widths) and _every(config, config.ema.snapshot_every, step)
-
-    return Action(due, lambda step, state, batch: snapshots.save(step, state.profiles))
-
-
-def _show_samples(run: Run, workdir: Path, log: Log) -> list[Action]:
-    """Draws clips from the average, puts them in `samples/` and the log; an action for each task.
-
-    To generate, classes are asked for in turn; to predict, frames of the newest batch are given.
-    """
-    data, num = run.config.data, run.config.sampler.num
-    key, every = jax.random.key(run.config.seed), run.config.log.sample_every
-    blank = pipeline.blank_batch(data, run.encode, padded(num, run.mesh))
-    blank["given"] = by_default(run.conditions, blank["given"])
-
-    def action(task: str) -> Action:
-        given = observed_frames(task, data.frames, max(1, data.frames // 4))
-        draw = make_sampler(run.config, run.denoiser, run.mesh, given)
-
-        def show(step: int, state: TrainState, batch: dict[str, Any]) -> None:
-            clips = batch
-            if task == "generate" and not run.config.conditions.low_res.factor:
-                clips = pipeline.put(blank, rules.batch_sharding(run.mesh))
-            videos = np.asarray(jax.device_get(draw(state.ema, key, clips)))[:num]
-            log.videos(step, task, videos, data.fps)
-            if jax.process_index() == 0:
-                target = workdir / "samples" / f"{step:07d}-{task}"
-                with write_samples(target, data.fps, given) as samples:
-                    samples.add(videos)
-
-        return Action(lambda step: _every(run.config, every, step), show)
-
-    return [action(task) for task in ("generate", "predict") if run.config.tasks[task]]
-
-
-def _score(run: Run, source: Source, log: Log) -> list[Action]:
-    """Scores clips that the average draws against clips of the data, in an order of their own."""
-    config = run.config
-    if not config.evals.every:
-        return []
-    num, nothing = padded(config.evals.num, run.mesh), np.zeros(config.data.frames, bool)
-    batches_of = functools.partial(
-        pipeline.make_dataset,
-        source, config.data, run.encode, seed=config.seed + 1, batch_size=num,
-    )  # fmt: skip
-    whole = batches_of()
-    own = batches_of(process_index=jax.process_index(), process_count=jax.process_count())
-    draw = make_sampler(config, run.denoiser, run.mesh, nothing)
-
-    def score(step: int, state: TrainState, batch: dict[str, Any]) -> None:
-        asked, real = own[0], whole[1]["video"]
-        clips = {name: asked[name] for name in ("video", "time", "given")}
-        split = rules.batch_sharding(run.mesh)
-        drawn = draw(state.ema, jax.random.key(config.seed), pipeline.put(clips, split))
-        values = {}
-        for name in config.evals.metrics:
-            value, error = METRICS[name](np.asarray(jax.device_get(drawn)), real)
-            values |= {f"evals/{name}": value, f"evals/{name}_error": error}
-            log.say(f"step {step}: {name} {value:.4g} ± {error:.2g} from {num} clips")
-        log.metrics(step, values)
-
-    return [Action(lambda step: _every(config, config.evals.every, step), score)]
-
-
-def _every(config: ConfigDict, every: int, step: int) -> bool:
-    """Whether something is due that happens every so many steps, 0 for never, and at the end."""
-    return step > 0 and (step == config.steps or (bool(every) and step % every == 0))
 
 
 def _stop_signals() -> Callable[[int], bool]:

@@ -260,7 +260,7 @@ def test_sample_draws_from_the_average_and_continues_a_video(whole, tmp_path):
             (["--config.sampler.step=3"], "did you mean config.sampler.steps"),
             (["--config.sampler.observed_noise=0.9"], "at most config.diffusion.max_"),
             (["--config.model.width=32"], "--config.model.width: the model was trained with"),
-            ([f"--workdir={tmp_path}/none"], "config.json is missing: give the work directory of a run"),
+            ([f"--workdir={tmp_path}/none"], "config.json is missing: give the work directory"),
         ]
     ))  # fmt: skip
 
