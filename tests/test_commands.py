@@ -73,7 +73,7 @@ def refused(run):
     def check(cases, cwd=ROOT):
         for line, command in cases:
             code, out, err = run(*command, cwd=cwd)
-            assert (code, out) == (1, ""), (command, out, err)
+            assert code == 1, (command, out, err)
             assert err.startswith(f"error: {line}"), (command, err)
             assert err.count("\n") == 1, (command, err)
 
@@ -141,9 +141,9 @@ def test_flags_keys_paths_and_processes_that_are_wrong_are_one_line(refused, tmp
             ("--num=0: it must be a positive integer", [*sample, "--num=0"]),
             ("give --workdir=…: A run's work directory", ["jaxvid.sample"]),
             ("--plugins=no_lab.mamba cannot be imported: Mo", [*train, "--plugins=no_lab.mamba"]),
-            (f"--workdir={file}: it is a file", [*train, f"--workdir={file}"]),
-            (f"--workdir={file}/run: Not a directory", [*train, f"--workdir={file}/run"]),
-            ("--workdir=/proc/run: No such file", [*train, "--workdir=/proc/run"]),
+            (f"{file} cannot be written (File exists)", [*train, f"--workdir={file}"]),
+            (f"{file}/run cannot be written (Not a directory)", [*train, f"--workdir={file}/run"]),
+            ("/proc/run cannot be written (No such file", [*train, "--workdir=/proc/run"]),
             ("--workdir=gs://b/run: object stores", [*train, "--workdir=gs://b/run"]),
             ("--workdir=gs://b/run: object stores", ["jaxvid.sample", "--workdir=gs://b/run"]),
             (f"--output={file}: it is a file", [*where, f"--output={file}"]),
@@ -209,8 +209,8 @@ def test_a_plugin_is_imported_before_the_config_file_is_read(refused, tmp_path):
 
 def test_a_disk_that_fills_up_is_one_line_and_leaves_no_half_written_file(run, tmp_path):
     workdir = f"--workdir={tmp_path}"
-    code, out, err = run("jaxvid.train", "--config=tests/tiny.py", workdir, file_size=1000)
-    assert (code, out) == (1, "")
+    code, _, err = run("jaxvid.train", "--config=tests/tiny.py", workdir, file_size=1000)
+    assert code == 1
     assert re.fullmatch("error: .*File too large.*\n", err)
     assert not (tmp_path / "config.json").exists()
 
