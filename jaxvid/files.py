@@ -1,9 +1,7 @@
-"""Paths that the user gives, and files that get their final name only when they are whole."""
+"""Paths that the user gives."""
 
-import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from etils import epath
@@ -38,31 +36,3 @@ def make_folder(path: Path, flag: str) -> None:
     except OSError as error:
         reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
         raise InputError(f"{flag}={path}: {reason}; choose another folder") from error
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raises InputError, with the file's name, for what the disk refuses while it is written to.
-
-    Python names a file that cannot be opened, but not one on which the disk fills up.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Gives a temporary name to write to; the file gets its own name if nothing was raised.
-
-    The two are in the same folder and have the same suffix. Raises InputError as `writing` does.
-    """
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        with writing(path):
-            yield partial
-            os.replace(partial, path)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)

@@ -1,11 +1,10 @@
-import errno
 import os
 import stat
 
 import pytest
 
 from jaxvid.errors import InputError
-from jaxvid.files import make_folder, to_path, whole
+from jaxvid.files import make_folder, to_path
 
 
 def test_the_home_is_expanded_and_an_object_store_is_refused(monkeypatch):
@@ -33,24 +32,3 @@ def test_a_folder_that_cannot_be_written_to_is_named_with_its_flag(tmp_path, mon
         with pytest.raises(InputError, match="Permission denied"):
             make_folder(tmp_path, "--output")
     tmp_path.chmod(stat.S_IRWXU)
-
-
-def test_a_file_gets_its_name_only_when_it_is_whole(tmp_path):
-    path = tmp_path / "clip.mp4"
-    path.write_text("old")
-
-    def write_half(error):
-        with whole(path) as partial:
-            assert partial.suffix == ".mp4"
-            partial.write_text("half")
-            raise error
-
-    with pytest.raises(InputError, match=f"{path} cannot be written: No space left"):
-        write_half(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    with pytest.raises(KeyboardInterrupt):
-        write_half(KeyboardInterrupt())
-    assert path.read_text() == "old"
-    with whole(path) as partial:
-        partial.write_text("new")
-    assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]
