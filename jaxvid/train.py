@@ -26,6 +26,7 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxvid import config as configs
 from jaxvid import errors, files
+from jaxvid.actions import make_actions
 from jaxvid.build import advice, build, check_training, least_memory
 from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
