@@ -27,7 +27,8 @@ def config_of(run):
     config.ema.widths, config.evals.num = (0.1,), 8
     for name, choices in CHOICES.items():
         override(config, name, str(choices[run % len(choices)]))
-    lines = ("space mlp", "time text swiglu", "joint+recur mlp", "window mlp", "conv mlp")
+    lines = ("space mlp", "time text swiglu", "joint+recur mlp", "window(2,1,1) mlp",
+             "1*(space mlp) 2*(conv(size=5) mlp)")  # fmt: skip
     config.model.blocks = lines[run % len(lines)]
     check(config)
     return config
