@@ -16,6 +16,7 @@ from jaxvid.metrics.metric import METRICS
 from jaxvid.parallel import rules
 from jaxvid.sampling.draw import by_default, make_sampler, padded
 from jaxvid.sampling.tasks import observed_frames
+from jaxvid.training.ema import is_due
 from jaxvid.training.state import TrainState
 from jaxvid.workdir.checkpoint import Snapshots
 from jaxvid.workdir.log import Log
@@ -42,11 +43,10 @@ def make_actions(
 
 def _keep_snapshots(config: ConfigDict, snapshots: Snapshots) -> Action:
     """Keeps the power-function averages, of the last step too."""
-
-    def due(step: int) -> bool:
-        return bool(config.ema.widths) and _every(config, config.ema.snapshot_every, step)
-
-    return Action(due, lambda step, state, batch: snapshots.save(step, state.profiles))
+    return Action(
+        functools.partial(is_due, config),
+        lambda step, state, batch: snapshots.save(step, state.profiles),
+    )
 
 
 def _show_samples(run: Run, workdir: Path, log: Log) -> list[Action]:

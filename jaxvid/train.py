@@ -102,7 +102,8 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
         if parts := checkpoints.restore(to_parts(run.state)):
             begins, state = "resuming", from_parts(parts)
         elif config.init_from:
-            params, taken = start_from(Path(config.init_from), run.init().params)
+            origin = files.to_path(config.init_from, "--config.init_from")
+            params, taken = start_from(origin, run.init().params)
             begins, state = "fine-tuning", run.init(params)
             notes.append(f"from {config.init_from}: {taken}")
         else:

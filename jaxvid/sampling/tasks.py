@@ -13,7 +13,6 @@ unknown. In clips that are too short for its k, a task observes fewer frames, an
 task is "generate".
 """
 
-import difflib
 from collections.abc import Mapping
 
 import jax
@@ -23,7 +22,7 @@ from jaxtyping import Array, Bool, Key
 from ml_collections import ConfigDict
 
 from jaxvid.config import NOT_BELOW_0, declare, key, requirement
-from jaxvid.errors import InputError
+from jaxvid.errors import InputError, nearest
 
 TASKS = ("generate", "predict", "interpolate", "random")
 
@@ -100,8 +99,7 @@ def observed_frames(task: str, frames: int, count: int) -> Bool[np.ndarray, "{fr
 
 def _check_task(task: str) -> None:
     if task not in TASKS:
-        nearest = difflib.get_close_matches(task, TASKS, n=1, cutoff=0.5)
-        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        hint = nearest(task, TASKS)
         raise InputError(f"unknown task {task!r}: {hint}choose one of {', '.join(TASKS)}")
 
 
