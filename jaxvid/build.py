@@ -140,7 +140,7 @@ def build(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Ru
 
 
 def check_training(run: Run) -> None:
-    """Raises InputError if the batch, width or heads do not divide over the mesh."""
+    """Raises InputError if the batch or the parameters do not divide over the mesh."""
     config, mesh = run.config, run.mesh
     parts, accumulate = rules.batch_parts(mesh), config.optimizer.accumulate
     if config.batch_size // accumulate % parts:
@@ -155,6 +155,7 @@ def check_training(run: Run) -> None:
                 f"config.model.{name}={config.model[name]} does not divide over config.mesh.{axis}="
                 f"{mesh.shape[axis]}: make it a multiple"
             )
+    rules.check_divides(mesh, run.boxed_params)
     if mesh.shape["context"] > 1:
         raise InputError(
             f"config.mesh.context={mesh.shape['context']}: no array is sharded over this axis yet; "

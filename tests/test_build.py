@@ -1,3 +1,5 @@
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -54,6 +56,11 @@ def test_sampling_needs_no_optimizer(config):
             r"model\.width=20 .*mesh\.fsdp=8: make",
         ),
         (dict(data=1, tensor=8), {}, r"config\.model\.heads=2 .*mesh\.tensor=8: make"),
+        (
+            dict(data=1, tensor=3),
+            {"model.blocks": "swiglu", "model.heads": 3, "model.width": 30},
+            r"config\.mesh\.tensor=3: a side of 40 of .*/down/kernel does not divide",
+        ),
         (dict(data=4, context=2), {}, r"config\.mesh\.context=2: .*set it to 1"),
     ],
 )
@@ -62,7 +69,7 @@ def test_what_does_not_divide_over_the_mesh_is_named(config, mesh, changes, line
     for name, value in changes.items():
         config.update_from_flattened_dict({name: value})
     with pytest.raises(InputError, match=line) as caught:
-        check_training(build(config))
+        check_training(build(config, jax.devices()[: math.prod(mesh.values())]))
     assert "\n" not in str(caught.value)
 
 

@@ -1,10 +1,13 @@
 """The table that maps logical axis names of arrays to axes of the mesh."""
 
+import functools
 from typing import Any
 
 import jax
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxvid.errors import InputError
 
 # "embed" is the width of a parameter, "width" that of an activation: parameters are sharded over
 # `fsdp` and gathered for use, while activations are sharded along their batch.
@@ -24,6 +27,20 @@ RULES = (
 def shardings(mesh: Mesh, boxed: Any) -> Any:
     """A `NamedSharding` for each array of a tree with Flax's logical partitioning boxes."""
     return nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
+
+
+def check_divides(mesh: Mesh, boxed: Any) -> None:
+    """Raises InputError if an array of a tree with Flax's boxes does not divide over the mesh."""
+    shapes = nn.meta.unbox(boxed)
+    for path, sharding in jax.tree_util.tree_leaves_with_path(shardings(mesh, boxed)):
+        shape = functools.reduce(lambda tree, step: tree[step.key], path, shapes).shape
+        for size, axis in zip(shape, sharding.spec, strict=False):
+            if axis is not None and size % mesh.shape[axis]:
+                name = "/".join(step.key for step in path)
+                raise InputError(
+                    f"config.mesh.{axis}={mesh.shape[axis]}: a side of {size} of the parameter "
+                    f"{name} does not divide over it; change the mesh or the model"
+                )
 
 
 def like_params(tree: Any, of_params: Any, otherwise: NamedSharding) -> Any:
