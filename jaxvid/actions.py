@@ -5,16 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import grain
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvid.build import Run
+from jaxvid.conditions.condition import describe
 from jaxvid.data import pipeline
 from jaxvid.data.sources import Source
 from jaxvid.metrics.metric import METRICS
 from jaxvid.parallel import rules
-from jaxvid.sampling.draw import by_default, make_sampler, padded
+from jaxvid.sampling.draw import make_sampler, padded
 from jaxvid.sampling.tasks import observed_frames
 from jaxvid.training.ema import is_due
 from jaxvid.training.state import TrainState
@@ -24,19 +26,19 @@ from jaxvid.workdir.samples import write_samples
 
 
 class Action(NamedTuple):
-    """One of them: `act(step, state, batch)` at the steps that are `due`."""
+    """One of them: `act(step, state)` at the steps that are `due`."""
 
     due: Callable[[int], bool]
-    act: Callable[[int, TrainState, dict[str, Any]], None]
+    act: Callable[[int, TrainState], None]
 
 
 def make_actions(
     run: Run, source: Source, workdir: Path, snapshots: Snapshots, log: Log
 ) -> list[Action]:
-    """The actions that a run's config asks for, in their order: snapshots, samples, scores."""
+    """The actions of a run, in order: snapshots, samples, scores."""
     return [
         _keep_snapshots(run.config, snapshots),
-        *_show_samples(run, workdir, log),
+        *_show_samples(run, source, workdir, log),
         *_score(run, source, log),
     ]
 
@@ -45,67 +47,73 @@ def _keep_snapshots(config: ConfigDict, snapshots: Snapshots) -> Action:
     """Keeps the power-function averages, of the last step too."""
     return Action(
         functools.partial(is_due, config),
-        lambda step, state, batch: snapshots.save(step, state.profiles),
+        lambda step, state: snapshots.save(step, state.profiles),
     )
 
 
-def _show_samples(run: Run, workdir: Path, log: Log) -> list[Action]:
+def _show_samples(run: Run, source: Source, workdir: Path, log: Log) -> list[Action]:
     """Draws clips from the average, puts them in `samples/` and the log; an action for each task.
 
-    To generate, classes are asked for in turn; to predict, frames of the newest batch are given.
+    The conditions and the observed frames are those of the same few clips of the data every time.
     """
-    data, num = run.config.data, run.config.sampler.num
-    key, every = jax.random.key(run.config.seed), run.config.log.sample_every
-    blank = pipeline.blank_batch(data, run.encode, padded(num, run.mesh))
-    blank["given"] = by_default(run.conditions, blank["given"])
+    data, num, key = run.config.data, run.config.sampler.num, jax.random.key(run.config.seed)
+    examples = _examples(run, source, padded(num, run.mesh))
+    own = _own_part(run, examples[0])
+    titles = describe(run.conditions, examples[0]["given"])[:num]
 
     def action(task: str) -> Action:
         given = observed_frames(task, data.frames, max(1, data.frames // 4))
         draw = make_sampler(run.config, run.denoiser, run.mesh, given)
 
-        def show(step: int, state: TrainState, batch: dict[str, Any]) -> None:
-            clips = batch
-            if task == "generate" and not run.config.conditions.low_res.factor:
-                clips = pipeline.put(blank, rules.batch_sharding(run.mesh))
-            videos = np.asarray(jax.device_get(draw(state.ema, key, clips)))[:num]
+        def show(step: int, state: TrainState) -> None:
+            videos = np.asarray(jax.device_get(draw(state.ema, key, own)))[:num]
             log.videos(step, task, videos, data.fps)
             if jax.process_index() == 0:
                 target = workdir / "samples" / f"{step:07d}-{task}"
-                with write_samples(target, data.fps, given) as samples:
+                with write_samples(target, data.fps, given, titles) as samples:
                     samples.add(videos)
 
-        return Action(lambda step: _every(run.config, every, step), show)
+        return Action(functools.partial(_every, run.config, run.config.log.sample_every), show)
 
     return [action(task) for task in ("generate", "predict") if run.config.tasks[task]]
 
 
 def _score(run: Run, source: Source, log: Log) -> list[Action]:
-    """Scores clips that the average draws against clips of the data, in an order of their own."""
+    """Scores clips that the average draws, under conditions of the data, against other clips."""
     config = run.config
     if not config.evals.every:
         return []
     num, nothing = padded(config.evals.num, run.mesh), np.zeros(config.data.frames, bool)
-    batches_of = functools.partial(
-        pipeline.make_dataset,
-        source, config.data, run.encode, seed=config.seed + 1, batch_size=num,
-    )  # fmt: skip
-    whole = batches_of()
-    own = batches_of(process_index=jax.process_index(), process_count=jax.process_count())
+    examples = _examples(run, source, num)
     draw = make_sampler(config, run.denoiser, run.mesh, nothing)
 
-    def score(step: int, state: TrainState, batch: dict[str, Any]) -> None:
-        asked, real = own[0], whole[1]["video"]
-        clips = {name: asked[name] for name in ("video", "time", "given")}
-        split = rules.batch_sharding(run.mesh)
-        drawn = draw(state.ema, jax.random.key(config.seed), pipeline.put(clips, split))
+    def score(step: int, state: TrainState) -> None:
+        drawn = draw(state.ema, jax.random.key(config.seed), _own_part(run, examples[0]))
+        drawn, real = np.asarray(jax.device_get(drawn)), examples[1]["video"]
         values = {}
         for name in config.evals.metrics:
-            value, error = METRICS[name](np.asarray(jax.device_get(drawn)), real)
+            value, error = METRICS[name](drawn, real)
             values |= {f"evals/{name}": value, f"evals/{name}_error": error}
             log.say(f"step {step}: {name} {value:.4g} ± {error:.2g} from {num} clips")
         log.metrics(step, values)
 
-    return [Action(lambda step: _every(config, config.evals.every, step), score)]
+    return [Action(functools.partial(_every, config, config.evals.every), score)]
+
+
+def _examples(run: Run, source: Source, num: int) -> grain.MapDataset:
+    """Batches of clips in another order than that of training; every process sees all of them."""
+    config = run.config
+    return pipeline.make_dataset(
+        source, config.data, run.encode, seed=config.seed + 1, batch_size=num
+    )
+
+
+def _own_part(run: Run, batch: dict[str, Any]) -> dict[str, Any]:
+    """The clips of a batch, this process's part of them on its devices."""
+    clips = {name: batch[name] for name in ("video", "time", "given")}
+    index, count = jax.process_index(), jax.process_count()
+    own = jax.tree.map(lambda x: np.split(x, count)[index], clips)
+    return pipeline.put(own, rules.batch_sharding(run.mesh))
 
 
 def _every(config: ConfigDict, every: int, step: int) -> bool:

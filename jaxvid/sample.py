@@ -20,33 +20,17 @@ from jaxvid import start
 if __name__ == "__main__":
     start.begin()
 
+import functools
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import jax
-import numpy as np
 from absl import flags
-from jaxtyping import Bool, UInt8
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jaxvid import config as configs
 from jaxvid import errors, files
-from jaxvid.build import Run, build
 from jaxvid.conditions.condition import CONDITIONS
-from jaxvid.data import pipeline
-from jaxvid.data.sources import make_source
-from jaxvid.data.video import read_video
-from jaxvid.errors import InputError
-from jaxvid.parallel import rules
-from jaxvid.sampling.draw import by_default, make_sampler, padded
-from jaxvid.sampling.plans import long_videos
-from jaxvid.sampling.tasks import observed_frames
-from jaxvid.training import ema
-from jaxvid.workdir import folder
-from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
+from jaxvid.trained import load
 from jaxvid.workdir.samples import write_samples
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.", required=True)
@@ -65,27 +49,52 @@ INPUT = flags.DEFINE_string("input", None, "A video file: the observed frames.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder; by default samples/TASK in the workdir.")
 
 
-def main(argv: Sequence[str]) -> None:
-    # What to draw, checked before anything is compiled.
-    workdir = files.to_path(WORKDIR.value, "--workdir")
-    config = _config(workdir)
-    run, task = build(config), TASK.value or "generate"
+def main(_: Sequence[str]) -> None:
+    model = load(
+        WORKDIR.value,
+        checkpoint=CHECKPOINT.value,
+        weights=WEIGHTS.value,
+        ema_width=EMA_WIDTH.value,
+        changes=OVERRIDES,
+    )
+    config, task = model.run.config, TASK.value or "generate"
     frames = FRAMES.value or config.data.frames
-    observed = _observed(config, task)
-    clips = _clips(run, observed, frames)
-    target = files.to_path(OUTPUT.value or f"{workdir}/samples/{task}", "--output")
-
-    # The weights, and one compiled call on all devices.
-    params = _weights(run, workdir)
+    target = files.to_path(OUTPUT.value or f"{WORKDIR.value}/samples/{task}", "--output")
+    drawing = model.drawing(
+        NUM.value,
+        seed=SEED.value,
+        task=task,
+        observed=OBSERVED.value,
+        video=INPUT.value,
+        frames=FRAMES.value,
+        overlap=OVERLAP.value,
+        **_conditions(),
+    )
+    model.params  # noqa: B018  read before anything is written
     print(f"drawing {NUM.value} clips of {frames} frames; the first call compiles", flush=True)
     with (
-        jax.set_mesh(run.mesh),
-        write_samples(target, config.data.fps, observed) as samples,
+        write_samples(target, config.data.fps, drawing.observed, drawing.titles) as samples,
+        tqdm(
+            unit="frame" if FRAMES.value else "step",
+            file=sys.stdout,
+            mininterval=0.1 if sys.stdout.isatty() else 10,
+        ) as bar,
     ):
-        for part in _drawn(run, params, clips, observed, frames):
+        for part in drawing.parts(functools.partial(_show, bar)):
             samples.add(part)
     sheet = target / "sheet.png"
     print(f"{NUM.value} clips of {frames} frames in {target}; all at a glance: {sheet}")
+
+
+def _conditions() -> dict[str, str]:
+    """The conditions that the command line gives."""
+    values = {c.flag: flags.FLAGS[c.flag].value for c in CONDITIONS.values()}
+    return {flag: value for flag, value in values.items() if value is not None}
+
+
+def _show(bar: tqdm, done: int, total: int) -> None:
+    bar.total = int(total)
+    bar.update(int(done) - bar.n)
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -105,112 +114,6 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 
 OVERRIDES: dict[str, str] = {}
-
-
-def _config(workdir: Path) -> ConfigDict:
-    """The run's config with what the command line changes, on all devices."""
-    config = folder.load(workdir)
-    for name, value in OVERRIDES.items():
-        if not configs.KEYS[name].free:
-            raise InputError(
-                f"--config.{name}: the model was trained with its value; only the keys that "
-                "docs/keys.md marks with * can be changed here"
-            )
-        configs.override(config, name, value)
-    with config.unlocked():
-        config.mesh = ConfigDict(dict.fromkeys(config.mesh, 1) | {"data": -1})
-    configs.check(config)
-    return config
-
-
-def _observed(config: ConfigDict, task: str) -> Bool[np.ndarray, "T"]:
-    """Which frames of a clip the task observes; raises InputError for flags that do not fit."""
-    if OBSERVED.value is not None and task == "generate":
-        raise InputError("--observed: name a --task that observes frames, such as predict")
-    if INPUT.value is not None and task == "generate":
-        raise InputError("--input gives observed frames: name a --task that has some")
-    if OVERLAP.value is not None and not FRAMES.value:
-        raise InputError("--overlap is for videos drawn window by window: give --frames as well")
-    if FRAMES.value and task not in ("generate", "predict"):
-        raise InputError(f"--frames is for --task=generate or predict, not {task}")
-    frames = config.data.frames
-    count = max(1, frames // 4) if OBSERVED.value is None else OBSERVED.value
-    return observed_frames(task, frames, count)
-
-
-def _clips(run: Run, observed: Bool[np.ndarray, "T"], frames: int) -> dict[str, Any]:
-    """What to draw and what is given to draw from: `video`, `time`, `given`."""
-    data, num = run.config.data, padded(NUM.value, run.mesh)
-    asked = _asked(run, frames)
-    needs_low_res = run.config.conditions.low_res.factor and "low_res" not in asked
-    if needs_low_res and (FRAMES.value or INPUT.value is not None):
-        raise InputError(f"the model enlarges a video: give it, of {frames} frames, as --low_res")
-    clips = pipeline.blank_batch(data, run.encode, num)
-    clips["given"] = by_default(run.conditions, clips["given"])
-    if INPUT.value is not None:
-        seen = int(np.flatnonzero(observed)[-1]) + 1
-        video, _ = read_video(INPUT.value, frames=seen, size=data.size, fps=data.fps)
-        clips["video"][:, :seen] = video
-        clips["given"] = pipeline.blank_batch(data, run.encode, num)["given"]
-    elif needs_low_res or observed.any():
-        dataset = pipeline.make_dataset(
-            make_source(data), data, run.encode, seed=SEED.value, batch_size=num
-        )
-        clips = {name: dataset[0][name] for name in clips}
-    for name, arrays in asked.items():
-        clips["given"][name] = jax.tree.map(lambda x: np.repeat(x[None], num, axis=0), arrays)
-    return clips
-
-
-def _asked(run: Run, frames: int) -> dict[str, Any]:
-    """The arrays of the conditions that the command line gives, for one clip."""
-    of_model, asked = {c.name: c for c in run.conditions}, {}
-    for name, condition in CONDITIONS.items():
-        value = flags.FLAGS[condition.flag].value
-        if value is None:
-            continue
-        if name not in of_model:
-            raise InputError(f"--{condition.flag}: the model was trained without it")
-        asked[name] = of_model[name].parse(value, frames)
-    return asked
-
-
-def _weights(run: Run, workdir: Path) -> Any:
-    """The parameters to draw with; raises InputError where there are none."""
-    if EMA_WIDTH.value is None:
-        part = "ema" if WEIGHTS.value == "ema" else "train/params"
-        with Checkpoints(workdir) as checkpoints:
-            return checkpoints.restore_part(part, run.params, CHECKPOINT.value)
-    if WEIGHTS.value == "raw" or CHECKPOINT.value is not None:
-        raise InputError("--ema_width makes weights of its own: leave out --weights, --checkpoint")
-    with Snapshots(workdir, run.config.ema.widths) as snapshots:
-        kept, steps, width = snapshots.averages(run.params), snapshots.steps, EMA_WIDTH.value
-        params, missed = ema.reconstruct(kept, snapshots.widths, steps, width, steps[-1])
-    print(
-        f"EMA of width {width:g} at step {steps[-1]}, from {len(steps)} snapshot(s); its profile "
-        f"is off by {missed:.2%}"
-    )
-    return params
-
-
-def _drawn(
-    run: Run, params: Any, clips: dict[str, Any], observed: Bool[np.ndarray, "T"], frames: int
-) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
-    """The frames of all videos, in parts as they come."""
-    config, key = run.config, jax.random.key(SEED.value)
-    if not FRAMES.value:
-        draw = make_sampler(config, run.denoiser, run.mesh, observed)
-        batch = pipeline.put(clips, rules.batch_sharding(run.mesh))
-        yield np.asarray(draw(params, key, batch))[: NUM.value]
-        return
-    given = int(observed.sum())
-    overlap = config.data.frames // 2 if OVERLAP.value is None else OVERLAP.value
-    parts = long_videos(config, run.denoiser, run.mesh, params, key, clips, given, frames, overlap)
-    seconds = 0.1 if sys.stdout.isatty() else 10
-    with tqdm(total=frames, unit="frame", file=sys.stdout, mininterval=seconds) as bar:
-        for part in parts:
-            bar.update(part.shape[1])
-            yield part[: NUM.value]
 
 
 if __name__ == "__main__":

@@ -121,10 +121,9 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                 log.say(line)
             actions = make_actions(run, source, workdir, snapshots, log)
             if step:  # what was cut off after the checkpoint of this step
-                batch = put(dataset[step - 1])
                 for action in actions:
                     if action.due(step):
-                        action.act(step, state, batch)
+                        action.act(step, state)
             meter = Meter(step, config.data.max_bad)
             batches = pipeline.batches(dataset, step, config.data)
             stop_asked = _stop_signals()
@@ -162,7 +161,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                         checkpoints.save(step, to_parts(state))
                     for action in due:
                         with jax.transfer_guard("allow"):
-                            action.act(step, state, batch)
+                            action.act(step, state)
                     if due:
                         meter.restart_clock()
             checkpoints.wait()

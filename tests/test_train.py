@@ -14,14 +14,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxvid.build import build
 from jaxvid.data.video import write_video
 from jaxvid.train import train as train_here
+from jaxvid.trained import load
 from jaxvid.training import ema
 from jaxvid.training.state import to_parts
 from jaxvid.workdir import folder
 from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
+from jaxvid.workdir.pictures import contact_sheet
 
 ROOT = Path(__file__).parents[1]
 PROFILES = "--config.ema.widths=(0.05, 0.1)", "--config.ema.snapshot_every=3"
@@ -233,6 +236,11 @@ def test_sample_draws_from_the_average_and_continues_a_video(whole, tmp_path):
                "--config.sampler.steps=3", f"--output={tmp_path}/a")  # fmt: skip
     assert "3 clips of 4 frames" in said
     assert len(list((tmp_path / "a").glob("*.mp4"))) == 3
+    model = load(workdir, changes={"sampler.steps": "3"})
+    drawn = model.draw(3, seed=5, label="square")
+    sheet = np.asarray(Image.open(tmp_path / "a/sheet.png"))
+    expected = contact_sheet(drawn, observed=np.zeros(4, bool), titles=["square"] * 3)
+    np.testing.assert_array_equal(sheet, expected)
 
     video = tmp_path / "given.mp4"
     write_video(video, np.random.default_rng(0).integers(0, 255, (6, 16, 16, 3), np.uint8), 8)
@@ -282,7 +290,10 @@ def test_sample_follows_a_low_resolution_video_a_table_of_actions_and_a_caption(
     train(workdir, "--config.steps=2", "--config.model.blocks=mlp", "--config.model.depth=1",
           "--config.tasks.predict=0", "--config.conditions.low_res.factor=2",
           "--config.conditions.action.dim=2", "--config.conditions.text.length=8")  # fmt: skip
-    assert (workdir / "samples/0000002-generate/sheet.png").exists()
+    # Samples in the loop have captions and classes of the data, and the sheet shows them.
+    untitled = contact_sheet(np.zeros((2, 4, 8, 8, 3), np.uint8), observed=np.zeros(4, bool))
+    sheet = Image.open(workdir / "samples/0000002-generate/sheet.png")
+    assert (sheet.width, sheet.height > len(untitled)) == (untitled.shape[1], True)
     write_video(video, np.random.default_rng(0).integers(0, 255, (6, 8, 8, 3), np.uint8), 8)
     table.write_text("0.5,-0.5\n" * 5)
     given = f"--low_res={video}", f"--actions={table}", "--caption=a red square"

@@ -81,6 +81,10 @@ class Condition:
         """
         raise _undefined(type(self), "parse")
 
+    def describe(self, arrays: PyTree) -> str:
+        """The title of a clip in a contact sheet, from its arrays; empty by default."""
+        return ""
+
     def window(self, arrays: PyTree, start: int, length: int) -> PyTree:
         """The arrays of `length` frames from `start` on, if they have a row per frame."""
         return arrays
@@ -127,6 +131,16 @@ def encode(
 ) -> dict[str, Any]:
     """The arrays of all conditions of a clip, by name."""
     return {c.name: c.encode(sample, clip) for c in conditions}
+
+
+def describe(conditions: Sequence[Condition], given: Mapping[str, PyTree]) -> list[str]:
+    """The title of each clip of a batch, from its arrays on the host."""
+
+    def title(i: int) -> str:
+        clip = jax.tree.map(lambda x: np.asarray(x[i]), dict(given))
+        return ": ".join(filter(None, (c.describe(clip[c.name]) for c in conditions)))
+
+    return [title(i) for i in range(len(jax.tree.leaves(given)[0]))] if conditions else []
 
 
 def prepare(

@@ -88,6 +88,12 @@ class Label(Condition):
             )
         return np.array(int(value), np.int32)
 
+    def describe(self, arrays: Int32[np.ndarray, ""]) -> str:
+        """The name of the class, or its number."""
+        if arrays < 0:
+            return ""
+        return self.names[arrays] if self.names else f"class {arrays}"
+
     def null(self, arrays: Int32[Array, "B"]) -> Int32[Array, "B"]:
         """-1 for every clip."""
         return jnp.full_like(arrays, -1)

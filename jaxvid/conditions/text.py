@@ -141,6 +141,10 @@ class Text(Condition):
             raise InputError(f"--caption={value}: its numbers are not finite in float16")
         return self._padded(tokens)
 
+    def describe(self, arrays: Mapping[str, np.ndarray]) -> str:
+        """The caption; an embedding has none."""
+        return text.from_bytes(arrays["bytes"], arrays["mask"]) if "bytes" in arrays else ""
+
     def null(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
         """The arrays without a valid token."""
         return {**arrays, "mask": jnp.zeros_like(arrays["mask"])}

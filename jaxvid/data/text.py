@@ -33,6 +33,11 @@ def to_bytes(caption: str, length: int) -> tuple[UInt8[np.ndarray, "L"], Bool[np
     return np.pad(data, (0, length - len(data))), np.arange(length) < len(data)
 
 
+def from_bytes(data: UInt8[np.ndarray, "L"], mask: Bool[np.ndarray, "L"]) -> str:
+    """The inverse of `to_bytes`; a character that is cut off is left out."""
+    return data[mask].tobytes().decode(errors="ignore")
+
+
 def pad(
     tokens: Float16[np.ndarray, "n E"], length: int
 ) -> tuple[Float16[np.ndarray, "L E"], Bool[np.ndarray, "L"]]:

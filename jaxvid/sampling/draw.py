@@ -32,6 +32,8 @@ from jaxvid.diffusion.schedule import SPACINGS
 from jaxvid.errors import InputError
 from jaxvid.parallel import rules
 
+Report = Callable[[int, int], None]
+
 declare(
     "sampler",
     name=key("dpmpp_2m", one_of(SAMPLERS), "sampler", free=True),
@@ -67,16 +69,21 @@ declare(
 
 
 def make_sampler(
-    config: ConfigDict, denoiser: Denoiser, mesh: Mesh, observed: Bool[np.ndarray, "T"]
+    config: ConfigDict,
+    denoiser: Denoiser,
+    mesh: Mesh,
+    observed: Bool[np.ndarray, "T"],
+    report: Report | None = None,
 ) -> Callable[[Any, Array, dict[str, Any]], UInt8[Array, "B T H W 3"]]:
     """Makes a jitted `(params, key, clips) -> videos` with the settings of `config.sampler`.
 
     `clips` is a batch: its `time` and `given` describe the clips to draw. The frames of its `video`
-    that are `observed` are kept; the others are ignored. Every device holds all videos.
+    that are `observed` are kept; the others are ignored. Every device holds all videos. `report` is
+    called with the number of sampling steps that are done and that of all steps.
     """
 
     def run(params: Any, key: Array, clips: dict[str, Any]) -> UInt8[Array, "B T H W 3"]:
-        return draw(config, denoiser, {"params": params}, key, clips, observed)
+        return draw(config, denoiser, {"params": params}, key, clips, observed, report)
 
     return jax.jit(run, out_shardings=rules.replicated(mesh))
 
@@ -88,6 +95,7 @@ def draw(
     key: Array,
     clips: dict[str, Any],
     observed: Bool[np.ndarray, "T"],
+    report: Report | None = None,
 ) -> UInt8[Array, "B T H W 3"]:
     """The function that `make_sampler` jits; `variables` may also hold the cache of a stream."""
     c = config.sampler
@@ -113,6 +121,7 @@ def draw(
         c.name,
         eta=c.eta,
         key=step_key,
+        report=report,
     )  # fmt: skip
     return jnp.where(kept, clips["video"], to_uint8(x))
 

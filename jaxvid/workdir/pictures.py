@@ -12,7 +12,7 @@ from typing import Any
 import einops
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from jaxvid.errors import InputError
 from jaxvid.workdir.disk import write_whole
@@ -20,6 +20,7 @@ from jaxvid.workdir.disk import write_whole
 LEGIBLE = 64  # pixels: smaller frames are magnified to at least this
 BORDER = 3  # pixels
 OBSERVED = (46, 160, 67)  # green
+TITLE = 12  # pixels: the height of a letter
 PAPER = 240  # light grey, 0 to 255
 NOISE_BIN = "loss/noise_"  # the rest of such a metric's name says which levels, as in "0.00-0.25"
 
@@ -31,6 +32,7 @@ def contact_sheet(
     gap: int = 2,
     columns: int = 32,
     observed: Bool[np.ndarray, "T"] | None = None,
+    titles: Sequence[str] = (),
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Clips in one picture: rows are clips, columns frames. Long clips take several rows.
 
@@ -41,6 +43,7 @@ def contact_sheet(
       gap: pixels between frames and around all of them. Clips of several rows are further apart.
       columns: the most frames in a row.
       observed: frames that were given rather than generated; they get a green border.
+      titles: a line of text above each clip; none by default, or if all are empty.
     """
     frames = _magnify(videos, scale)
     if observed is not None:
@@ -54,6 +57,9 @@ def contact_sheet(
     clips = einops.rearrange(cells, "b (r c) h w x -> b (r h) (c w) x", c=columns)
     if columns < T:
         clips = np.pad(clips, [(0, 0), (0, 3 * gap), (0, 0), (0, 0)], constant_values=PAPER)
+    if any(titles):
+        lines = np.stack([_line(title, clips.shape[2]) for title in titles])
+        clips = np.concatenate([lines, clips], axis=1)
     return _pad(einops.rearrange(clips, "b h w x -> (b h) w x"), (gap, 0))
 
 
@@ -156,6 +162,13 @@ def _magnify(
 ) -> UInt8[np.ndarray, "B T h w 3"]:
     scale = scale or -(-LEGIBLE // min(videos.shape[2:4]))
     return videos.repeat(scale, axis=2).repeat(scale, axis=3)
+
+
+def _line(text: str, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    """A line of text, cut off at the width."""
+    image = Image.new("RGB", (width, TITLE + 4), (PAPER,) * 3)
+    ImageDraw.Draw(image).text((2, 2), text, (0, 0, 0), ImageFont.load_default(TITLE))
+    return np.asarray(image)
 
 
 def _pad(

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +58,8 @@ class Samples:
         path = self._folder / f"{i:03d}.mp4"
         return VideoWriter(path, self._fps, max(1, VISIBLE // frames.shape[2]))
 
-    def finish(self, observed: Bool[np.ndarray, "T"]) -> None:
-        """Ends the clips and writes the sheet, a border around frames that were `observed`."""
+    def finish(self, observed: Bool[np.ndarray, "T"], titles: Sequence[str]) -> None:
+        """Ends the clips and writes the sheet, with titles and borders around observed frames."""
         with writing(self._folder):
             if self._clips:
                 self._write(self._newest)
@@ -71,13 +71,16 @@ class Samples:
         border = np.zeros(self._count, bool)
         border[: len(observed)] = observed[: self._count]
         shown = np.stack(self._shown, axis=1)
-        sheet = contact_sheet(shown, observed=border[:: self._every])
+        sheet = contact_sheet(shown, observed=border[:: self._every], titles=titles[: len(shown)])
         write_png(self._folder / "sheet.png", sheet)
 
 
 @contextlib.contextmanager
 def write_samples(
-    folder: Path, fps: int | float, observed: Bool[np.ndarray, "T"] | None = None
+    folder: Path,
+    fps: int | float,
+    observed: Bool[np.ndarray, "T"] | None = None,
+    titles: Sequence[str] = (),
 ) -> Iterator[Samples]:
     """Replaces the content of `folder`, when its block ends without an error.
 
@@ -86,6 +89,7 @@ def write_samples(
       fps: frames per second.
       observed: frames that were given rather than drawn, for their border in the sheet; those past
         its end were drawn.
+      titles: a line of text for each clip in the sheet.
 
     Yields:
       What takes the frames: `add`.
@@ -96,7 +100,7 @@ def write_samples(
     with _replacing(folder) as partial, contextlib.ExitStack() as files:
         samples = Samples(partial, fps, files)
         yield samples
-        samples.finish(np.zeros(0, bool) if observed is None else observed)
+        samples.finish(np.zeros(0, bool) if observed is None else observed, titles)
 
 
 @contextlib.contextmanager

@@ -45,6 +45,11 @@ def test_the_label_of_a_clip_and_the_null_of_a_clip_without():
     assert LABEL.by_default(np.full(4, -1, np.int32)).tolist() == [0, 1, 2, 0]
 
 
+def test_a_class_is_described_by_its_name_or_number():
+    described = [c.describe(np.array(i, np.int32)) for c in (LABEL, Label(3)) for i in (1, -1)]
+    assert described == ["square", "", "class 1", ""]
+
+
 def test_classes_differ_and_the_null_is_one_of_its_own():
     apply, params = network(LABEL)
     frame = apply(params, {"label": jnp.arange(-1, 3, dtype=jnp.int32)})["label"].frame[:, 0]

@@ -17,6 +17,7 @@ def test_a_caption_is_its_bytes_whether_it_is_of_a_clip_or_asked_for():
     assert bytes(asked["bytes"]) == "a naïve cat".encode()[:L]
     assert asked["mask"].all()
     assert TEXT.parse("cat", frames=4)["mask"].sum() == 3
+    assert TEXT.describe(asked) == "a naïve c"
     assert not TEXT.parse("", frames=4)["mask"].any()
 
 

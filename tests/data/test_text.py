@@ -43,12 +43,13 @@ def config(folder, **changes):
     return data
 
 
-@pytest.mark.parametrize("length", [3, 9])
-def test_captions_are_bytes_of_fixed_length(length):
+@pytest.mark.parametrize(("length", "kept"), [(3, "zé"), (5, "zé"), (9, "zé→!")])
+def test_captions_are_bytes_of_fixed_length(length, kept):
     data, there = text.to_bytes("zé→!", length)
     assert (len(data), data.dtype, there.dtype) == (length, np.uint8, bool)
     assert bytes(data[there]) == "zé→!".encode()[:length]
     assert not data[~there].any()
+    assert text.from_bytes(data, there) == kept
     assert not text.to_bytes("", length)[1].any()
 
 

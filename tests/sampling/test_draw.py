@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from jaxvid.build import build
+from jaxvid.data import pipeline
 from jaxvid.denoiser import make_denoiser
 from jaxvid.sampling.draw import by_default, guidance_scale, make_sampler, padded
 from jaxvid.sampling.tasks import observed_frames
@@ -39,6 +40,22 @@ def test_eight_devices_draw_what_one_draws(config, params, batch):
     together = draw(config, params, batch, nothing, devices=8)
     # A level of rounding may fall to either side.
     assert np.abs(alone.astype(int) - together).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["euler", "heun"])
+def test_the_steps_that_are_done_are_reported_once_each_whatever_the_devices(config, params, name):
+    config.sampler.name, told = name, []
+    run = build(config)
+    blank = pipeline.blank_batch(config.data, run.encode, 8)
+    with jax.set_mesh(run.mesh):
+        draw = make_sampler(
+            config, run.denoiser, run.mesh, np.zeros(config.data.frames, bool),
+            lambda done, total: told.append((int(done), int(total))),
+        )  # fmt: skip
+        jax.block_until_ready(draw(params, jax.random.key(0), blank))
+    jax.effects_barrier()
+    assert sorted(set(told)) == [(i, 2) for i in range(name == "euler", 3)]
+    assert len(told) == (2 if name == "euler" else 4)
 
 
 def test_guidance_moves_clips_that_are_asked_for_and_no_others(config, params, batch):

@@ -51,6 +51,19 @@ def test_border_marks_the_observed_frames_alone_and_covers_no_pixel():
         assert green == (len(cell) ** 2 - side**2 if observed[t] else 0)
 
 
+def test_a_title_stands_above_its_clip_and_the_clips_stay_as_they_are():
+    videos = _videos(2, 3, 64)
+    plain = pictures.contact_sheet(videos)
+    np.testing.assert_array_equal(pictures.contact_sheet(videos, titles=["", ""]), plain)
+    titled = pictures.contact_sheet(videos, titles=["", "a red circle"])
+    line = (len(titled) - len(plain)) // 2
+    first, second = titled[2:].reshape(2, -1, *titled.shape[1:])
+    assert (first[:line] == pictures.PAPER).all()
+    assert (second[:line] < 128).any()
+    below = np.concatenate([titled[:2], first[line:], second[line:]])
+    np.testing.assert_array_equal(below, plain)
+
+
 def test_a_long_clip_goes_on_in_the_next_row():
     videos, gap, columns, side = _videos(2, 7, 8), 1, 3, 8
     sheet = pictures.contact_sheet(videos, scale=1, gap=gap, columns=columns)

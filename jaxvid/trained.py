@@ -1,0 +1,265 @@
+"""A trained model in Python: what `jaxvid.sample` draws with.
+
+    from jaxvid.trained import load
+
+    model = load("runs/base")
+    videos = model.draw(8, label="square")                  # uint8 [8, T, H, W, 3]
+    videos = model.draw(4, task="predict", observed=4, video="bikes.mp4")
+    for frames in model.drawing(2, frames=1000).parts():     # uint8 [2, n, H, W, 3] each
+        ...
+
+`model.run.denoiser` and `model.params` are the network and its parameters.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, UInt8
+from ml_collections import ConfigDict
+
+from jaxvid import config as configs
+from jaxvid import files
+from jaxvid.build import Run, build
+from jaxvid.conditions.condition import describe
+from jaxvid.data import pipeline
+from jaxvid.data.sources import make_source
+from jaxvid.data.video import read_video
+from jaxvid.errors import InputError
+from jaxvid.parallel import rules
+from jaxvid.sampling.draw import Report, by_default, make_sampler, padded
+from jaxvid.sampling.plans import long_videos
+from jaxvid.sampling.tasks import observed_frames
+from jaxvid.training import ema
+from jaxvid.workdir import folder
+from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained model; `load` makes it. Its parameters are read when they are first used."""
+
+    run: Run
+    read_params: Callable[[Any], Any]
+
+    @functools.cached_property
+    def params(self) -> Any:
+        """The parameters, on the devices."""
+        return self.read_params(self.run.params)
+
+    def draw(self, num: int, **choices: Any) -> UInt8[np.ndarray, "B T H W 3"]:
+        """Draws `num` videos. `choices` are those of `drawing`."""
+        return np.concatenate(list(self.drawing(num, **choices).parts()), axis=1)
+
+    def drawing(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        task: str = "generate",
+        observed: int | None = None,
+        video: str | Path | None = None,
+        frames: int | None = None,
+        overlap: int | None = None,
+        **conditions: str,
+    ) -> "Drawing":
+        """Prepares `num` videos; iterating over its `parts()` draws them.
+
+        Args:
+          num: number of videos.
+          seed: of all random draws.
+          task: generate, predict, interpolate or random.
+          observed: number of frames that the task observes; by default a quarter of a clip.
+          video: file of the observed frames; by default they come from the training data.
+          frames: number of frames of a long video, which is drawn window by window; by default a
+            video is one clip.
+          overlap: number of past frames that a window sees; by default half a clip.
+          conditions: a text for each flag of `jaxvid.sample`, such as `label="square"`.
+
+        Raises:
+          InputError: a choice is invalid. Its message names the flag of `jaxvid.sample`.
+        """
+        config = self.run.config
+        if observed is not None and task == "generate":
+            raise InputError("--observed: name a --task that observes frames, such as predict")
+        if video is not None and task == "generate":
+            raise InputError("--input gives observed frames: name a --task that has some")
+        if overlap is not None and not frames:
+            raise InputError(
+                "--overlap is for videos drawn window by window: give --frames as well"
+            )
+        if frames and task not in ("generate", "predict"):
+            raise InputError(f"--frames is for --task=generate or predict, not {task}")
+        T = config.data.frames
+        seen = observed_frames(task, T, max(1, T // 4) if observed is None else observed)
+        clips = self._clips(num, seed, seen, video, frames, conditions)
+        overlap = T // 2 if overlap is None else overlap
+        return Drawing(self, clips, num, seed, seen, frames, overlap)
+
+    def _clips(
+        self,
+        num: int,
+        seed: int,
+        observed: Bool[np.ndarray, "T"],
+        video: str | Path | None,
+        frames: int | None,
+        conditions: Mapping[str, str],
+    ) -> dict[str, Any]:
+        """What to draw and what is given to draw from: `video`, `time`, `given`."""
+        run, data = self.run, self.run.config.data
+        num = padded(num, run.mesh)
+        chosen = self._chosen(conditions, frames or data.frames)
+        needs_low_res = run.config.conditions.low_res.factor and "low_res" not in chosen
+        if needs_low_res and (frames or video is not None):
+            raise InputError(
+                f"the model enlarges a video: give it, of {frames or data.frames} frames, as "
+                "--low_res"
+            )
+        clips = pipeline.blank_batch(data, run.encode, num)
+        if video is not None:
+            seen = int(np.flatnonzero(observed)[-1]) + 1
+            clips["video"][:, :seen], _ = read_video(
+                video, frames=seen, size=data.size, fps=data.fps
+            )
+        elif needs_low_res or observed.any():
+            dataset = pipeline.make_dataset(
+                make_source(data), data, run.encode, seed=seed, batch_size=num
+            )
+            clips = {name: dataset[0][name] for name in clips}
+        else:
+            clips["given"] = by_default(run.conditions, clips["given"])
+        for name, arrays in chosen.items():
+            clips["given"][name] = jax.tree.map(lambda x: np.repeat(x[None], num, axis=0), arrays)
+        return clips
+
+    def _chosen(self, conditions: Mapping[str, str], frames: int) -> dict[str, Any]:
+        """The arrays of the conditions that are chosen, for one clip."""
+        by_flag = {c.flag: c for c in self.run.conditions}
+        for flag in conditions:
+            if flag not in by_flag:
+                raise InputError(f"--{flag}: the model was trained without it")
+        return {
+            by_flag[flag].name: by_flag[flag].parse(value, frames)
+            for flag, value in conditions.items()
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """Videos to draw; `Trained.drawing` checks and makes it.
+
+    Attributes:
+      model: draws them.
+      clips: `time`, `given` and, for frames that are given, `video` of a batch that fits the mesh.
+      num: number of clips of the batch that are wanted.
+      seed: of all random draws.
+      observed: frames that are given rather than drawn.
+      frames: number of frames of a long video, or None for one clip.
+      overlap: number of past frames that a window sees.
+    """
+
+    model: Trained
+    clips: dict[str, Any]
+    num: int
+    seed: int
+    observed: Bool[np.ndarray, "T"]
+    frames: int | None
+    overlap: int
+
+    @property
+    def titles(self) -> list[str]:
+        """What each video shows, by its conditions."""
+        return describe(self.model.run.conditions, self.clips["given"])[: self.num]
+
+    def parts(self, report: Report | None = None) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
+        """Draws the videos and yields their frames as they come.
+
+        `report` is called with what is done and the total: sampling steps of a clip, or frames of
+        a long video.
+        """
+        run, params, key = self.model.run, self.model.params, jax.random.key(self.seed)
+        with jax.set_mesh(run.mesh):
+            if not self.frames:
+                draw = make_sampler(run.config, run.denoiser, run.mesh, self.observed, report)
+                batch = pipeline.put(self.clips, rules.batch_sharding(run.mesh))
+                yield np.asarray(draw(params, key, batch))[: self.num]
+                return
+            done = 0
+            for part in long_videos(
+                run.config, run.denoiser, run.mesh, params, key, self.clips,
+                int(self.observed.sum()), self.frames, self.overlap,
+            ):  # fmt: skip
+                yield part[: self.num]
+                done += part.shape[1]
+                if report:
+                    report(done, self.frames)
+
+
+def load(
+    workdir: str | Path,
+    *,
+    checkpoint: int | None = None,
+    weights: str = "ema",
+    ema_width: float | None = None,
+    changes: Mapping[str, str] | None = None,
+) -> Trained:
+    """Loads the model of a work directory, on all devices.
+
+    Args:
+      workdir: of a run of `jaxvid.train`.
+      checkpoint: step of the checkpoint; by default the newest.
+      weights: "ema" (averaged) or "raw".
+      ema_width: relative width of a post-hoc EMA, up to 0.28, from the snapshots of a run with
+        `ema.widths`.
+      changes: new values of config keys as texts, such as {"sampler.steps": "50"}. Only keys that
+        docs/keys.md marks with * can change.
+
+    Raises:
+      InputError: `workdir` holds no run, a key cannot change, or the checkpoint does not exist (the
+        last when the parameters are first used).
+    """
+    workdir = files.to_path(str(workdir), "--workdir")
+    if ema_width is not None and (weights == "raw" or checkpoint is not None):
+        raise InputError("--ema_width makes its own weights: leave out --weights and --checkpoint")
+
+    def read(abstract: Any) -> Any:
+        if ema_width is not None:
+            return _averaged(workdir, run.config, ema_width, abstract)
+        with Checkpoints(workdir) as checkpoints:
+            part = "ema" if weights == "ema" else "train/params"
+            return checkpoints.restore_part(part, abstract, checkpoint)
+
+    run = build(_changed(folder.load(workdir), changes or {}))
+    return Trained(run, read)
+
+
+def _changed(config: ConfigDict, changes: Mapping[str, str]) -> ConfigDict:
+    """The config with new values for some keys, and a mesh of all devices."""
+    for name, value in changes.items():
+        configs.check_name(name)
+        if not configs.KEYS[name].free:
+            raise InputError(
+                f"--config.{name}: the model was trained with its value; only the keys that "
+                "docs/keys.md marks with * can be changed here"
+            )
+        configs.override(config, name, value)
+    with config.unlocked():
+        config.mesh = ConfigDict(dict.fromkeys(config.mesh, 1) | {"data": -1})
+    configs.check(config)
+    return config
+
+
+def _averaged(workdir: Path, config: ConfigDict, width: float, abstract: Any) -> Any:
+    """The post-hoc EMA of a width."""
+    with Snapshots(workdir, config.ema.widths) as snapshots:
+        kept, steps = snapshots.averages(abstract), snapshots.steps
+        params, missed = ema.reconstruct(kept, snapshots.widths, steps, width, steps[-1])
+    print(
+        f"EMA of width {width:g} at step {steps[-1]}, from {len(steps)} snapshot(s); its profile "
+        f"is off by {missed:.2%}"
+    )
+    return params
