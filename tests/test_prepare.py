@@ -347,7 +347,7 @@ def test_links_are_followed_and_what_is_not_read_is_named(source, tmp_path, monk
     assert len(manifest["files"]) == 6
     said = capsys.readouterr().out
     assert "not read: folder locked: cannot be read: Permission denied" in said
-    assert "not read: folder cats/deep/loop: a link to a folder that it lies in" in said
+    assert "not read: folder cats/deep/loop: a link to a folder that contains it" in said
     assert "not read: dogs/gone.mp4: a broken link" in said
 
 
@@ -408,7 +408,7 @@ def test_large_sets_share_shards(tmp_path, monkeypatch):
 def test_nothing_to_use_is_one_line(tmp_path):
     source, output = tmp_path / "in", tmp_path / "out"
     source.mkdir()
-    for folder, words in [(tmp_path / "none", "no such folder"), (source, "holds no files")]:
+    for folder, words in [(tmp_path / "none", "no such folder"), (source, "contains no files")]:
         with pytest.raises(InputError, match=words):
             prepare(folder, output, SETTINGS, workers=1)
     with pytest.raises(InputError, match="same folder"):
