@@ -1,4 +1,4 @@
-"""What happens now and then during training, after a step is logged and saved."""
+"""Periodic actions of the training loop, after a step is logged and saved."""
 
 import functools
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from jaxvid.workdir.samples import write_samples
 
 
 class Action(NamedTuple):
-    """One of them: `act(step, state, batch)` at the steps that are `due`."""
+    """A periodic action: `act(step, state, batch)` runs at the steps that are `due`."""
 
     due: Callable[[int], bool]
     act: Callable[[int, TrainState, dict[str, Any]], None]
@@ -33,7 +33,7 @@ class Action(NamedTuple):
 def make_actions(
     run: Run, source: Source, workdir: Path, snapshots: Snapshots, log: Log
 ) -> list[Action]:
-    """The actions that a run's config asks for, in their order: snapshots, samples, scores."""
+    """The actions of a run's config, in order: snapshots, samples, scores."""
     return [
         _keep_snapshots(run.config, snapshots),
         *_show_samples(run, workdir, log),
@@ -42,7 +42,7 @@ def make_actions(
 
 
 def _keep_snapshots(config: ConfigDict, snapshots: Snapshots) -> Action:
-    """Keeps the power-function averages, of the last step too."""
+    """Saves the power-function averages, including those of the last step."""
     return Action(
         functools.partial(is_due, config),
         lambda step, state, batch: snapshots.save(step, state.profiles),
@@ -50,9 +50,9 @@ def _keep_snapshots(config: ConfigDict, snapshots: Snapshots) -> Action:
 
 
 def _show_samples(run: Run, workdir: Path, log: Log) -> list[Action]:
-    """Draws clips from the average, puts them in `samples/` and the log; an action for each task.
+    """One action per task: draws clips with the EMA weights, for `samples/` and the log.
 
-    To generate, classes are asked for in turn; to predict, frames of the newest batch are given.
+    "generate" draws all classes in turn; "predict" continues clips of the newest batch.
     """
     data, num = run.config.data, run.config.sampler.num
     key, every = jax.random.key(run.config.seed), run.config.log.sample_every
@@ -80,7 +80,7 @@ def _show_samples(run: Run, workdir: Path, log: Log) -> list[Action]:
 
 
 def _score(run: Run, source: Source, log: Log) -> list[Action]:
-    """Scores clips that the average draws against clips of the data, in an order of their own."""
+    """Scores clips drawn with the EMA weights against clips of the data, in a separate order."""
     config = run.config
     if not config.evals.every:
         return []
@@ -94,8 +94,8 @@ def _score(run: Run, source: Source, log: Log) -> list[Action]:
     draw = make_sampler(config, run.denoiser, run.mesh, nothing)
 
     def score(step: int, state: TrainState, batch: dict[str, Any]) -> None:
-        asked, real = own[0], whole[1]["video"]
-        clips = {name: asked[name] for name in ("video", "time", "given")}
+        given, real = own[0], whole[1]["video"]
+        clips = {name: given[name] for name in ("video", "time", "given")}
         split = rules.batch_sharding(run.mesh)
         drawn = draw(state.ema, jax.random.key(config.seed), pipeline.put(clips, split))
         values = {}
@@ -109,5 +109,5 @@ def _score(run: Run, source: Source, log: Log) -> list[Action]:
 
 
 def _every(config: ConfigDict, every: int, step: int) -> bool:
-    """Whether something is due that happens every so many steps, 0 for never, and at the end."""
+    """Whether an action is due: every `every` steps (0 for never), and at the last step."""
     return step > 0 and (step == config.steps or (bool(every) and step % every == 0))

@@ -8,11 +8,12 @@
     python -m jaxvid.sample --workdir=DIR --low_res=VIDEO [--frames=256]
     python -m jaxvid.sample --workdir=DIR --actions=FILE.csv [--frames=256]
 
-The averaged (EMA) weights of the newest checkpoint draw, on all devices: `--checkpoint=STEP`,
-`--weights=raw` and `--ema_width=0.15` take others, the last an average of that width from the
-snapshots of a run with `ema.widths`. The frames that a task observes come from `--input`, or else
-from the data that the model was trained on, and so does the low-resolution video of a model that
-takes one. Videos of any length (`--frames`) are drawn window by window, and written as they come.
+By default the averaged (EMA) weights of the newest checkpoint are used, on all devices.
+`--checkpoint=STEP` uses another checkpoint, `--weights=raw` the weights without averaging, and
+`--ema_width=0.15` an average of that width, computed from the snapshots of a run with `ema.widths`.
+Observed frames come from `--input`, or else from the training data. So does the low-resolution
+video, without `--low_res`. Videos of any length (`--frames`) are drawn and written window by
+window.
 """
 
 from jaxvid import start
@@ -50,18 +51,20 @@ from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
 from jaxvid.workdir.samples import write_samples
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.", required=True)
-NUM = flags.DEFINE_integer("num", 16, "How many clips.", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "Another seed gives other clips.", lower_bound=0)
-CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "Step of it; by default the newest.")
-WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "raw"], "Averaged weights, or the newest.")
+NUM = flags.DEFINE_integer("num", 16, "Number of clips.", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "Random seed of the clips.", lower_bound=0)
+CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "Its step; by default the newest.")
+WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "raw"], "Averaged or raw weights.")
 EMA_WIDTH = flags.DEFINE_float(
     "ema_width", None, "Relative width of a post-hoc EMA, up to 0.28; by default the plain EMA."
 )
 TASK = flags.DEFINE_string("task", None, "generate (by default), predict, interpolate or random.")
-OBSERVED = flags.DEFINE_integer("observed", None, "Frames given; by default a quarter of them.")
-FRAMES = flags.DEFINE_integer("frames", None, "Of videos drawn window by window.", lower_bound=1)
+OBSERVED = flags.DEFINE_integer("observed", None, "Observed frames; by default a quarter.")
+FRAMES = flags.DEFINE_integer(
+    "frames", None, "Length of a video that is drawn window by window.", lower_bound=1
+)
 OVERLAP = flags.DEFINE_integer("overlap", None, "Past frames a window sees; by default half of it.")
-INPUT = flags.DEFINE_string("input", None, "A video file: the observed frames.")
+INPUT = flags.DEFINE_string("input", None, "Video file with the observed frames.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder; by default samples/TASK in the workdir.")
 
 
@@ -89,9 +92,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """absl's parsing, with a flag for each condition; `--config.KEY=VALUE` is kept for later.
+    """Parses flags with absl, with one for each condition; stores `--config.KEY=VALUE` for later.
 
-    Raises InputError and `flags.Error` for what is wrong.
+    Raises InputError and `flags.Error` for wrong arguments.
     """
     configs.import_plugins(argv)
     for condition in CONDITIONS.values():
@@ -108,7 +111,7 @@ OVERRIDES: dict[str, str] = {}
 
 
 def _config(workdir: Path) -> ConfigDict:
-    """The run's config with what the command line changes, on all devices."""
+    """The run's config with the changes of the command line, for all devices."""
     config = folder.load(workdir)
     for name, value in OVERRIDES.items():
         if not configs.KEYS[name].free:
@@ -139,12 +142,12 @@ def _observed(config: ConfigDict, task: str) -> Bool[np.ndarray, "T"]:
 
 
 def _clips(run: Run, observed: Bool[np.ndarray, "T"], frames: int) -> dict[str, Any]:
-    """What to draw and what is given to draw from: `video`, `time`, `given`."""
+    """The inputs of the sampler, `video`, `time` and `given`, as in a batch."""
     data, num = run.config.data, padded(NUM.value, run.mesh)
-    asked = _asked(run, frames)
-    needs_low_res = run.config.conditions.low_res.factor and "low_res" not in asked
+    from_flags = _from_flags(run, frames)
+    needs_low_res = run.config.conditions.low_res.factor and "low_res" not in from_flags
     if needs_low_res and (FRAMES.value or INPUT.value is not None):
-        raise InputError(f"the model enlarges a video: give it, of {frames} frames, as --low_res")
+        raise InputError(f"the model enlarges a video: give one of {frames} frames as --low_res")
     clips = pipeline.blank_batch(data, run.encode, num)
     clips["given"] = by_default(run.conditions, clips["given"])
     if INPUT.value is not None:
@@ -157,32 +160,32 @@ def _clips(run: Run, observed: Bool[np.ndarray, "T"], frames: int) -> dict[str, 
             make_source(data), data, run.encode, seed=SEED.value, batch_size=num
         )
         clips = {name: dataset[0][name] for name in clips}
-    for name, arrays in asked.items():
+    for name, arrays in from_flags.items():
         clips["given"][name] = jax.tree.map(lambda x: np.repeat(x[None], num, axis=0), arrays)
     return clips
 
 
-def _asked(run: Run, frames: int) -> dict[str, Any]:
-    """The arrays of the conditions that the command line gives, for one clip."""
-    of_model, asked = {c.name: c for c in run.conditions}, {}
+def _from_flags(run: Run, frames: int) -> dict[str, Any]:
+    """The arrays of the conditions on the command line, for one clip."""
+    of_model, arrays = {c.name: c for c in run.conditions}, {}
     for name, condition in CONDITIONS.items():
         value = flags.FLAGS[condition.flag].value
         if value is None:
             continue
         if name not in of_model:
             raise InputError(f"--{condition.flag}: the model was trained without it")
-        asked[name] = of_model[name].parse(value, frames)
-    return asked
+        arrays[name] = of_model[name].parse(value, frames)
+    return arrays
 
 
 def _weights(run: Run, workdir: Path) -> Any:
-    """The parameters to draw with; raises InputError where there are none."""
+    """The parameters to draw with; raises InputError if the run does not have them."""
     if EMA_WIDTH.value is None:
         part = "ema" if WEIGHTS.value == "ema" else "train/params"
         with Checkpoints(workdir) as checkpoints:
             return checkpoints.restore_part(part, run.params, CHECKPOINT.value)
     if WEIGHTS.value == "raw" or CHECKPOINT.value is not None:
-        raise InputError("--ema_width makes weights of its own: leave out --weights, --checkpoint")
+        raise InputError("--ema_width excludes --weights=raw and --checkpoint: leave them out")
     with Snapshots(workdir, run.config.ema.widths) as snapshots:
         kept, steps, width = snapshots.averages(run.params), snapshots.steps, EMA_WIDTH.value
         params, missed = ema.reconstruct(kept, snapshots.widths, steps, width, steps[-1])
@@ -196,7 +199,7 @@ def _weights(run: Run, workdir: Path) -> Any:
 def _drawn(
     run: Run, params: Any, clips: dict[str, Any], observed: Bool[np.ndarray, "T"], frames: int
 ) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
-    """The frames of all videos, in parts as they come."""
+    """Yields the frames of all videos, window by window."""
     config, key = run.config, jax.random.key(SEED.value)
     if not FRAMES.value:
         draw = make_sampler(config, run.denoiser, run.mesh, observed)

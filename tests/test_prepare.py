@@ -201,7 +201,7 @@ def test_an_interrupt_stops_cleanly(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors == "interrupted: what is done is kept, run it again to go on\n"
+    assert errors == "interrupted: finished shards are kept, run the same command to resume\n"
     assert 0 < len(read_manifest(output)["shards"]) < 600
 
 
@@ -367,7 +367,7 @@ def test_the_config_for_videos_takes_over_what_the_folder_has(source, tmp_path):
 
     config = videos.get_config()
     config.data.path = str(output)
-    with pytest.raises(InputError, match=rf"size=18 .*fps=6 .*=configs/videos\.py:{output} takes"):
+    with pytest.raises(InputError, match=rf"size=18 .*fps=6 .*=configs/videos\.py:{output} sets"):
         make_source(config.data)
     with pytest.raises(InputError, match=r"none is not a folder: make it with .*jaxvid\.prepare"):
         videos.get_config(str(tmp_path / "none"))
