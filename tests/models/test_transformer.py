@@ -216,7 +216,7 @@ def test_text_is_attended_to_where_it_is():
     moved = np.abs(apply(params, *inputs(), other) - apply(params, *inputs(), given))
     assert moved[0].max() == 0
     assert moved[1].max() > 1e-3
-    with pytest.raises(InputError, match="'text' needs a text"):
+    with pytest.raises(InputError, match="'text' needs captions"):
         make("text mlp")
 
 
