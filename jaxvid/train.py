@@ -130,7 +130,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                         action.act(step, state, batch)
             meter = Meter(step, config.data.max_bad)
             batches = pipeline.batches(dataset, step, config.data)
-            stop_asked = _stop_signals()
+            should_stop = _stop_signals()
             stopping = False
             in_flight: collections.deque[jax.Array] = collections.deque()
 
@@ -149,7 +149,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                     if len(in_flight) > 1:
                         in_flight.popleft().block_until_ready()
 
-                    stopping = stop_asked(step)
+                    stopping = should_stop(step)
                     saves = stopping or step == config.steps or step % config.checkpoint.every == 0
                     due = [] if stopping else [action for action in actions if action.due(step)]
                     if saves or due or step % config.log.every == 0:
