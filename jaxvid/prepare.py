@@ -76,8 +76,8 @@ def prepare(
         make_folder(output, "--output")
         for leftover in output.glob("clips-*.tmp"):
             leftover.unlink()
-        # This first removes changed files from the data set, so that an interruption leaves no old
-        # clips of them.
+        # Remove changed files from the data set first, so that an interruption leaves no old clips
+        # of them.
         manifests.save(output, manifest)
         _write_shards(source, output, manifest, workers)
     except (OSError, RuntimeError) as error:  # a full disk, or a worker killed for lack of memory

@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> None:
         for part in _drawn(run, params, clips, observed, frames):
             samples.add(part)
     sheet = target / "sheet.png"
-    print(f"{NUM.value} clips of {frames} frames in {target}; all at a glance: {sheet}")
+    print(f"{NUM.value} clips of {frames} frames in {target}; contact sheet: {sheet}")
 
 
 def parse(argv: Sequence[str]) -> list[str]:

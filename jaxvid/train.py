@@ -182,7 +182,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
 
 
 def _stop_signals() -> Callable[[int], bool]:
-    """Makes a function of the step: whether to stop after it, the same on all processes."""
+    """Returns a function `step -> whether to stop`, with the same answer in all processes."""
     if jax.process_count() > 1:
         # After SIGTERM to any process, JAX makes all processes agree on the step to stop at.
         return multihost_utils.reached_preemption_sync_point

@@ -37,7 +37,7 @@ declare(
     spin=key(1.0, NOT_BELOW_0, "fastest rotation of the shapes, in radians per second"),
 )
 
-# Raise it when the same parameters give different clips.
+# Increase it when the same parameters give different clips.
 VERSION = 1
 CORNERS = {"circle": 0, "square": 4, "triangle": 3}
 COLOURS = ("red", "yellow", "green", "cyan", "blue", "magenta")  # evenly around the circle of hues
@@ -216,7 +216,7 @@ def _body_frame(centre: Float[np.ndarray, "T 2"], angle: Float[np.ndarray, "T"],
 
 
 def _outline(x, y, shape: Shape):
-    """Signed distance to the outline, negative inside; a polygon intersects half-planes."""
+    """Signed distance to the outline, negative inside: the largest over a polygon's sides."""
     if not shape.corners:
         return np.sqrt(x * x + y * y) - np.float32(shape.inradius)
     normals = 2 * np.pi * np.arange(shape.corners) / shape.corners
