@@ -3,11 +3,11 @@
     python -m jaxvid.train --config=configs/base.py
 
 Needs: two CPU cores and 2 GiB of memory; no data, no network.
-Gave, on two cores of an AMD EPYC, 2026-11-24: 6:54 minutes, 1.4 GB at most, 38 to 44 clips/s with
-huge pages, no waiting for data; loss 0.76 (mean of the first 20 steps) to 0.049 (of the last 20).
+Measured on two cores of an AMD EPYC, 2026-11-24: 6:54 minutes, at most 1.4 GB, 38 to 44 clips/s
+with huge pages, no data wait; loss 0.76 (mean of the first 20 steps) to 0.049 (of the last 20).
 Shapes keep their form and move on smooth paths; six of eight keep their colour.
 
-It says only what differs from the defaults; docs/keys.md lists every key.
+It sets only what differs from the defaults; docs/keys.md lists every key.
 """
 
 from ml_collections import ConfigDict

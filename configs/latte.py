@@ -1,31 +1,31 @@
-"""The network sizes of Latte (Ma et al. 2024, arXiv 2401.03048), trained in another way.
+"""The network sizes of Latte (Ma et al. 2024, arXiv 2401.03048), with another training setup.
 
     python -m jaxvid.train --config=configs/latte.py:XL/2
 
-The argument is SIZE/PATCH: S, B, L or XL, and patches of 2, 4 or 8 pixels. Layers are counted as
-published: a block of space or of time each, so the line is repeated half as often. Parameters and
-FLOPs of all: `python -m benchmarks.sizes`, in docs/benchmarks.md.
+The argument is SIZE/PATCH: S, B, L or XL, and patches of 2, 4 or 8 pixels. Latte counts each space
+block and each time block as a layer, so the line is repeated half as often. docs/benchmarks.md has
+the parameters and FLOPs of all sizes, from `python -m benchmarks.sizes`.
 
-As published: layers, width and heads; blocks of space and of time in turn; adaLN-Zero; 16 frames;
-AdamW at a constant 1e-4 without weight decay; an average with decay 0.9999.
+As published: layers, width and heads; alternating space and time blocks; adaLN-Zero; 16 frames;
+AdamW at a constant 1e-4 without weight decay; an EMA with decay 0.9999.
 
 Not as published, so its scores cannot be compared with Latte's:
 
                    Latte                                    here
     data           UCF-101, SkyTimelapse and others         the synthetic world
-    what is drawn  latents 32x32x4 of a VAE, of 256x256     pixels 32x32x3
+    output         VAE latents 32x32x4 of 256x256 pixels    pixels 32x32x3
     process        DDPM: 1000 steps, linear betas           rectified flow
-    noise levels   uniform, one for a clip                  logit-normal; observed frames have less
-    prediction     eps, and the variance                    x0, its error measured as velocity
+    noise levels   uniform, one per clip                    logit-normal; observed frames have less
+    prediction     eps and variance                         x0, with the loss on velocity
     tasks          generation                               prediction and interpolation too
     positions      sine and cosine tables, added            rotary, in seconds and patches
-    attention      plain                                    queries and keys normalised
-    learning rate  from the first step on                   after 1000 steps of warm-up
+    attention      plain                                    normalised queries and keys
+    learning rate  no warm-up                               1000 steps of warm-up
     clipping       at 0.1, from step 100,000 on             at 1, always
     batch          5 clips per GPU                          64 clips
     sampler        DDPM, 250 steps                          DPM-Solver++(2M), 32 steps
 
-Meant for accelerators; it has not been trained to the end here.
+For accelerators. No full training run has been made with it.
 """
 
 from ml_collections import ConfigDict
@@ -38,7 +38,7 @@ PATCHES = (2, 4, 8)
 
 
 def get_config(arg: str = "S/2") -> ConfigDict:
-    """`arg`: SIZE/PATCH; raises InputError for another."""
+    """The config for `arg`, SIZE/PATCH; raises InputError for another form."""
     size, _, patch = arg.partition("/")
     if size not in SIZES or patch not in map(str, PATCHES):
         raise InputError(

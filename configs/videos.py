@@ -1,16 +1,16 @@
-"""Train on your own videos: what `python -m jaxvid.prepare` has made in a folder.
+"""Train on your own videos, from a folder of clips that `python -m jaxvid.prepare` made.
 
     python -m jaxvid.prepare --input=VIDEOS --output=DIR --size=32 --fps=8 --frames=16
     python -m jaxvid.train --config=configs/videos.py:DIR
 
-Size, frame rate, length, classes and captions are taken from DIR. Flipping, cropping and a little
-change of light stretch a small data set; time always runs forwards.
+Size, frame rate, length, classes and captions are taken from DIR. Flips, crops and small changes of
+brightness and contrast augment a small data set; clips are never reversed.
 
-Needs: two CPU cores and 2 GiB of memory. Half an hour for 2000 steps, at 0.9 s a step on two busy
-cores: enough to see something of a few dozen clips.
-Gave, after 500 steps (9 minutes) on nine clips of three videos, 2026-11-24: loss 0.58 to 0.089.
-Of four continued videos two keep their scene and lose its details, two fall apart into a mosaic;
-clips from nothing are still mosaics.
+Needs: two CPU cores and 2 GiB of memory. 2000 steps take half an hour, at 0.9 s per step on two
+busy cores, which is enough for a first result on a few dozen clips.
+Measured after 500 steps (9 minutes) on nine clips of three videos, 2026-11-24: loss 0.58 to 0.089.
+Of four continued videos, two keep their scene but lose details, and two become mosaics; generated
+clips are still mosaics.
 
 With thousands of clips and an accelerator, prepare at --size=64 and set
 
@@ -20,7 +20,7 @@ With thousands of clips and an accelerator, prepare at --size=64 and set
     --config.optimizer.decay=constant --config.ema.decay=0.9999 --config.checkpoint.every=2000
     --config.model.dtype=bfloat16 --config.model.remat=dots --config.data.workers=8
 
-A token is a patch of 4x4 pixels at any size: raise model.patch where memory or time runs out.
+A token is a patch of 4x4 pixels at any size: raise model.patch if memory or time is short.
 """
 
 from pathlib import Path
@@ -33,9 +33,9 @@ from jaxvid.data import manifest
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: the folder; raises InputError if prepare has not made it."""
+    """The config for the folder `arg`; raises InputError if prepare did not make the folder."""
     c = base.get_config()
-    # All that base.py chooses for its tiny clips is chosen again.
+    # Replaces all settings of base.py that depend on its tiny clips.
     c.steps, c.batch_size = 2000, 4
     c.data.update(source="clips", path=arg, frames=16, size=32, fps=8.0, strides=(1, 2))
     c.data.update(flip=True, crop=0.8, brightness=0.1, contrast=0.1)

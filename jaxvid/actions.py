@@ -1,4 +1,4 @@
-"""What happens now and then during training, after a step is logged and saved."""
+"""Periodic actions of the training loop, after a step is logged and saved."""
 
 import functools
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from jaxvid.workdir.samples import write_samples
 
 
 class Action(NamedTuple):
-    """One of them: `act(step, state)` at the steps that are `due`."""
+    """A periodic action: `act(step, state)` runs at the steps that are `due`."""
 
     due: Callable[[int], bool]
     act: Callable[[int, TrainState], None]
@@ -35,7 +35,7 @@ class Action(NamedTuple):
 def make_actions(
     run: Run, source: Source, workdir: Path, snapshots: Snapshots, log: Log
 ) -> list[Action]:
-    """The actions of a run, in order: snapshots, samples, scores."""
+    """The actions of a run's config, in order: snapshots, samples, scores."""
     return [
         _keep_snapshots(run.config, snapshots),
         *_show_samples(run, source, workdir, log),
@@ -44,7 +44,7 @@ def make_actions(
 
 
 def _keep_snapshots(config: ConfigDict, snapshots: Snapshots) -> Action:
-    """Keeps the power-function averages, of the last step too."""
+    """Saves the power-function averages, including those of the last step."""
     return Action(
         functools.partial(is_due, config),
         lambda step, state: snapshots.save(step, state.profiles),
@@ -52,9 +52,9 @@ def _keep_snapshots(config: ConfigDict, snapshots: Snapshots) -> Action:
 
 
 def _show_samples(run: Run, source: Source, workdir: Path, log: Log) -> list[Action]:
-    """Draws clips from the average, puts them in `samples/` and the log; an action for each task.
+    """One action per task: draws clips with the EMA weights, for `samples/` and the log.
 
-    The conditions and the observed frames are those of the same few clips of the data every time.
+    Conditions and observed frames are always those of the same few clips of the data.
     """
     data, num, key = run.config.data, run.config.sampler.num, jax.random.key(run.config.seed)
     examples = _examples(run, source, padded(num, run.mesh))
@@ -79,7 +79,7 @@ def _show_samples(run: Run, source: Source, workdir: Path, log: Log) -> list[Act
 
 
 def _score(run: Run, source: Source, log: Log) -> list[Action]:
-    """Scores clips that the average draws, under conditions of the data, against other clips."""
+    """Scores clips drawn with the EMA weights against clips of the data, in a separate order."""
     config = run.config
     if not config.evals.every:
         return []
@@ -117,5 +117,5 @@ def _own_part(run: Run, batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def _every(config: ConfigDict, every: int, step: int) -> bool:
-    """Whether something is due that happens every so many steps, 0 for never, and at the end."""
+    """Whether an action is due: every `every` steps (0 for never), and at the last step."""
     return step > 0 and (step == config.steps or (bool(every) and step % every == 0))

@@ -47,7 +47,7 @@ class Run:
     """The parts of a run on a mesh. A part is built when it is first used.
 
     Attributes:
-      config: the checked config; it must not change any more.
+      config: the checked config; do not change it.
       mesh: the mesh of devices.
       denoiser: the network with its process and prediction.
     """
@@ -67,12 +67,12 @@ class Run:
         return functools.partial(encode, self.conditions)
 
     def network_call(self, clips: int) -> tuple[Any, ...]:
-        """`apply` and the abstract arguments of one call of the network for this many clips."""
+        """`apply` and the abstract arguments of one call of the network for `clips` clips."""
         inputs = jax.eval_shape(functools.partial(self._blank_inputs, clips))
         return self.denoiser.net.apply, {"params": self.params}, *inputs
 
     def _blank_inputs(self, clips: int) -> tuple[Any, ...]:
-        """Video, noise levels, times and conditions in which nothing is known."""
+        """Video, noise levels and times that are all 0, and null conditions."""
         T, S = self.config.data.frames, self.config.data.size
         levels, key = jnp.zeros((clips, T)), jax.random.key(self.config.seed)
         blank = pipeline.blank_batch(self.config.data, self.encode, clips)["given"]
@@ -80,7 +80,7 @@ class Run:
         return jnp.zeros((clips, T, S, S, 3)), levels, levels, given
 
     def _boxed_params(self) -> Any:
-        """Initial parameters in Flax's boxes, which name their axes."""
+        """Initial parameters, in Flax's boxes with logical axis names."""
         key = jax.random.key(self.config.seed)
         return self.denoiser.net.init(key, *self._blank_inputs(1))["params"]
 

@@ -1,9 +1,9 @@
-"""Keys of a config. Each is declared once, beside what it configures:
+"""Keys of a config. Each is declared once, in the file that uses it:
 
     declare("ema", decay=key(0.9999, FRACTION, "share of the old average that stays at a step"))
 
 The defaults, the checks, `--help` and docs/keys.md all come from these declarations. A config is an
-`ml_collections.ConfigDict`; a config file starts from the defaults and says only what it chooses.
+`ml_collections.ConfigDict`; a config file starts from the defaults and sets only what differs.
 """
 
 import ast
@@ -26,12 +26,12 @@ from jaxvid.errors import InputError, one_line
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What a value must be.
+    """A rule for the value of a key.
 
     Attributes:
-      says: in words, "an integer of at least 1".
-      holds: whether a value is that.
-      choices: the only values there are, where they can be listed.
+      says: the rule in words, such as "an integer of at least 1".
+      holds: whether a value obeys the rule.
+      choices: all valid values, if they can be listed.
     """
 
     says: str | Callable[[], str]
@@ -64,12 +64,12 @@ def key(
     """Describes a key, for `declare`.
 
     Args:
-      default: its value where a config file does not choose one. Its type is that of all values.
-      rule: what a value must be.
-      doc: a phrase that says what it does, with its unit and what switches it off.
-      free: whether it may differ when a run is resumed: it says how a run is carried out, and not
-        what the run computes.
-      before: its value in a run that was written before the key existed, if not the default.
+      default: its value if a config file does not set it. All values have its type.
+      rule: the rule for its value.
+      doc: a phrase that says what it does, with its unit and the value that turns it off.
+      free: whether it may differ when a run is resumed, because it does not change the results of
+        training.
+      before: its value in runs from before the key existed, if not the default.
       was: the key's name in older runs, if it had another.
     """
     return Key(default, rule, doc, free, default if before is None else before, was)
@@ -78,8 +78,8 @@ def key(
 def declare(section: str, **keys: Key) -> None:
     """Adds keys to a section of the config, such as "model"; "" is the top level.
 
-    Raises ValueError for a key that is already there with another meaning, and for a default that
-    breaks its own rule.
+    Raises ValueError for a key that is already declared with another meaning, and for a default
+    that breaks its own rule.
     """
     for name, declared in keys.items():
         full = f"{section}.{name}" if section else name
@@ -91,7 +91,7 @@ def declare(section: str, **keys: Key) -> None:
 
 
 def requirement(function: Callable[[ConfigDict], None]) -> Callable[[ConfigDict], None]:
-    """Registers a check of how keys fit together. It raises InputError, and names the keys."""
+    """Registers a check that several keys fit together. It raises InputError that names them."""
     _REQUIREMENTS.append(function)
     return function
 
@@ -107,7 +107,7 @@ def is_number(value: Any) -> bool:
 
 
 def is_sequence(value: Any, holds: Callable[[Any], bool], length: int | None = None) -> bool:
-    """Whether `value` is a tuple or list, of `length` items if given, of which each `holds`."""
+    """Whether `value` is a tuple or list, of `length` items if given, that all satisfy `holds`."""
     return (
         isinstance(value, tuple | list)
         and (length is None or len(value) == length)
@@ -116,7 +116,7 @@ def is_sequence(value: Any, holds: Callable[[Any], bool], length: int | None = N
 
 
 def one_of(choices: Collection[str]) -> Rule:
-    """One of `choices`, looked up when a value is checked: plugins may add to them."""
+    """One of `choices`, read when a value is checked, because plugins may add choices."""
     return Rule(
         lambda: "one of " + ", ".join(choices),
         lambda v: isinstance(v, str) and v in choices,
@@ -133,26 +133,24 @@ NOT_BELOW_0 = Rule("a number of at least 0", lambda v: is_number(v) and v >= 0)
 FRACTION = Rule("a number of at least 0 and below 1", lambda v: is_number(v) and 0 <= v < 1)
 SCALE = Rule("a number above 0 and at most 1", lambda v: is_number(v) and 0 < v <= 1)
 FLAG = Rule("True or False", lambda v: isinstance(v, bool))
-TEXT = Rule("a text", lambda v: isinstance(v, str))
+TEXT = Rule("a string", lambda v: isinstance(v, str))
 
-declare("", seed=key(0, NATURAL, "of the parameters, the order of the data, and all noise"))
+declare("", seed=key(0, NATURAL, "seed of the parameters, the order of the data, and all noise"))
 declare("", steps=key(100_000, POSITIVE, "optimizer steps of the whole run"))
 declare(
     "",
-    init_from=key(
-        "", TEXT, "work directory of another run, whose averaged weights begin this one", free=True
-    ),
+    init_from=key("", TEXT, "work directory of the run whose EMA weights to start from", free=True),
 )
 declare("", batch_size=key(64, POSITIVE, "clips per step, over all devices"))
 
 
 def defaults() -> ConfigDict:
-    """A config in which every declared key has its default."""
+    """A config with the default of every declared key."""
     return unflatten({name: declared.default for name, declared in KEYS.items()})
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested config as {"data.frames": 16, …}."""
+    """Flattens a nested config to {"data.frames": 16, …}."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, ConfigDict | dict):
@@ -177,9 +175,9 @@ def unflatten(flat: Mapping[str, Any]) -> ConfigDict:
 
 
 def complete(old: Mapping[str, Any]) -> ConfigDict:
-    """The config of an older run, with today's names, and with keys that did not exist then.
+    """Converts the config of an older run: renames its keys, and adds those that did not exist.
 
-    Raises InputError for a key that nothing declares.
+    Raises InputError for a key that is not declared.
     """
     renamed = {declared.was: name for name, declared in KEYS.items() if declared.was}
     flat = {name: declared.before for name, declared in KEYS.items()}
@@ -187,8 +185,8 @@ def complete(old: Mapping[str, Any]) -> ConfigDict:
         name = renamed.get(name, name)
         if name not in KEYS:
             raise InputError(
-                f"the run's config has {name}, which nothing declares here: give the --plugins "
-                "that it was trained with, or use the version of jaxvid that trained it"
+                f"the run's config has the unknown key {name}: give the --plugins that it was "
+                "trained with, or use the version of jaxvid that trained it"
             )
         flat[name] = tuple(value) if isinstance(value, list) else value
     return unflatten(flat)
@@ -213,7 +211,7 @@ def check_name(name: str) -> None:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises InputError, naming the key, for what is unknown, missing, mistyped or does not fit."""
+    """Raises InputError, which names the key, for a key that is unknown, missing or invalid."""
     flat = flatten(config)
     for name, value in flat.items():
         check_name(name)
@@ -230,7 +228,7 @@ def check(config: ConfigDict) -> None:
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
-    """Keys that make `new` another run than `old`, and their two values. Free keys may differ."""
+    """Keys whose values differ, with the old and the new value. Free keys are left out."""
     a, b = ({k: _plain(v) for k, v in flatten(config).items()} for config in (old, new))
     return {
         name: (a.get(name), b.get(name))
@@ -244,7 +242,7 @@ def _plain(value: Any) -> Any:
 
 
 def describe() -> str:
-    """Every key with its default, rule and meaning: a line each, for `--help`."""
+    """Lists every key with its default, meaning and rule, for `--help`."""
     lines = []
     for name, declared in _sorted_keys():
         lines += [f"  --config.{name}={declared.default}", f"      {declared.doc}: {declared.rule}"]
@@ -252,12 +250,12 @@ def describe() -> str:
 
 
 def document() -> str:
-    """docs/keys.md: every key in a table, section by section, in Markdown."""
+    """The text of docs/keys.md: a table of keys for each section, in Markdown."""
     out = [
         "# Keys",
         "",
-        "Every key of a config, with its default. A config file starts from these, and says only",
-        "what it chooses; the command line changes any of them, as in `--config.model.width=256`.",
+        "Every key of a config, with its default. A config file starts from these and sets only",
+        "what differs. The command line can change any key, as in `--config.model.width=256`.",
         "Keys marked * may change when a run is resumed. This page is generated:",
         "`python -m jaxvid.build > docs/keys.md`.",
     ]
@@ -266,7 +264,7 @@ def document() -> str:
         if name.rpartition(".")[0] != section:
             section = name.rpartition(".")[0]
             out += ["", f"## {section or 'The run'}", ""]
-            out += ["| key | default | what it is | it must be |", "|---|---|---|---|"]
+            out += ["| key | default | meaning | it must be |", "|---|---|---|---|"]
         rule = str(declared.rule).replace("|", "\\|")
         star = " *" if declared.free else ""
         out.append(f"| `{name}`{star} | `{declared.default!r}` | {declared.doc} | {rule} |")
@@ -274,7 +272,7 @@ def document() -> str:
 
 
 def _sorted_keys() -> list[tuple[str, Key]]:
-    """By section, those of the top level first; within a section as declared."""
+    """Keys by section, the top level first; within a section in the order of declaration."""
     sections = sorted({name.rpartition(".")[0] for name in KEYS})
     order = {section: i for i, section in enumerate(sections)}
     return sorted(KEYS.items(), key=lambda item: order[item[0].rpartition(".")[0]])
@@ -291,10 +289,10 @@ class _ConfigFile(flags.ArgumentParser):
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """The parsing of all commands: `--help`, then `--plugins`, then the rest by absl.
+    """Parses the arguments of a command: first `--plugins` and `--help`, then the rest with absl.
 
-    Raises InputError for a plugin, a config file, a key or a value that is wrong, and `flags.Error`
-    for other flags. Returns the arguments that are not flags.
+    Raises InputError for a wrong plugin, config file, key or value, and `flags.Error` for other
+    flags. Returns the arguments that are not flags.
     """
     import_plugins(argv)
     if _HELP & set(argv[1:]):
@@ -317,7 +315,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             raise
         name, value = override.groups()
         raise InputError(f"config.{name}={value}: it must be {KEYS[name].rule}") from error
-    except AttributeError as error:  # of config_flags, for an override
+    except AttributeError as error:  # from config_flags, for an override
         name = str(error).strip('"')
         raise InputError(
             f"--config: the file's config lacks {name}: start from default_config() of "
@@ -329,9 +327,9 @@ _HELP = {"--help", "-help", "-h", "-?"}
 
 
 def import_plugins(argv: Sequence[str]) -> None:
-    """Imports the modules that `--plugins` names, before anything asks what is registered.
+    """Imports the modules in `--plugins`. Call it before anything uses the registered names.
 
-    Raises InputError for one that cannot be imported.
+    Raises InputError for a module that cannot be imported.
     """
     if "plugins" not in flags.FLAGS:
         flags.DEFINE_list(
@@ -345,7 +343,7 @@ def import_plugins(argv: Sequence[str]) -> None:
 
 
 def _import_plugin(name: str) -> None:
-    # `python -P` and installed scripts leave the current directory out.
+    # `python -P` and installed scripts do not search the current directory.
     if not {"", os.getcwd()} & set(sys.path):
         sys.path.insert(0, os.getcwd())
     try:
@@ -362,7 +360,7 @@ def _help() -> str:
         default = "" if flag.default is None else flag.default_as_str.strip("'")
         lines += [f"  --{flag.name}={default}", f"      {flag.help}"]
     if any(flag.name == "config" for flag in command):
-        lines += ["", "Keys of the config, with their defaults; the file may choose others:"]
+        lines += ["", "Keys of the config, with their defaults; a config file may set others:"]
         lines += [describe()]
     return "\n".join(lines)
 
@@ -376,9 +374,9 @@ def from_flag(flag: Any) -> ConfigDict:
 
 
 def override(config: ConfigDict, name: str, text: str) -> None:
-    """Sets a key from what a user wrote on the command line.
+    """Sets a key to a value from the command line.
 
-    Raises InputError, naming the key, for a value that breaks its rule.
+    Raises InputError, which names the key, for a value that breaks its rule.
     """
     check_name(name)
     declared = KEYS[name]

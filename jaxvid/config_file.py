@@ -1,4 +1,4 @@
-"""Loading a config file. What is wrong with it is said in one line, with the file and the line."""
+"""Loads a config file. An error in it is reported in one line, with its file and line number."""
 
 import difflib
 import importlib.machinery
@@ -13,9 +13,9 @@ from jaxvid.errors import InputError, one_line
 
 
 def load(text: str) -> ConfigDict:
-    """What `get_config()` returns in FILE.py, or `get_config(ARGUMENT)` for FILE.py:ARGUMENT.
+    """Returns `get_config()` of FILE.py, or `get_config(ARGUMENT)` for FILE.py:ARGUMENT.
 
-    Raises InputError for a file that does not exist, fails, or returns something else.
+    Raises InputError for a file that does not exist, fails, or does not return a ConfigDict.
     """
     name, colon, argument = text.partition(":")
     path = Path(name).expanduser()
@@ -24,13 +24,13 @@ def load(text: str) -> ConfigDict:
         near = difflib.get_close_matches(str(path), files, 1)
         raise InputError(
             f"--config={text}: there is no such file; "
-            + (f"did you mean {near[0]}?" if near else "configs/base.py is one to start from")
+            + (f"did you mean {near[0]}?" if near else "start from configs/base.py")
         )
     loader = importlib.machinery.SourceFileLoader("jaxvid_config_file", str(path))
     module = importlib.util.module_from_spec(
         importlib.util.spec_from_loader(loader.name, loader, is_package=False)
     )
-    sys.modules[loader.name] = module  # where dataclasses and pickle look for what it defines
+    sys.modules[loader.name] = module  # dataclasses and pickle look up its classes here
     try:
         loader.exec_module(module)
         function = getattr(module, "get_config", None)

@@ -1,4 +1,4 @@
-"""A user's mistakes, and the machine's: a command turns each into one line and exit code 1."""
+"""Errors of the user or the disk: a command reports each in one line, with exit code 1."""
 
 import difflib
 import errno
@@ -16,7 +16,7 @@ from jaxvid import start
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong: the message says what, where, why and what to do."""
+    """An input of the user is wrong: the message says what, where, why and what to do."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -25,11 +25,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {found[0]!r}? " if found else ""
 
 
-# What a disk refuses, and what helps.
+# Errors of the disk, and their remedies.
 _REFUSALS = {
     errno.ENOSPC: "make room, and run the same command again",
     errno.EDQUOT: "make room, and run the same command again",
-    errno.EFBIG: "the limit is that of `ulimit -f`, or of the file system",
+    errno.EFBIG: "raise `ulimit -f`, or use another file system",
     errno.EROFS: "choose another folder",
     errno.EACCES: "choose another folder, or change its permissions",
     errno.EPERM: "choose another folder, or change its permissions",
@@ -38,7 +38,7 @@ _REFUSALS = {
 
 
 def run(main: Callable[[Sequence[str]], None], parse: Callable[[Sequence[str]], list[str]]) -> None:
-    """Runs a command under absl. What the user or the disk gets wrong ends it with one line.
+    """Runs a command under absl. An error of the user or the disk ends it with one line.
 
     `parse` takes the arguments and returns those that are not flags; see `config.parse_flags`.
     """
@@ -63,7 +63,7 @@ def run(main: Callable[[Sequence[str]], None], parse: Callable[[Sequence[str]], 
 
     def guarded_parse(argv: Sequence[str]) -> list[str]:
         try:
-            # Failures reach us as exceptions; --verbosity=0 shows what libraries log about them.
+            # Failures are raised as exceptions; --verbosity=0 shows the logs of libraries.
             logging.set_verbosity(logging.FATAL)
             return parse(argv)
         except InputError as error:
@@ -77,16 +77,16 @@ def run(main: Callable[[Sequence[str]], None], parse: Callable[[Sequence[str]], 
     except KeyboardInterrupt:
         start.say("interrupted")
         sys.exit(130)
-    except BrokenPipeError:  # the reader has gone, as with `| head`
+    except BrokenPipeError:  # the reader has closed the pipe, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
 
 
 def one_line(error: Exception, file: str | None = None) -> str:
-    """FILE:LINE: TYPE: MESSAGE, for code of a user that fails.
+    """FILE:LINE: TYPE: MESSAGE, for an exception in the user's code.
 
     The line is the last one in `file`, or by default the last one outside of functions. A syntax
-    error is reported where it is, which may be in a module that `file` imports.
+    error is reported at its own place, which may be in a module that `file` imports.
     """
     frames = [
         frame
@@ -101,14 +101,14 @@ def one_line(error: Exception, file: str | None = None) -> str:
 
 
 def _refusal(error: BaseException) -> str:
-    """A line for what a disk refuses, however libraries wrap it; "" for another error."""
+    """One line for an error of the disk, also if a library wraps it; "" for other errors."""
     for cause in _chain(error):
         for number, remedy in _REFUSALS.items():
             reason = os.strerror(number)
             if isinstance(cause, OSError) and cause.errno == number:
                 name = f"{cause.filename}: " if cause.filename else ""
                 return f"{name}{reason}; {remedy}"
-            # Libraries in C++ put the reason, and perhaps the file, into their own messages.
+            # C++ libraries put the reason, and sometimes the file, into their own messages.
             if reason in str(cause):
                 return f"{' '.join(str(cause).split())}; {remedy}"
     return ""
@@ -121,7 +121,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _flag_error(error: flags.Error) -> str:
-    """absl's messages in one plain line."""
+    """Turns absl's message into one plain line."""
     text = " ".join(str(error).split())
     if isinstance(error, flags.UnrecognizedFlagError):
         if error.flagname.startswith("config."):
@@ -142,6 +142,6 @@ def _flag_error(error: flags.Error) -> str:
 
 
 def _report_unraisable(error: Any) -> None:
-    """When a checkpoint fails to load, arrays still under way find their event loop closed."""
+    """Hides follow-up errors of a failed checkpoint: pending reads find their event loop closed."""
     if str(error.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(error)

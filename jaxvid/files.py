@@ -10,23 +10,22 @@ from jaxvid.errors import InputError
 
 
 def to_path(text: str, flag: str) -> Path:
-    """The path that a flag such as "--workdir" gives; `~` is the home.
+    """The path in the value of a flag such as "--workdir"; `~` is the home directory.
 
     Raises InputError for an object store (gs://…).
     """
     path = os.fspath(epath.Path(text).expanduser())
     if "://" in path:
         raise InputError(
-            f"{flag}={text}: object stores are not supported here yet; give a folder of this "
-            "machine, or one that is mounted"
+            f"{flag}={text}: object stores are not supported yet; give a local or mounted folder"
         )
     return Path(path)
 
 
 def make_folder(path: Path, flag: str) -> None:
-    """Makes a folder that does not exist yet, and makes sure that it can be written to.
+    """Makes a folder, unless it exists, and checks that it can be written to.
 
-    Raises InputError, which names the flag, where it is a file, is below one, is read-only, is on
+    Raises InputError, which names the flag, if the path is a file or below one, is read-only, is on
     a full disk or cannot be made.
     """
     try:

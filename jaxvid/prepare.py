@@ -3,15 +3,15 @@
     python -m jaxvid.prepare --input=DIR --output=DIR --size=64 --fps=8 --frames=32
 
 Every file below the input is cut into consecutive clips of `frames` frames at `fps` frames per
-second; a last remainder is dropped. The first-level subfolder is the class, and a text file beside
-a video that has its name (`dive.txt` of `dive.mp4`) is the caption of its clips. Links to folders
-are followed; hidden files and folders are left out. `manifest.json` in the output holds the
-settings, the class names, the shards, and what came of each file.
+second; a shorter remainder is dropped. The first-level subfolder is the class. A text file with the
+name of a video (`dive.txt` for `dive.mp4`) is the caption of its clips. Links to folders are
+followed; hidden files and folders are left out. `manifest.json` in the output holds the settings,
+the class names, the shards, and the result for each file.
 
-Run it again to go on after an interruption, or when the input has changed. New files are added.
-Where a video or its caption has another size or time of modification than before, its clips are
-made again, with those of all files in the same shard. A file that is gone from the input keeps its
-clips: to leave them out, prepare into another folder. Classes keep their numbers.
+Run it again to resume after an interruption, or when the input has changed. New files are added. If
+the size or modification time of a video or its caption has changed, its clips are made again, with
+those of all files in the same shard. A file that was removed from the input keeps its clips: to
+leave them out, prepare into another folder. Classes keep their numbers.
 """
 
 from jaxvid import start
@@ -58,9 +58,9 @@ def prepare(
 
     Args:
       source: the folder of videos.
-      output: the folder for shards and manifest; made if it is not there.
+      output: the folder for shards and manifest; made if it does not exist.
       settings: `size` in pixels, `fps`, `frames` per clip, JPEG `quality` in [1, 100].
-      workers: how many processes decode.
+      workers: number of processes that decode.
 
     Returns:
       The manifest, as it is on disk.
@@ -76,26 +76,27 @@ def prepare(
         make_folder(output, "--output")
         for leftover in output.glob("clips-*.tmp"):
             leftover.unlink()
-        # From here on what has changed is in the data set in no form, wherever this stops.
+        # Remove changed files from the data set first, so that an interruption leaves no old clips
+        # of them.
         manifests.save(output, manifest)
         _write_shards(source, output, manifest, workers)
     except (OSError, RuntimeError) as error:  # a full disk, or a worker killed for lack of memory
         raise InputError(
-            f"{output}: stopped ({error}); what is done is kept, run it again to go on"
+            f"{output}: stopped ({error}); finished shards are kept, run the same command to resume"
         ) from error
     return manifest
 
 
 def _read_caption(path: Path) -> str:
-    """In one line; "" where there is no such file."""
+    """The caption in one line; "" if the file does not exist."""
     try:
         return " ".join(path.read_text("utf-8-sig").split()) if path.is_file() else ""
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error.reason}); save it as such") from error
+        raise InputError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
 
 
 def _write_shards(source: Path, output: Path, manifest: dict[str, Any], workers: int) -> None:
-    """Writes the planned shards in processes; a shard enters the manifest once it is whole."""
+    """Writes the planned shards in processes; a shard enters the manifest when it is complete."""
     files = manifest["files"]
     jobs = collections.defaultdict(dict)
     for name, entry in files.items():
@@ -104,7 +105,7 @@ def _write_shards(source: Path, output: Path, manifest: dict[str, Any], workers:
             jobs[entry["shard"]][name] = manifest["classes"].index(folder) if folder else -1
     if not jobs:
         return
-    for shard in jobs:  # those of clips that are made again
+    for shard in jobs:  # their clips are made again
         text.remove_embeddings(output, shard)
     done, total = 0, sum(map(len, jobs.values()))
     pool = concurrent.futures.ProcessPoolExecutor(
@@ -142,7 +143,7 @@ def _write_shards(source: Path, output: Path, manifest: dict[str, Any], workers:
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches every process of the terminal; the parent alone decides what follows.
+    # Ctrl-C reaches every process of the terminal; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     cv2.setNumThreads(1)
@@ -160,15 +161,16 @@ def _write_shard(
     """Writes the clips of the files in `labels`.
 
     Returns:
-      What came of each file, and a hash of the records.
+      The manifest's entry for each file, and a hash of the records.
     """
-    # The process id keeps this file apart from one that a run before may still hold open.
+    # The process id avoids a clash with a file that an earlier run may still hold open.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     # Groups of one record make random access cheap; JPEG does not compress further.
     writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
     outcomes, digest = {}, hashlib.sha256()
     for name, label in labels.items():
-        # Clips wait on disk until their file is read to its end: a damaged one leaves none.
+        # Clips stay in a temporary file until the video is read to its end, so that a damaged video
+        # leaves none.
         with tempfile.TemporaryFile(dir=path.parent) as spool:
             try:
                 if os.path.exists(source / name) or not path.exists():
@@ -198,7 +200,7 @@ def _write_shard(
 def _spool_clips(
     spool: IO[bytes], source: Path, name: str, label: int, settings: Mapping[str, int | float]
 ) -> tuple[int, str]:
-    """Writes a record per clip, wrapped by msgpack to be told apart; their number and caption."""
+    """Writes the records of a video, each wrapped by msgpack; returns their number and caption."""
     size, fps, length = settings["size"], settings["fps"], settings["frames"]
     caption = _read_caption(source / scan.caption_of(name))
     frames = video.read_frames(source / name, size=size, fps=fps)
@@ -227,7 +229,7 @@ def _spool_clips(
 
 
 def _spool_again(spool: IO[bytes], source: Path, name: str, shard: Path) -> tuple[int, str]:
-    """The same of a file that is gone from the input: its records in the old shard."""
+    """Like `_spool_clips`, for a file removed from the input: copies its records in `shard`."""
     clips, caption = 0, ""
     try:
         reader = ArrayRecordReader(str(shard))
@@ -238,13 +240,15 @@ def _spool_again(spool: IO[bytes], source: Path, name: str, shard: Path) -> tupl
                 spool.write(msgpack.packb(record))
                 clips += 1
     except (RuntimeError, IndexError) as error:
-        raise InputError(f"{source / name}: gone, and so are its clips: {error}") from error
+        raise InputError(
+            f"{source / name}: removed from the input, and its clips are damaged: {error}"
+        ) from error
     if not clips:
-        raise InputError(f"{source / name}: cannot be read: gone before clips were made of it")
+        raise InputError(f"{source / name}: cannot be read: removed before its clips were made")
     return clips, caption
 
 
-# How reasons for skipping a file begin, and what is said of several of them.
+# How the reason for skipping a file begins, and its wording for several files.
 _KINDS = {
     "an image": "are images, not videos",
     "shorter than a clip": "are shorter than a clip",
@@ -271,7 +275,7 @@ def _report(manifest: Mapping[str, Any], source: Path, output: Path) -> None:
             lines.append(f"skipped: {len(names)} files {_KINDS[kind]}: {some}")
     _print_some(lines)
     if not manifest["shards"]:
-        raise InputError(f"{source}: no clips, all {len(files)} files were skipped, as listed")
+        raise InputError(f"{source}: no clips, all {len(files)} files were skipped, see above")
     clips, done = sum(manifest["shards"].values()), len(files) - len(skipped)
     gone = sum(not os.path.exists(source / name) for name in files.keys() - skipped.keys())
     notes = f"{len(skipped)} skipped" + (f", {gone} gone but kept" if gone else "")
@@ -296,13 +300,13 @@ def _define_flags() -> None:
 
 
 def _interrupt(*_: Any) -> None:
-    # Python drops an exception that is raised in a finalizer or a callback; the event stays.
+    # Python drops an exception that is raised in a finalizer or a callback, so also set an event.
     _interrupted.set()
     raise KeyboardInterrupt
 
 
 def main(_: Sequence[str]) -> None:
-    # File names need not be text.
+    # File names may not be valid text.
     sys.stdout.reconfigure(errors="backslashreplace")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
@@ -314,7 +318,10 @@ def main(_: Sequence[str]) -> None:
         manifest = prepare(source, output, settings, values.workers)
         _report(manifest, source, output)
     except KeyboardInterrupt:
-        print("interrupted: what is done is kept, run it again to go on", file=sys.stderr)
+        print(
+            "interrupted: finished shards are kept, run the same command to resume",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 

@@ -8,11 +8,12 @@
     python -m jaxvid.sample --workdir=DIR --low_res=VIDEO [--frames=256]
     python -m jaxvid.sample --workdir=DIR --actions=FILE.csv [--frames=256]
 
-The averaged (EMA) weights of the newest checkpoint draw, on all devices: `--checkpoint=STEP`,
-`--weights=raw` and `--ema_width=0.15` take others, the last an average of that width from the
-snapshots of a run with `ema.widths`. The frames that a task observes come from `--input`, or else
-from the data that the model was trained on, and so does the low-resolution video of a model that
-takes one. Videos of any length (`--frames`) are drawn window by window, and written as they come.
+By default the averaged (EMA) weights of the newest checkpoint are used, on all devices.
+`--checkpoint=STEP` uses another checkpoint, `--weights=raw` the weights without averaging, and
+`--ema_width=0.15` an average of that width, computed from the snapshots of a run with `ema.widths`.
+Observed frames come from `--input`, or else from the training data. So does the low-resolution
+video, without `--low_res`. Videos of any length (`--frames`) are drawn and written window by
+window.
 """
 
 from jaxvid import start
@@ -34,18 +35,20 @@ from jaxvid.trained import load
 from jaxvid.workdir.samples import write_samples
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.", required=True)
-NUM = flags.DEFINE_integer("num", 16, "How many clips.", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "Another seed gives other clips.", lower_bound=0)
-CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "Step of it; by default the newest.")
-WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "raw"], "Averaged weights, or the newest.")
+NUM = flags.DEFINE_integer("num", 16, "Number of clips.", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "Random seed of the clips.", lower_bound=0)
+CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "Its step; by default the newest.")
+WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "raw"], "Averaged or raw weights.")
 EMA_WIDTH = flags.DEFINE_float(
     "ema_width", None, "Relative width of a post-hoc EMA, up to 0.28; by default the plain EMA."
 )
 TASK = flags.DEFINE_string("task", None, "generate (by default), predict, interpolate or random.")
-OBSERVED = flags.DEFINE_integer("observed", None, "Frames given; by default a quarter of them.")
-FRAMES = flags.DEFINE_integer("frames", None, "Of videos drawn window by window.", lower_bound=1)
+OBSERVED = flags.DEFINE_integer("observed", None, "Observed frames; by default a quarter.")
+FRAMES = flags.DEFINE_integer(
+    "frames", None, "Length of a video that is drawn window by window.", lower_bound=1
+)
 OVERLAP = flags.DEFINE_integer("overlap", None, "Past frames a window sees; by default half of it.")
-INPUT = flags.DEFINE_string("input", None, "A video file: the observed frames.")
+INPUT = flags.DEFINE_string("input", None, "Video file with the observed frames.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder; by default samples/TASK in the workdir.")
 
 
@@ -83,7 +86,7 @@ def main(_: Sequence[str]) -> None:
         for part in drawing.parts(functools.partial(_show, bar)):
             samples.add(part)
     sheet = target / "sheet.png"
-    print(f"{NUM.value} clips of {frames} frames in {target}; all at a glance: {sheet}")
+    print(f"{NUM.value} clips of {frames} frames in {target}; contact sheet: {sheet}")
 
 
 def _conditions() -> dict[str, str]:
@@ -98,9 +101,9 @@ def _show(bar: tqdm, done: int, total: int) -> None:
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """absl's parsing, with a flag for each condition; `--config.KEY=VALUE` is kept for later.
+    """Parses flags with absl, with one for each condition; stores `--config.KEY=VALUE` for later.
 
-    Raises InputError and `flags.Error` for what is wrong.
+    Raises InputError and `flags.Error` for wrong arguments.
     """
     configs.import_plugins(argv)
     for condition in CONDITIONS.values():

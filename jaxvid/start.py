@@ -1,4 +1,4 @@
-"""What a command does before its slow imports: Ctrl-C is handled, and huge pages are turned on.
+"""The start of a command, before its slow imports: handles Ctrl-C and turns on huge pages.
 
 A command module begins with
 
@@ -7,7 +7,7 @@ A command module begins with
     if __name__ == "__main__":
         start.begin()
 
-Only the standard library is imported here. Nothing happens where a command is imported.
+This file imports only the standard library. Importing a command module has no effect.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ _actions: dict[int, Callable[[int], None]] = {}
 
 
 def begin(huge_pages: bool = True) -> None:
-    """Call it first in a command. With `huge_pages` the process may start itself again, once."""
+    """Starts a command; call it first. With `huge_pages` the process may restart itself once."""
     environment = os.environ.copy()
     if huge_pages and not huge_pages_on() and huge_pages_help(environment) and sys.executable:
         # glibc reads this only when a process starts.
@@ -35,14 +35,14 @@ def begin(huge_pages: bool = True) -> None:
 
 
 def huge_pages_help(environment: Mapping[str, str]) -> bool:
-    """Whether a command that is started with these variables would gain from huge pages.
+    """Whether a command with these environment variables would gain from huge pages.
 
-    XLA's CPU client allocates the arrays of a step anew at each step: with pages of 4 kB a third of
-    the time goes into the kernel. JAXVID_HUGE_PAGES=0 turns them off.
+    XLA's CPU client allocates the arrays of a step again at each step: with 4 kB pages the kernel
+    takes a third of the time. JAXVID_HUGE_PAGES=0 turns them off.
     """
     if sys.platform != "linux" or environment.get("JAXVID_HUGE_PAGES") == "0":
         return False
-    # Asking JAX for its devices would import it, so look for the packages of accelerators.
+    # Only JAX knows the devices, but importing it is slow: look for packages of accelerators.
     platforms = environment.get("JAX_PLATFORMS")
     accelerators = any(map(importlib.util.find_spec, ("jax_plugins", "libtpu")))
     if platforms != "cpu" and (platforms or accelerators):
@@ -62,28 +62,28 @@ def huge_pages_on() -> bool:
 
 
 def leave(number: int) -> None:
-    """Ends the process at once, with exit code 128 + `number`; nothing else is run or saved."""
+    """Ends the process at once, with exit code 128 + `number`, without cleanup or saving."""
     say("interrupted")
     if "multiprocessing.process" in sys.modules:
         for child in sys.modules["multiprocessing.process"].active_children():
             child.kill()
-    # An exception in half-imported native code, or the end of the interpreter below its threads,
-    # may crash.
+    # An exception in half-imported native code may crash, and so may an interpreter that ends while
+    # its threads run.
     os._exit(128 + number)
 
 
 def say(line: str) -> None:
-    """Writes a line to standard error, whatever another thread is writing there."""
-    on_terminal = os.isatty(2)  # where a progress bar or ^C may stand
+    """Writes a line to standard error in one call, so that other threads cannot split it."""
+    on_terminal = os.isatty(2)  # the line may already show a progress bar or ^C
     os.write(2, f"{chr(10) * on_terminal}{line}\n".encode())
 
 
 def on_signal(numbers: Iterable[int], action: Callable[[int], None]) -> None:
-    """Calls `action(number)` at once when a signal comes, in place of an earlier action.
+    """Calls `action(number)` immediately when a signal arrives; replaces an earlier action.
 
-    The call is made from a thread of its own: Python's handlers wait until the main thread returns
+    A separate thread makes the call, because Python's handlers wait until the main thread returns
     from native code, such as a compilation or a step. An ordinary handler that is installed later
-    takes a signal over. Call this from the main thread.
+    replaces the action. Call this from the main thread.
     """
     if not _actions:
         read, write = os.pipe()
@@ -103,4 +103,4 @@ def _watch(pipe: int) -> None:
 
 
 def _wait(*_: object) -> None:
-    """The main thread goes on until the thread above has done what is asked."""
+    """An empty handler: the main thread continues, and the thread of `_watch` calls the action."""

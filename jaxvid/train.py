@@ -2,8 +2,8 @@
 
     python -m jaxvid.train --config=configs/base.py [--workdir=DIR] [--config.KEY=VALUE …]
 
-A work directory that holds checkpoints is resumed from the newest. With several processes, each
-runs this same command: see `--distributed`.
+If the work directory has checkpoints, training resumes from the newest. With several processes,
+run this command in each; see `--distributed`.
 """
 
 from jaxvid import start
@@ -41,14 +41,14 @@ from jaxvid.workdir.log import Log
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File with get_config(), such as configs/base.py."
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lies; by default runs/NAME.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/NAME.")
 DISTRIBUTED = flags.DEFINE_string(
     "distributed",
     None,
     "Join other processes: 'auto' on a TPU pod, Slurm or Open MPI; else HOST:PORT,COUNT,INDEX.",
 )
 ACCEPT = flags.DEFINE_bool(
-    "accept_changes", False, "Go on although the config or the data are not those of the run."
+    "accept_changes", False, "Resume although the config or the data differ from the run's."
 )
 
 
@@ -62,12 +62,15 @@ def main(_: Sequence[str]) -> None:
 
 
 def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
-    """Trains from where `workdir` is to `config.steps`; raises InputError for what cannot be."""
+    """Trains from the newest checkpoint in `workdir`, or from scratch, to step `config.steps`.
+
+    Raises InputError if the config, data, devices and work directory do not fit together.
+    """
     started, lead = time.monotonic(), jax.process_index() == 0
 
-    # All that a run is made of. Everything that can be wrong is found before the first compile.
+    # The parts of the run. All mistakes of the user are found before the first compile.
     source = make_source(config.data)
-    config.conditions.label.names = tuple(source.labels)  # so that samples can be asked for by name
+    config.conditions.label.names = tuple(source.labels)  # for `sample --label=NAME`
     run = build(config)
     check_training(run)
     check_source(run.conditions, source)
@@ -94,10 +97,10 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
         notes = folder.claim(workdir, config, lead, source.fingerprint, accept)
         if lead:
             memory = least_memory(run) / 1e6
-            print(f"a step needs {memory:.0f} MB of memory per device, or more", flush=True)
-        # Four ways to start. All that a step depends on besides the state follows from its number.
-        # 1. Resume: a checkpoint is here. 2. Extend: the same, and `steps` has been raised.
-        # 3. Fine-tune: `init_from` names another run, and what fits is taken from its average.
+            print(f"a step needs at least {memory:.0f} MB of memory per device", flush=True)
+        # Four ways to start. Besides the state, a step depends only on its number.
+        # 1. Resume: `workdir` has a checkpoint. 2. Extend: it has one, and `steps` is larger now.
+        # 3. Fine-tune: start from the averaged weights of the run `init_from`, where they fit.
         # 4. From scratch.
         if parts := checkpoints.restore(to_parts(run.state)):
             begins, state = "resuming", from_parts(parts)
@@ -120,20 +123,20 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
             for line in notes + advice(config):
                 log.say(line)
             actions = make_actions(run, source, workdir, snapshots, log)
-            if step:  # what was cut off after the checkpoint of this step
+            if step:  # repeat the actions of this step, which may have been interrupted
                 for action in actions:
                     if action.due(step):
                         action.act(step, state)
             meter = Meter(step, config.data.max_bad)
             batches = pipeline.batches(dataset, step, config.data)
-            stop_asked = _stop_signals()
+            should_stop = _stop_signals()
             stopping = False
             in_flight: collections.deque[jax.Array] = collections.deque()
 
-            # In the loop nothing moves between host and devices unless the code says so.
+            # In the loop, the guard rejects implicit transfers between host and devices.
             with jax.transfer_guard("disallow"):
                 while step < config.steps and not stopping:
-                    # The devices are at the step before while this one's batch is fetched.
+                    # The devices still run the previous step while the host fetches the next batch.
                     with meter.waiting_for_data(lambda: all(x.is_ready() for x in in_flight)):
                         host_batch = next(batches)
                     meter.count_bad(host_batch["bad"], log.say)
@@ -145,18 +148,18 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                     if len(in_flight) > 1:
                         in_flight.popleft().block_until_ready()
 
-                    stopping = stop_asked(step)
+                    stopping = should_stop(step)
                     saves = stopping or step == config.steps or step % config.checkpoint.every == 0
                     due = [] if stopping else [action for action in actions if action.due(step)]
                     if saves or due or step % config.log.every == 0:
-                        # First of all: it raises if a loss since the last time is not finite.
+                        # Before saving, because it raises if a recent loss is not finite.
                         values = meter.close(step, config.batch_size)
                         log.metrics(step, values)
                         log.progress(
                             step, values["loss"], values["clips_per_s"], values["data_wait"]
                         )
                     if saves:
-                        # Whoever goes on from here does not come past the snapshots before again.
+                        # A run that resumes here will not write the earlier snapshots again.
                         snapshots.wait()
                         checkpoints.save(step, to_parts(state))
                     for action in due:
@@ -170,15 +173,17 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
             if lead and (workdir / "metrics.jsonl").stat().st_size:
                 pictures.write_loss_curve(workdir / "loss.png", workdir / "metrics.jsonl")
             if stopping:
-                log.say(f"stopped by a signal and saved at step {step}; the same command goes on")
+                log.say(
+                    f"stopped by a signal and saved at step {step}; run the same command to resume"
+                )
             minutes, seconds = divmod(round(time.monotonic() - started), 60)
             log.say(f"{minutes}:{seconds:02d} min; samples, loss.png and checkpoints: {workdir}")
 
 
 def _stop_signals() -> Callable[[int], bool]:
-    """Asks at each step whether a signal to stop has come, with one answer for all processes."""
+    """Returns a function `step -> whether to stop`, with the same answer in all processes."""
     if jax.process_count() > 1:
-        # SIGTERM to any of them; JAX agrees with the others on a step to stop at.
+        # After SIGTERM to any process, JAX makes all processes agree on the step to stop at.
         return multihost_utils.reached_preemption_sync_point
     came = threading.Event()
 

@@ -116,7 +116,7 @@ class Trained:
         needs_low_res = run.config.conditions.low_res.factor and "low_res" not in chosen
         if needs_low_res and (frames or video is not None):
             raise InputError(
-                f"the model enlarges a video: give it, of {frames or data.frames} frames, as "
+                f"the model enlarges a video: give one of {frames or data.frames} frames as "
                 "--low_res"
             )
         clips = pipeline.blank_batch(data, run.encode, num)
@@ -224,7 +224,7 @@ def load(
     """
     workdir = files.to_path(str(workdir), "--workdir")
     if ema_width is not None and (weights == "raw" or checkpoint is not None):
-        raise InputError("--ema_width makes its own weights: leave out --weights and --checkpoint")
+        raise InputError("--ema_width excludes --weights=raw and --checkpoint: leave them out")
 
     def read(abstract: Any) -> Any:
         if ema_width is not None:

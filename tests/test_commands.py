@@ -159,7 +159,7 @@ def test_flags_keys_paths_and_processes_that_are_wrong_are_one_line(refused, tmp
                     ("localhost:99999,2,0", "the port 99999 must be from 1 to 65535"),
                     ("localhost:1234,2,2", "the index 2 must be below the count 2"),
                     ("no such host:1234,2,1", "there is no host 'no such host'"),
-                    ("auto", "this is no TPU pod, Slurm job or Open MPI launch"),
+                    ("auto", "this is not a TPU pod, Slurm job or Open MPI launch"),
                 ]
             ],
         ]

@@ -201,7 +201,7 @@ def test_an_interrupt_stops_cleanly(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors == "interrupted: what is done is kept, run it again to go on\n"
+    assert errors == "interrupted: finished shards are kept, run the same command to resume\n"
     assert 0 < len(read_manifest(output)["shards"]) < 600
 
 
@@ -347,7 +347,7 @@ def test_links_are_followed_and_what_is_not_read_is_named(source, tmp_path, monk
     assert len(manifest["files"]) == 6
     said = capsys.readouterr().out
     assert "not read: folder locked: cannot be read: Permission denied" in said
-    assert "not read: folder cats/deep/loop: a link to a folder that it lies in" in said
+    assert "not read: folder cats/deep/loop: a link to a folder that contains it" in said
     assert "not read: dogs/gone.mp4: a broken link" in said
 
 
@@ -367,7 +367,7 @@ def test_the_config_for_videos_takes_over_what_the_folder_has(source, tmp_path):
 
     config = videos.get_config()
     config.data.path = str(output)
-    with pytest.raises(InputError, match=rf"size=18 .*fps=6 .*=configs/videos\.py:{output} takes"):
+    with pytest.raises(InputError, match=rf"size=18 .*fps=6 .*=configs/videos\.py:{output} sets"):
         make_source(config.data)
     with pytest.raises(InputError, match=r"none is not a folder: make it with .*jaxvid\.prepare"):
         videos.get_config(str(tmp_path / "none"))
@@ -408,7 +408,7 @@ def test_large_sets_share_shards(tmp_path, monkeypatch):
 def test_nothing_to_use_is_one_line(tmp_path):
     source, output = tmp_path / "in", tmp_path / "out"
     source.mkdir()
-    for folder, words in [(tmp_path / "none", "no such folder"), (source, "holds no files")]:
+    for folder, words in [(tmp_path / "none", "no such folder"), (source, "contains no files")]:
         with pytest.raises(InputError, match=words):
             prepare(folder, output, SETTINGS, workers=1)
     with pytest.raises(InputError, match="same folder"):

@@ -303,7 +303,7 @@ def test_sample_follows_a_low_resolution_video_a_table_of_actions_and_a_caption(
         ([f"--workdir={workdir}", *arguments], line)
         for arguments, line in [
             (given, "5 rows of 2 numbers: give 1 to 4 rows"),
-            (["--frames=6"], "give it, of 6 frames, as --low_res"),
-            (["--task=predict", f"--input={video}"], "give it, of 4 frames, as --low_res"),
+            (["--frames=6"], "give one of 6 frames as --low_res"),
+            (["--task=predict", f"--input={video}"], "give one of 4 frames as --low_res"),
         ]
     ))  # fmt: skip

@@ -107,7 +107,7 @@ class Text(Condition):
         found = [clip.text for clip in clips if clip.text is not None and len(clip.text)]
         if not found:
             raise InputError(
-                "config.data.text_embeddings: the clips have none; write them with "
+                "config.data.text_embeddings: the clips have no embeddings; write them with "
                 "jaxvid.data.text.write_embeddings, or set it to '' to use the captions as bytes"
             )
         for tokens in found:

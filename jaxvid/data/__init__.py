@@ -1,1 +1,1 @@
-"""From a source of videos to batches on the devices: `uint8` clips in a fixed global order."""
+"""The data pipeline, from videos to batches of `uint8` clips on the devices."""

@@ -1,4 +1,4 @@
-"""A clip is a video whose frames are decoded only when they are asked for."""
+"""A clip: a video whose frames are decoded on demand."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -17,23 +17,23 @@ declare(
     strides=key(
         (1,),
         Rule("integers of at least 1", lambda v: bool(v) and is_sequence(v, POSITIVE.holds)),
-        "every how many frames a clip takes one: drawn among these for each clip",
+        "strides between frames; each clip draws one of them",
     ),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One record of a source, N frames long, not yet decoded.
+    """One record of a source: N frames that are not decoded yet.
 
     Attributes:
       time: presentation times in seconds, increasing.
-      decode: frame indices in [0, N) -> those frames, and no others are touched.
-      label: class index, or -1 where there is none.
-      truth: further arrays that have one row per frame, such as ground-truth positions.
-      caption: what is to be seen, "" where nothing says so.
-      text: the caption as n tokens of an outside encoder, or None.
-      action: what is done at each frame, as A numbers, or None.
+      decode: maps frame indices in [0, N) to those frames, and decodes no others.
+      label: class index, or -1 for none.
+      truth: other arrays with one row per frame, such as ground-truth positions.
+      caption: text that describes the video, or "" for none.
+      text: the caption's embedding, n tokens from an outside encoder, or None.
+      action: the action at each frame, A numbers, or None.
     """
 
     time: Float32[np.ndarray, "N"]
@@ -46,18 +46,18 @@ class Clip:
 
 
 def span(frames: int, stride: int) -> int:
-    """Frames of the record that a sample of `frames` frames at `stride` reaches over."""
+    """Number of frames of a record that a sample of `frames` frames at `stride` spans."""
     return (frames - 1) * stride + 1
 
 
 def sample_clip(
     clip: Clip, frames: int, strides: Sequence[int], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Draws a stride among those that fit, then a start, and decodes those frames only.
+    """Draws a stride that fits and a start, and decodes only the sampled frames.
 
     Returns:
       `video` uint8 [T,H,W,3]; `time` float32 [T], seconds from the first sampled frame; `label`
-      int32 []; `caption`, an array of one str; the sampled rows of `action`, if there are any, and
+      int32 []; `caption`, an array of one str; the sampled rows of `action`, if it is not None, and
       of every array in `clip.truth`.
 
     Raises:

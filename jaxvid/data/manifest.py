@@ -1,18 +1,17 @@
-"""`manifest.json`: what lies in a folder of clips, and what came of each video it was made from.
+"""`manifest.json`: the contents of a folder of clips, and the result for each input video.
 
-It holds
+It contains
 
 - the settings: `size` in pixels, `fps`, `frames` per clip, `quality`;
-- `classes`, the first-level folders in the order in which the records number them; `labels`, those
-  of them that have clips, in the order in which the network numbers them; and `settled`, how many
-  of the labels keep their number from now on;
+- `classes`, the first-level folders, by their numbers in the records; `labels`, the classes that
+  have clips, by their numbers in the network; and `settled`, the number of labels whose numbers are
+  final;
 - the number of records in each of the `shards`, and a hash of these records in `hashes`;
-- an entry for each of the `files`: its status ("pending", "done" or "skipped"), its `bytes`, those
-  of its caption included, the `mtimes` of both in nanoseconds (0 without a caption), its shard and
-  its number of clips with the length of their caption in bytes, or the reason why it was skipped.
+- an entry for each of the `files`: its status ("pending", "done" or "skipped"); its size with its
+  caption in `bytes`; the `mtimes` of both in nanoseconds (0 without a caption); and its shard, its
+  number of clips and the length of their caption in bytes, or the reason why it was skipped.
 
-Folders that were made before there were `classes`, `settled`, `hashes`, `mtimes` and `caption` do
-without.
+Older folders may lack `classes`, `settled`, `hashes`, `mtimes` and `caption`.
 """
 
 import json
@@ -28,7 +27,7 @@ NAME = "manifest.json"
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder that `jaxvid.prepare` has made.
+    """Reads the manifest of a folder that `jaxvid.prepare` made.
 
     Raises:
       InputError: the folder or its manifest is missing, damaged or of another version.
@@ -43,17 +42,17 @@ def read(folder: Path) -> dict[str, Any]:
     manifest = _parse(folder, ("version", "size", "fps", "frames", "labels", "shards"))
     if manifest["version"] != VERSION:
         raise InputError(
-            f"{folder / NAME} is of version {manifest['version']}, this code reads {VERSION}: "
-            f"{prepare}"
+            f"{folder / NAME} has version {manifest['version']}, but this code reads version "
+            f"{VERSION}: {prepare}"
         )
     return manifest
 
 
 def resume(folder: Path, settings: Mapping[str, int | float]) -> dict[str, Any]:
-    """The manifest in `folder` to go on with, or a new one if nothing has been written there.
+    """Reads the manifest in `folder`, or makes a new one if the folder has no clips yet.
 
     Raises:
-      InputError: the one there is damaged or was made with other settings.
+      InputError: the manifest is damaged or was made with other settings.
     """
     new = {"version": VERSION, **settings, "labels": [], "shards": {}, "files": {}}
     added = {"classes": [], "settled": 0, "hashes": {}}
@@ -65,7 +64,7 @@ def resume(folder: Path, settings: Mapping[str, int | float]) -> dict[str, Any]:
         for manifest in (old, new)
     )
     if was != now and old["shards"]:
-        raise InputError(f"{folder}: holds clips of {was}, not {now}; choose another --output")
+        raise InputError(f"{folder} has clips with {was}, not {now}; choose another --output")
     if was != now:
         return new | added
     labels = old["labels"]
@@ -73,21 +72,21 @@ def resume(folder: Path, settings: Mapping[str, int | float]) -> dict[str, Any]:
 
 
 def label_of(manifest: Mapping[str, Any]) -> dict[int, int]:
-    """The number of a class in the records -> its place in `labels`."""
+    """Maps the number of a class in the records to its index in `labels`."""
     labels = manifest["labels"]
     classes = manifest.get("classes", labels)
     return {i: labels.index(name) for i, name in enumerate(classes) if name in labels}
 
 
 def save(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Writes it whole or not at all."""
+    """Writes the manifest atomically."""
     temporary = folder / f"{NAME}.tmp"
     temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True))
     os.replace(temporary, folder / NAME)
 
 
 def _parse(folder: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    """The manifest, with these keys at least; raises InputError where it is damaged."""
+    """Reads the manifest; raises InputError if it is damaged or lacks any of `keys`."""
     try:
         manifest = json.loads((folder / NAME).read_text())
         _ = [manifest[key] for key in keys]

@@ -1,8 +1,8 @@
-"""One clip as one record: a msgpack map that holds a JPEG per frame, so any frame decodes alone.
+"""The record of a clip: a msgpack map with a JPEG per frame, so any frame can be decoded alone.
 
 The map's keys: `version`, `frames` (JPEG bytes), `time` (little-endian float32 bytes, seconds),
-`label`, `source`, and where they exist `caption` and `action` (little-endian float32 bytes, as many
-numbers per frame as there are). Nothing in it is ever executed or unpickled.
+`label`, `source`, and optionally `caption` and `action` (little-endian float32 bytes, A numbers per
+frame). Nothing in it is ever executed or unpickled.
 """
 
 import functools
@@ -32,9 +32,9 @@ def encode(
     """Packs RGB frames, their times in seconds and their origin; JPEG `quality` is in [1, 100].
 
     Raises:
-      InputError: there are not as many actions as frames.
+      InputError: the numbers of actions and frames differ.
     """
-    # Clips are small, and halving their colour resolution would show.
+    # Clips are small, so halving their colour resolution would be visible.
     options = [
         *(cv2.IMWRITE_JPEG_QUALITY, quality),
         *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
@@ -60,10 +60,11 @@ def encode(
 
 
 def decode(record: bytes) -> Clip:
-    """Unpacks a record; its frames are decoded only as `Clip.decode(indices)` asks for them.
+    """Unpacks a record; frames are decoded only by `Clip.decode(indices)`.
 
     Raises:
-      InputError: the bytes are no record of this version; from `Clip.decode`, a frame is damaged.
+      InputError: the bytes are not a record of this version; from `Clip.decode`, a frame is
+        damaged.
     """
     try:
         fields = msgpack.unpackb(record, unicode_errors="surrogateescape")
@@ -91,7 +92,7 @@ def decode(record: bytes) -> Clip:
 
 
 def source_of(record: bytes) -> str:
-    """The file that a record was made from, as prepare names it; "" if it is damaged."""
+    """The input file of a record, as a path below the input folder; "" for a damaged record."""
     try:
         fields = msgpack.unpackb(record, unicode_errors="surrogateescape")
         return str(fields["source"]).rpartition("#t=")[0]

@@ -1,4 +1,4 @@
-"""What lies in a folder of videos, and what of it is new since its clips were made."""
+"""Finds the files in a folder of videos, and plans which of them to cut into clips."""
 
 import os
 import re
@@ -12,15 +12,15 @@ _MOST_SHARDS = 1024
 
 
 def find_files(source: Path, output: Path) -> tuple[list[str], list[str]]:
-    """All files but hidden ones and captions, as sorted paths below `source`.
+    """All files except hidden ones and captions, as sorted paths relative to `source`.
 
-    Links to folders are followed, but for one that leads to a folder it lies in.
+    Links to folders are followed, except a link to a folder that contains it.
 
     Returns:
-      The paths, and a line for each file or folder that could not be looked at.
+      The paths, and a line for each file or folder that could not be read.
 
     Raises:
-      InputError: `source` is no folder, or the same as `output`, or holds no files.
+      InputError: `source` is not a folder, is the same as `output`, or contains no files.
     """
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; --input is a folder of video files")
@@ -30,7 +30,7 @@ def find_files(source: Path, output: Path) -> tuple[list[str], list[str]]:
     captions = {caption_of(name) for name in names if not name.endswith(".txt")}
     names = sorted(set(names) - captions)
     if not names and not problems:
-        raise InputError(f"{source}: holds no files; --input is a folder of video files")
+        raise InputError(f"{source}: contains no files; --input is a folder of video files")
     return names, problems
 
 
@@ -44,7 +44,7 @@ def _walk(source: Path, output: str) -> tuple[list[str], list[str]]:
     def unreadable(error: OSError) -> None:
         problems.append(f"folder {below(error.filename)}: cannot be read: {error.strerror}")
 
-    # Real paths of each folder yet to be visited and of those on the way to it.
+    # For each folder to visit, its real path and those of its parents.
     chains = {str(source): {os.path.realpath(source)}}
     for folder, subfolders, files in os.walk(source, onerror=unreadable, followlinks=True):
         chain, followed = chains.pop(folder), []
@@ -54,7 +54,7 @@ def _walk(source: Path, output: str) -> tuple[list[str], list[str]]:
             if name.startswith(".") or real == output:
                 continue
             if real in chain:
-                problems.append(f"folder {below(path)}: a link to a folder that it lies in")
+                problems.append(f"folder {below(path)}: a link to a folder that contains it")
                 continue
             chains[path] = chain | {real}
             followed.append(name)
@@ -68,21 +68,21 @@ def _walk(source: Path, output: str) -> tuple[list[str], list[str]]:
 
 
 def caption_of(name: str) -> str:
-    """Where the caption of a video lies, if it has one."""
+    """The path of a video's caption, which may not exist."""
     return os.path.splitext(name)[0] + ".txt"
 
 
 def class_of(name: str) -> str:
-    """The first-level folder of a file, "" if it lies in none."""
+    """The first-level folder of a file, or "" for a file at the top level."""
     return name.partition("/")[0] if "/" in name else ""
 
 
 def plan(manifest: dict[str, Any], source: Path, names: Sequence[str]) -> None:
-    """Marks in the manifest what is to be made: files that are new or have changed.
+    """Marks in the manifest the files to process: those that are new or have changed.
 
-    A changed file is one whose size or time of modification, or those of its caption, are not the
-    ones noted. Where clips of it had been made, its shard leaves the manifest and all files of the
-    shard are made anew.
+    A file has changed if its size or modification time, or those of its caption, differ from the
+    manifest's. If it already has clips, its shard is removed from the manifest and all files of the
+    shard are processed again.
     """
     files, classes = manifest["files"], manifest["classes"]
     classes += sorted({class_of(name) for name in names} - {"", *classes})
@@ -115,7 +115,7 @@ def plan(manifest: dict[str, Any], source: Path, names: Sequence[str]) -> None:
 
 
 def settle_labels(manifest: dict[str, Any]) -> None:
-    """Lists in `labels` the classes that have clips; those of a finished run keep their number."""
+    """Sets `labels` to the classes that have clips; labels of a finished run keep their numbers."""
     files, settled = manifest["files"].items(), manifest["settled"]
     labels = manifest["labels"][:settled]
     have_clips = {class_of(name) for name, entry in files if entry["status"] == "done"}
@@ -126,7 +126,7 @@ def settle_labels(manifest: dict[str, Any]) -> None:
 
 
 def _stamp(source: Path, name: str) -> dict[str, Any]:
-    """Size and times of modification of a video and its caption, by which a change is noticed."""
+    """The size and modification times of a video and its caption, to detect changes."""
     paths = [source / name, source / caption_of(name)]
     stats = [path.stat() if path.is_file() else None for path in paths]
     return {

@@ -1,13 +1,13 @@
-"""Captions as arrays: their bytes, or embeddings that any outside encoder has left on disk.
+"""Captions as arrays: their bytes, or embeddings on disk from any outside encoder.
 
-Embeddings lie beside the shards of a folder that `jaxvid.prepare` made:
+Embeddings are stored in the folder that `jaxvid.prepare` made:
 
     clips-00000.array_record            a clip per record
-    text/NAME/clips-00000.array_record  the embedding of its caption in the record of equal number
+    text/NAME/clips-00000.array_record  the embeddings of the captions, in the same order
 
-Such a record is a msgpack map with the keys `version`, `shape` (n tokens, E numbers each) and
-`data` (little-endian float16 bytes); a clip without a caption has n = 0. Nothing is ever unpickled.
-`write_embeddings` makes them; a caption that many clips share is encoded once a shard:
+The record of an embedding is a msgpack map with the keys `version`, `shape` (n tokens, E numbers
+each) and `data` (little-endian float16 bytes); a clip without a caption has n = 0. Nothing is ever
+unpickled. `write_embeddings` writes them, and encodes a caption once per shard:
 
     write_embeddings("clips", "t5-base", lambda captions: [my_encoder(c) for c in captions])
 """
@@ -28,7 +28,7 @@ VERSION = 1
 
 
 def to_bytes(caption: str, length: int) -> tuple[UInt8[np.ndarray, "L"], Bool[np.ndarray, "L"]]:
-    """The first `length` bytes of a caption in UTF-8, padded with 0, and which are there."""
+    """The first `length` bytes of a caption in UTF-8, padded with 0, and a mask of valid bytes."""
     data = np.frombuffer(caption.encode(errors="surrogateescape")[:length], np.uint8)
     return np.pad(data, (0, length - len(data))), np.arange(length) < len(data)
 
@@ -41,18 +41,18 @@ def from_bytes(data: UInt8[np.ndarray, "L"], mask: Bool[np.ndarray, "L"]) -> str
 def pad(
     tokens: Float16[np.ndarray, "n E"], length: int
 ) -> tuple[Float16[np.ndarray, "L E"], Bool[np.ndarray, "L"]]:
-    """The first `length` tokens of an embedding, padded with 0, and which are there."""
+    """The first `length` tokens of an embedding, padded with 0, and a mask of valid tokens."""
     tokens = tokens[:length]
     return np.pad(tokens, ((0, length - len(tokens)), (0, 0))), np.arange(length) < len(tokens)
 
 
 def folder_of(folder: str | Path, name: str) -> Path:
-    """Where the embeddings called `name` lie, beside the shards in `folder`."""
+    """The subfolder of a folder of clips for the embeddings called `name`."""
     return Path(folder) / "text" / name
 
 
 def remove_embeddings(folder: Path, shard: str) -> None:
-    """Removes those of a shard, of all encoders: its clips are about to change."""
+    """Removes the embeddings of a shard from all encoders, because its clips will change."""
     for path in folder.glob(f"text/*/{shard}"):
         path.unlink()
 
@@ -65,17 +65,17 @@ def write_embeddings(
 ) -> None:
     """Embeds the captions of all clips in a folder, for `data.text_embeddings = name`.
 
-    Each file appears only when it is whole, and those that are there are left as they are: run it
-    again to go on after an interruption, or when videos were added.
+    Each file appears only when it is complete, and existing files are kept. Run it again after an
+    interruption, or when videos were added.
 
     Args:
-      folder: made by `jaxvid.prepare`.
-      name: of the encoder, which becomes a folder's.
-      encode: captions -> an array per caption, of any number of tokens n but always E wide.
-      batch_size: most captions that are given to `encode` at a time.
+      folder: folder that `jaxvid.prepare` made.
+      name: name of the encoder, and of the folder of its embeddings.
+      encode: maps captions to one array per caption, with any number of tokens n but the same E.
+      batch_size: largest number of captions per call of `encode`.
 
     Raises:
-      InputError: the folder is not one of clips, or `encode` returned something else.
+      InputError: the folder is not a folder of clips, or `encode` returned invalid arrays.
     """
     folder, target = Path(folder), folder_of(folder, name)
     shards = manifest.read(folder)["shards"]
@@ -111,14 +111,14 @@ def encode_tokens(tokens: Float[np.ndarray, "..."]) -> bytes:
     """Packs an embedding [n,E] as a record.
 
     Raises:
-      InputError: it is of another shape, or holds what float16 cannot.
+      InputError: it has another shape, or is not finite in float16.
     """
     with np.errstate(over="ignore"):
         data = np.asarray(tokens, "<f2")
     if data.ndim != 2 or not np.isfinite(data).all():
         raise InputError(
             f"an embedding of shape {data.shape} is not of shape (tokens, width) or not finite in "
-            "float16: see what the encoder returns"
+            "float16: check what the encoder returns"
         )
     return msgpack.packb({"version": VERSION, "shape": data.shape, "data": data.tobytes()})
 
@@ -139,7 +139,7 @@ def decode_tokens(record: bytes) -> Float16[np.ndarray, "n E"]:
 
 
 def _captions(shard: Path, count: int) -> list[str]:
-    """The captions of a shard's clips; "" for a clip that cannot be read, as none will use it."""
+    """The captions of a shard's clips; "" for a clip that cannot be read, which is never used."""
     reader, captions = ArrayRecordReader(str(shard)), []
     for index in range(count):
         try:

@@ -1,4 +1,4 @@
-"""The one reader and the one writer of video files: PyAV decodes and encodes, OpenCV resizes."""
+"""Reads and writes video files: PyAV decodes and encodes, OpenCV resizes."""
 
 import contextlib
 import itertools
@@ -15,7 +15,7 @@ from jaxtyping import Float32, UInt8
 
 from jaxvid.errors import InputError
 
-# A longer silence between two frames is taken for a broken timestamp: holding a frame over it
+# A longer gap between two frames is treated as a broken timestamp: repeating a frame to fill it
 # would fill a data set with stills.
 _LONGEST_GAP_SECONDS = 60.0
 
@@ -23,24 +23,24 @@ _LONGEST_GAP_SECONDS = 60.0
 def read_frames(
     path: str | os.PathLike, *, size: int, fps: int | float | None = None
 ) -> Iterator[tuple[UInt8[np.ndarray, "S S 3"], float]]:
-    """Streams the frames of a video file, holding no more than two of them.
+    """Streams the frames of a video file, with at most two frames in memory.
 
     Args:
-      path: a file of any container and codec that PyAV reads.
+      path: a file in any container and codec that PyAV reads.
       size: S; the largest centred square of the picture is resized to S x S, by area.
-      fps: frame k of the result is the frame shown nearest to k / fps seconds; None takes every
-        frame at its own presentation time.
+      fps: frame k of the result is the frame nearest to k / fps seconds; None takes every frame at
+        its presentation time.
 
     Yields:
-      An RGB frame in [0, 255], turned upright, and its time in seconds from the first one;
+      An RGB frame in [0, 255], turned upright, and its time in seconds from the first frame;
       times increase.
 
     Raises:
-      InputError: the file is no video, is truncated or damaged, has no video stream or no frames,
-        or changes resolution. What was yielded before is sound, but the rest of it is missing.
+      InputError: the file is not a video, is truncated or damaged, has no video stream or no
+        frames, or changes resolution. Frames yielded before the error are valid.
     """
     try:
-        # Absolute, or FFmpeg takes "clip:1.mp4" for a URL.
+        # An absolute path, because FFmpeg would take "clip:1.mp4" for a URL.
         container = av.open(os.path.abspath(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {_reason(error)}") from error
@@ -64,10 +64,10 @@ def read_frames(
 def read_video(
     path: str | os.PathLike, *, frames: int, size: int, fps: int | float | None = None
 ) -> tuple[UInt8[np.ndarray, "N S S 3"], Float32[np.ndarray, "N"]]:
-    """Reads the first `frames` frames: pictures in [0, 255] and seconds from the first.
+    """Reads the first `frames` frames: RGB in [0, 255], and times in seconds from the first.
 
     Raises:
-      InputError: as `read_frames` does, or the video has fewer frames than asked for.
+      InputError: as in `read_frames`, or the video has fewer than `frames` frames.
     """
     taken = list(itertools.islice(read_frames(path, size=size, fps=fps), frames))
     if len(taken) < frames:
@@ -80,18 +80,18 @@ def read_video(
 
 
 def is_image(path: str | os.PathLike) -> bool:
-    """Whether a file that can be read as a video holds a picture, such as a JPEG or PNG."""
+    """Whether a file that PyAV can open is an image, such as a JPEG or PNG."""
     with av.open(os.path.abspath(path)) as container:
         return container.format.name == "image2" or container.format.name.endswith("_pipe")
 
 
 class VideoWriter(contextlib.AbstractContextManager):
-    """Writes RGB frames as they come into an H.264 mp4 that any player opens.
+    """Writes RGB frames, part by part, to an H.264 mp4 that any player opens.
 
-    The file appears under its name when the block ends without an error.
+    The file appears at `path` when the `with` block ends without an error.
 
     Args:
-      path: replaced if it is there; its folder must exist.
+      path: replaced if it exists; its folder must exist.
       fps: frames per second.
       scale: each pixel becomes `scale` x `scale` pixels. Odd sizes then grow by one repeated row
         or column, because yuv420p halves them.
@@ -111,7 +111,7 @@ class VideoWriter(contextlib.AbstractContextManager):
         self._stream.pix_fmt = "yuv420p"
 
     def write(self, frames: UInt8[np.ndarray, "T H W 3"]) -> None:
-        """Appends frames, RGB in [0, 255], all of one size."""
+        """Appends frames, RGB in [0, 255], all of the same size."""
         frames = frames.repeat(self._scale, axis=1).repeat(self._scale, axis=2)
         _, height, width, _ = frames.shape
         frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -128,7 +128,7 @@ class VideoWriter(contextlib.AbstractContextManager):
                 self._container.close()
                 os.replace(self._temporary, self._path)
             else:
-                with contextlib.suppress(av.FFmpegError):  # the first error is the one that counts
+                with contextlib.suppress(av.FFmpegError):  # keep the first error
                     self._container.close()
         finally:
             self._temporary.unlink(missing_ok=True)
@@ -137,7 +137,7 @@ class VideoWriter(contextlib.AbstractContextManager):
 def write_video(
     path: str | os.PathLike, frames: UInt8[np.ndarray, "T H W 3"], fps: int | float, scale: int = 1
 ) -> None:
-    """Writes at least one frame as `VideoWriter` does."""
+    """Writes at least one frame, like `VideoWriter`."""
     with VideoWriter(path, fps, scale) as video:
         video.write(frames)
 
@@ -146,13 +146,13 @@ def _video_stream(
     path: str | os.PathLike, container: av.container.InputContainer
 ) -> av.VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    # FFmpeg draws text files as pictures of a terminal.
+    # FFmpeg renders text files as pictures of a terminal.
     if not streams or container.format.name == "tty":
         raise InputError(f"{path}: has no video stream; remove it")
     stream = streams[0]
     if stream.codec_context is None:
         raise InputError(f"{path}: no decoder for its codec; convert it, to H.264 for example")
-    # Files are decoded side by side in processes: threads in each would only compete.
+    # Several processes decode at the same time, so threads in each would only compete.
     stream.codec_context.thread_count = 1
     return stream
 
@@ -183,10 +183,10 @@ def _decode(
                 previous, time = time, time + period
                 if frame.pts is not None:
                     stated = float((frame.pts - origin) * frame.time_base)
-                    # Where files were joined, time goes back: such a frame follows the one before.
+                    # In joined files time may jump back; then count on from the previous frame.
                     time = stated if stated > previous else time
                 if time - previous > _LONGEST_GAP_SECONDS:
-                    raise _damaged(path, previous, f"nothing for {time - previous:.0f} s")
+                    raise _damaged(path, previous, f"no frames for {time - previous:.0f} s")
                 yield frame, time
     except av.FFmpegError as error:
         raise _damaged(path, time, _reason(error)) from error
@@ -204,9 +204,9 @@ def _decode(
 def _resample(
     frames: Iterator[tuple[av.VideoFrame, float]], fps: int | float, period: float
 ) -> Iterator[tuple[av.VideoFrame, float]]:
-    """Yields at k / fps the frame nearest in time, for as long as the video lasts.
+    """Yields the frame nearest to each time k / fps, until the video ends.
 
-    The last frame lasts `period` seconds; a last interval less than half filled is left out.
+    The last frame lasts `period` seconds; a last interval that is less than half full is left out.
     """
     held, shown, count = *next(frames), 0
     for frame, time in frames:
@@ -230,7 +230,7 @@ def _square(frame: av.VideoFrame, size: int, pixel_aspect: float) -> UInt8[np.nd
 
 
 def _period(stream: av.VideoStream) -> float:
-    """Seconds that a frame lasts where no timestamp says so."""
+    """Seconds that a frame lasts if it has no timestamp."""
     return float(1 / (stream.average_rate or 25))
 
 

@@ -1,4 +1,4 @@
-"""The one way to attend."""
+"""Softmax attention, which all mixers and encoders share."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ def attention(
 ) -> Float[Array, "G L K d"]:
     """softmax(q k / sqrt(d)) v over S for each group and head; the softmax is in float32.
 
-    Where `mask` is False a query does not see a key; each query must see one at least.
+    A query does not see keys where `mask` is False; it must see at least one key.
     """
     query = query * query.shape[-1] ** -0.5
     logits = jnp.einsum("glkd,gskd->gkls", query, key, preferred_element_type=jnp.float32)

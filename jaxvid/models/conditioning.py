@@ -39,9 +39,10 @@ class Entry:
 
     Attributes:
       frame: a vector per frame, float [B,t,D] or [B,1,D], added to the embedding of the noise
-      level. tokens: tokens for the word `text` of the block grammar, float [B,L,D]. mask: which
-      tokens are valid, at least one in each clip, bool [B,L]. channels: a video to concatenate on
-      channels, float [B,T,h,w,c]; a smaller one is enlarged.
+        level.
+      tokens: tokens for the word `text` of the block grammar, float [B,L,D].
+      mask: which tokens are valid, at least one in each clip, bool [B,L].
+      channels: a video to concatenate on channels, float [B,T,h,w,c]; a smaller one is enlarged.
     """
 
     frame: Any = 0.0

@@ -1,7 +1,7 @@
-"""Patches, positions and noise levels as vectors.
+"""Embeddings of patches, positions and noise levels.
 
 Rotary positions: Su et al. 2021, arXiv 2104.09864. Here a token has several coordinates (seconds,
-row, column) and the frequencies of a head are dealt out among them, as in 2D vision transformers.
+row, column) and the frequencies of a head are divided among them, as in 2D vision transformers.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, Float32
 
 from jaxvid.errors import InputError
 
-# Radians per unit, highest to lowest. Time: neighbouring frames are told apart at up to about 30
-# frames a second, and moments up to a minute apart. Grid: neighbouring patches, and grids of 60.
+# Radians per unit, highest to lowest. Time resolves neighbouring frames at up to about 30 frames a
+# second, and times up to a minute apart. The grid resolves neighbouring patches, up to 60 in a row.
 TIME_FREQUENCIES = (2 * np.pi * 2.0, 2 * np.pi / 64.0)
 GRID_FREQUENCIES = (np.pi, 0.1)
 
@@ -43,7 +43,7 @@ def unpatchify(
 
 
 def frequencies(highest: float, lowest: float, count: int) -> Float32[np.ndarray, "count"]:
-    """Geometric steps from `highest` to `lowest`."""
+    """`count` frequencies in geometric steps from `highest` to `lowest`."""
     return np.geomspace(highest, lowest, count, dtype=np.float32)
 
 
@@ -62,11 +62,11 @@ def grid(rows: int, columns: int) -> Float32[Array, "N 2"]:
 def rotary(
     seconds: Float[Array, "B T"], place: Float[Array, "N 2"], head_dim: int
 ) -> Float32[Array, "2 B T N F"]:
-    """Cosine and sine of the angle by which each of the F = head_dim / 2 pairs of a head is turned.
+    """Cosine and sine of the angles that rotate the F = head_dim / 2 pairs of a head.
 
-    The pairs are dealt out evenly among seconds, row and column; the first get what is left over.
-    One table serves every mixer, for q·k sees differences only: within a frame those of seconds
-    vanish, and within a place those of row and column.
+    The pairs are divided evenly among seconds, row and column; the first take the remainder. One
+    table serves every mixer, because q·k depends on differences only: those of seconds vanish
+    within a frame, and those of row and column within a place.
     """
     pairs = head_dim // 2
     counts = [pairs // 3 + (i < pairs % 3) for i in range(3)]
@@ -78,17 +78,17 @@ def rotary(
     ]
     shape = (*seconds.shape, len(place))
     angle = jnp.concatenate([jnp.broadcast_to(a, (*shape, a.shape[-1])) for a in angles], axis=-1)
-    # Without the barrier XLA would take the cosines again in every layer that uses them.
+    # Without the barrier XLA would compute the cosines again in every layer that uses them.
     return jax.lax.optimization_barrier(jnp.stack([jnp.cos(angle), jnp.sin(angle)]))
 
 
 def sincos(
     width: int, place: Float[Array, "N 2"], seconds: Float[Array, "B T"] | None = None
 ) -> Float32[Array, "... N {width}"]:
-    """Positions to be added to tokens: sines and cosines of row and column, [N,D].
+    """Positions to add to tokens: sines and cosines of row and column, [N,D].
 
-    With `seconds` those of time are a third of it, [B,T,N,D]. `width` is a multiple of 4; what
-    does not divide is left 0.
+    With `seconds`, a third of the features encode time, [B,T,N,D]. `width` must be a multiple of 4;
+    left-over features are 0.
     """
     parts = 2 if seconds is None else 3
     count = width // (2 * parts)
@@ -102,20 +102,20 @@ def sincos(
 
 
 class Learned(nn.Module):
-    """Tables of frame numbers and of places, for one number of frames T and of patches N."""
+    """Learned tables of frames and places, for a fixed number of frames T and of patches N."""
 
     width: int
 
     @nn.compact
     def __call__(self, shape: tuple[int, int]) -> Float32[Array, "{shape[0]} {shape[1]} D"]:
-        """The positions; raises InputError for another `shape` (T, N) than it was made for."""
+        """The positions; raises InputError if `shape` (T, N) is not that of the tables."""
         tables = []
         for name, length in zip(("frames", "places"), shape, strict=True):
             if self.has_variable("params", name):
                 known = len(self.get_variable("params", name))
                 if known != length:
                     raise InputError(
-                        f"learned positions hold {known} {name}, the video has {length}: stretch "
+                        f"learned positions have {known} {name}, the video has {length}: resize "
                         "them with embeddings.interpolate, or use model.positions=rotary"
                     )
             init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "embed"))
@@ -130,7 +130,7 @@ def interpolate(
     grid: tuple[int, int],
     new_grid: tuple[int, int],
 ) -> dict[str, Float[Array, "length D"]]:
-    """The parameters of `Learned` for another number of frames and patch grid, linearly."""
+    """Resizes the parameters of `Learned` linearly to another number of frames and patch grid."""
     places = tables["places"]
     D = places.shape[-1]
     places = jax.image.resize(places.reshape(*grid, D), (*new_grid, D), "linear")
@@ -143,7 +143,7 @@ def interpolate(
 def rotate(
     x: Float[Array, "B T N K d"], turn: Float32[Array, "2 B T N F"]
 ) -> Float[Array, "B T N K d"]:
-    """Turns pair (i, i + F) of every head by its angle, so that q·k depends on differences only."""
+    """Rotates pair (i, i + F) of every head, so that q·k depends on differences only."""
     cos, sin = turn[..., None, :]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

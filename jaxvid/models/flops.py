@@ -1,9 +1,9 @@
-"""How much arithmetic a network does, counted in its jaxpr.
+"""The FLOPs of a network, counted in its jaxpr.
 
-Matrix products and convolutions only, 2 FLOPs per multiply-add, as is usual for model FLOPs
+Only matrix products and convolutions count, 2 FLOPs per multiply-add, as is usual for model FLOPs
 utilisation (Chowdhery et al. 2022, arXiv 2204.02311, appendix B): layers with a kernel, attention
-scores and the sums they weight. Elementwise work, such as norms, softmax, activations and rotary
-positions, is left out. What a mask hides is counted, for it is computed.
+scores and weighted sums of values. Elementwise work, such as norms, softmax, activations and rotary
+positions, is left out. Masked entries count, because they are computed.
 """
 
 import math
@@ -24,15 +24,15 @@ def forward_flops(apply: Callable[..., Any], *arguments: Any) -> dict[str, int]:
     """FLOPs of one forward pass.
 
     Args:
-      apply: of a `SpaceTimeTransformer`.
-      arguments: what it is applied to, variables first; shapes and dtypes suffice.
+      apply: the method of a `SpaceTimeTransformer`.
+      arguments: its arguments, variables first; shapes and dtypes suffice.
 
     Returns:
-      For each word what its mixers cost, over the whole depth; `modulation`, the adaLN layers;
-      `embedding`, the layers from patches, noise levels and conditions, and to pixels.
+      FLOPs by name: each word, the sum of its mixers over the whole depth; `modulation`, the adaLN
+      layers; `embedding`, the layers for patches, noise levels, conditions and pixels.
 
     Raises:
-      ValueError: there is a kernel that does not declare its cost, or a loop of unknown length.
+      ValueError: a kernel does not declare its cost, or a loop has an unknown length.
     """
     counts: Counter[str] = Counter()
     for path, flops in count(jax.make_jaxpr(apply)(*arguments).jaxpr).items():
@@ -46,18 +46,18 @@ def forward_flops(apply: Callable[..., Any], *arguments: Any) -> dict[str, int]:
 def train_flops(apply: Callable[..., Any], *arguments: Any) -> dict[str, int]:
     """FLOPs of one training step: three times `forward_flops`.
 
-    The backward pass has two products for each of the forward's, so a weight costs 6 FLOPs a token.
-    What is computed again under `net.remat`, and the optimizer, are not counted.
+    The backward pass has two products for each product of the forward pass, so a weight costs 6
+    FLOPs per token. Recomputation (`model.remat`) and the optimizer are not counted.
     """
     return {name: 3 * flops for name, flops in forward_flops(apply, *arguments).items()}
 
 
 def count(jaxpr: Jaxpr, above: str = "") -> Counter[str]:
-    """FLOPs by the path of named scopes, below `above`, in which they are spent.
+    """FLOPs by their path of named scopes, below `above`.
 
-    Flax names the scopes after its modules. A scan counts as often as it runs, a cond as its most
-    expensive branch, a `shard_map` as its body on all devices. A while loop runs an unknown number
-    of times, so its body must have nothing to count.
+    Flax names the scopes after its modules. The body of a scan counts once per iteration, a cond as
+    its most expensive branch, and a `shard_map` as its body on all devices. A while loop runs an
+    unknown number of times, so its body must have nothing to count.
     """
     total: Counter[str] = Counter()
     for eqn in jaxpr.eqns:
@@ -82,7 +82,7 @@ def count(jaxpr: Jaxpr, above: str = "") -> Counter[str]:
 
 
 def _run_by(eqn: JaxprEqn) -> list[Jaxpr]:
-    if eqn.primitive.name == "custom_linear_solve":  # the others are for its derivatives
+    if eqn.primitive.name == "custom_linear_solve":  # its other jaxprs are for derivatives
         return [eqn.params["jaxprs"].solve.jaxpr]
     return list(jaxprs_in_params(eqn.params))
 
@@ -90,7 +90,7 @@ def _run_by(eqn: JaxprEqn) -> list[Jaxpr]:
 def _product(eqn: JaxprEqn, path: str) -> int:
     if "dimension_numbers" in eqn.params:
         (contracted, _), _ = eqn.params["dimension_numbers"]
-    else:  # in groups of rows, each of which meets its own matrix only
+    else:  # a ragged product: each group of rows has its own matrix
         (contracted, _), _ = eqn.params["ragged_dot_dimension_numbers"].dot_dimension_numbers
     left = eqn.invars[0].aval.shape
     return 2 * eqn.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
@@ -114,10 +114,10 @@ def _declared(eqn: JaxprEqn, path: str) -> int:
 
 def _undeclared(eqn: JaxprEqn, path: str) -> int:
     name = eqn.primitive.name
-    raise ValueError(f"{path}: {name} declares no cost; put one for it into flops.COSTS")
+    raise ValueError(f"{path}: {name} declares no cost; add one to flops.COSTS")
 
 
-# What the equations of a primitive cost. An addition is one entry.
+# The cost of an equation, by its primitive.
 COSTS: dict[str, Callable[[JaxprEqn, str], int]] = {
     "dot_general": _product,
     "ragged_dot_general": _product,

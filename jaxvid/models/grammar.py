@@ -1,7 +1,7 @@
-"""The block grammar: the depth of a network is written down, not coded.
+"""The block grammar: a line of text defines the layers of a network.
 
 A block is a line of words, read from left to right: `space mlp time mlp`. Each word is a residual
-sub-layer. `+` runs words side by side on the same input: `space+time mlp`. A word may take
+sub-layer. `+` runs words in parallel on the same input: `space+time mlp`. A word may take
 arguments, as in `window(4,4,4)` or `conv(size=5)`. `8*(space mlp) 8*(time mlp)` repeats each line
 eight times.
 """
@@ -19,18 +19,18 @@ from jaxvid.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Word:
-    """A word of a line, and the arguments it is given: (name, value) pairs."""
+    """A word of a line, with its arguments as (name, value) pairs."""
 
     name: str
     arguments: tuple[tuple[str, Any], ...] = ()
 
 
-# One tuple per residual sub-layer, of the words that run side by side in it.
+# For each residual sub-layer, the words that run in parallel in it.
 Line = tuple[tuple[Word, ...], ...]
 
 
 class Argument(NamedTuple):
-    """What a word's argument is where none is given, and what it must be."""
+    """The default of a word's argument, and the rule for its value."""
 
     default: Any
     rule: Rule
@@ -42,15 +42,15 @@ _NAME = re.compile(r"[^\s+*()]+")
 
 
 def argument(default: Any, rule: Rule) -> Any:
-    """A field of a word's class that is an argument of the word, and must obey `rule`."""
+    """Declares a field of a word's class as an argument of the word that must obey `rule`."""
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
 def arguments(word: type) -> dict[str, Argument]:
-    """The arguments of a word: the fields of its dataclass, but `config` and Flax's own.
+    """The arguments of a word: the fields of its dataclass except `config` and those of Flax.
 
     A field that is not declared with `argument` takes any value of its default's type. Raises
-    TypeError for a field without a default, and for a default whose type says too little.
+    TypeError for such a field without a default, or with one that is not a bool, int, float or str.
     """
     found = {}
     for field in dataclasses.fields(word):
@@ -60,7 +60,7 @@ def arguments(word: type) -> dict[str, Argument]:
         if rule is None:
             raise TypeError(
                 f"{word.__qualname__}.{field.name}: an argument of a word needs a default that is "
-                "a number, a text or a flag; declare any other with argument(default, rule)"
+                "a number, a string or a flag; declare any other with argument(default, rule)"
             )
         found[field.name] = Argument(field.default, rule)
     return found
@@ -74,13 +74,12 @@ def parse(text: str, known: Mapping[str, type]) -> tuple[tuple[Line, int | None]
       known: the words that exist, and the dataclass of each; see `arguments`.
 
     Returns:
-      Each line with its number of repeats; None for words outside of any repeat, which stand
-      together in one line up to the next.
+      Each line with its number of repeats; None for words outside of repeats, which form one line
+      up to the next repeat.
 
     Raises:
       InputError: the text is empty, a word or an argument does not exist or has a wrong value, a
-        `+` or a parenthesis lacks its partner, or repeats are nested. The message points at the
-        place.
+        `+` or a parenthesis lacks its partner, or repeats are nested. The message marks the place.
     """
     text, at = re.sub(r"\s", " ", text), 0
     stacks: list[tuple[Line, int | None]] = []
@@ -89,7 +88,7 @@ def parse(text: str, known: Mapping[str, type]) -> tuple[tuple[Line, int | None]
             stacks.append((_line(text, at, repeat.start(), known), None))
         end, count = _closing(text, repeat.end() - 1), int(repeat[1])
         if inner := _REPEAT.search(text, repeat.end(), end):
-            raise _mistake(text, *inner.span(), "a repeat cannot stand inside another")
+            raise _mistake(text, *inner.span(), "repeats cannot be nested")
         if not count:
             raise _mistake(text, *repeat.span(), "a line is repeated at least once")
         stacks.append((_line(text, repeat.end(), end, known), count))
@@ -100,12 +99,12 @@ def parse(text: str, known: Mapping[str, type]) -> tuple[tuple[Line, int | None]
 
 
 def with_window(blocks: str, window: Sequence[int]) -> str:
-    """The blocks of an older run, whose words `window` took their size from `model.window`."""
+    """Converts the blocks of an older run, whose words `window` had the size `model.window`."""
     return re.sub(r"\bwindow\b(?! *\()", f"window({','.join(map(str, window))})", blocks)
 
 
 def from_stacks(stacks: Sequence[Sequence[Any]]) -> str:
-    """The blocks of an older run that were a list of (line, repeats)."""
+    """Converts the blocks of an older run, which were a list of (line, repeats)."""
     return " ".join(f"{repeats}*({line})" for line, repeats in stacks)
 
 
@@ -135,7 +134,7 @@ def _line(text: str, start: int, end: int, known: Mapping[str, type]) -> Line:
 
 
 def _word(text: str, start: int, end: int, known: Mapping[str, type]) -> tuple[Word, int]:
-    """The word that starts at `start`, and where it ends."""
+    """The word that starts at `start`, and the index of its end."""
     found = _NAME.match(text, start, end)
     if not found:
         what = f"'{text[start]}' is out of place: write window(4,4,4), or 8*(space mlp)"
@@ -152,7 +151,7 @@ def _word(text: str, start: int, end: int, known: Mapping[str, type]) -> tuple[W
 
 
 def _closing(text: str, opening: int) -> int:
-    """Where the parenthesis that opens at `opening` is closed."""
+    """The index at which the parenthesis at `opening` is closed."""
     depth = 0
     for i in range(opening, len(text)):
         depth += (text[i] == "(") - (text[i] == ")")
@@ -164,7 +163,7 @@ def _closing(text: str, opening: int) -> int:
 def _arguments(
     text: str, start: int, end: int, word: str, takes: Mapping[str, Argument]
 ) -> tuple[tuple[str, Any], ...]:
-    """Reads what stands in the parentheses after a word; values are Python literals."""
+    """Reads the arguments in the parentheses after a word; values are Python literals."""
     listed = [f"{name}={a.default} ({a.rule})" for name, a in takes.items()]
     signature = f"'{word}' takes {', '.join(listed) or 'no arguments'}"
     try:
@@ -197,6 +196,6 @@ def _mistake(
     text: str, start: int, end: int, what: str, known: Mapping[str, type] | None = None
 ) -> InputError:
     if known is not None:
-        what += f"; known: {', '.join(sorted(known))}, and '+' between words that run side by side"
+        what += f"; known: {', '.join(sorted(known))}, and '+' between words that run in parallel"
     marks = " " * start + "^" * max(1, end - start)
     return InputError(f"config.model.blocks: {what}\n  {text}\n  {marks}")

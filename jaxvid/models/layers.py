@@ -1,4 +1,4 @@
-"""The layers that everything is built from, with logical names on every parameter."""
+"""Basic layers, with logical axis names on every parameter."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +12,11 @@ Axes = tuple[int, ...]
 
 
 class Weight(nn.LogicallyPartitioned, eq=False):
-    """A kernel with the logical names of its axes, and which of these make it a matrix.
+    """A kernel with the logical names of its axes, and the axes that form a matrix.
 
     Attributes:
-      matrix: the axes of the matrix's input and those of its output; along all others, matrices
-        are stacked. None if an optimizer of matrices, such as Muon, is not for it.
+      matrix: the input axes and the output axes of the matrix; the other axes stack matrices. None
+        if matrix optimizers, such as Muon, must not use it as a matrix.
     """
 
     matrix: tuple[Axes, Axes] | None = struct.field(default=None, pytree_node=False)
@@ -48,7 +48,7 @@ def kernel(
       names: the logical name of each axis.
       inputs: the first `inputs` axes are contracted with the layer's input.
       stacked: axes along which several matrices are stacked, such as query, key and value.
-      matrix: whether an optimizer of matrices is for it; see `Weight`.
+      matrix: whether matrix optimizers use it as a matrix; see `Weight`.
       scale: 0 means all zeros.
     """
     in_axis, out_axis = tuple(range(inputs)), tuple(range(inputs, len(names)))
@@ -67,7 +67,7 @@ def dense(
     name: str,
     scale: float = 1.0,
 ) -> nn.Dense:
-    """A layer with a bias and logical axis names, outside of the blocks: not for Muon."""
+    """A dense layer with logical axis names, for use outside of the blocks; not for Muon."""
     return nn.Dense(
         features,
         dtype=dtype,
@@ -78,15 +78,15 @@ def dense(
 
 
 def layer_norm(x: Float[Array, "B T N D"], dtype: jnp.dtype) -> Float[Array, "B T N D"]:
-    """Layer normalisation without parameters: the modulation has them."""
+    """Layer normalisation without parameters: the modulation scales and shifts."""
     return nn.LayerNorm(use_bias=False, use_scale=False, dtype=dtype)(x)
 
 
 def modulation(parts: int, dtype: jnp.dtype, name: str):
     """`parts` zero-initialised vectors [B, T, 1, D] per frame (adaLN-zero).
 
-    Its kernel is no matrix for Muon. The rank of its gradient is at most the number of noise levels
-    and conditions in the batch; the rest is rounding, and orthogonalised it would weigh as much.
+    Its kernel is not for Muon. The rank of its gradient is at most the number of noise levels and
+    conditions in the batch. The rest is rounding error, which orthogonalisation would amplify.
     """
 
     def apply(frame: Float[Array, "B T D"]) -> list[Float[Array, "B T 1 D"]]:

@@ -1,11 +1,11 @@
-"""What a causal mixer carries from one window of frames to the next.
+"""The state that a causal mixer carries from one window of frames to the next.
 
-The state lies in Linen's "cache" collection, and how a network is applied says what happens to it:
+The state is in Linen's "cache" collection. The arguments of `apply` say how it is used:
 
-  apply({"params": p}, …)                                  nothing is carried
+  apply({"params": p}, …)                                  no state
   apply({"params": p}, …, mutable=["cache"])               a stream begins: the state is written
-  apply({"params": p, "cache": c}, …, mutable=["cache"])   it goes on: read, and written anew
-  apply({"params": p, "cache": c}, …)                      read only, as for the steps of a sampler
+  apply({"params": p, "cache": c}, …, mutable=["cache"])   the stream continues: read and written
+  apply({"params": p, "cache": c}, …)                      read only, as in the steps of a sampler
                                                            that denoises a window
 
 Under `nn.scan` the collection needs an axis, `variable_axes={"params": 0, "cache": 0}`. A network's
@@ -19,10 +19,10 @@ from flax import linen as nn
 
 
 def carried(module: nn.Module, name: str, start: Callable[[], Any]) -> nn.Variable | None:
-    """The state that `module` carries under `name`, or None where nothing is carried.
+    """The state that `module` carries under `name`, or None if there is no state.
 
     Args:
-      start: gives the arrays with which a stream begins.
+      start: makes the arrays with which a stream begins.
     """
     writes = module.is_mutable_collection("cache")
     if module.is_initializing() or not (writes or module.has_variable("cache", name)):
@@ -31,6 +31,6 @@ def carried(module: nn.Module, name: str, start: Callable[[], Any]) -> nn.Variab
 
 
 def carry(state: nn.Variable | None, value: Any) -> None:
-    """Leaves `value` to the next window, where state is written at all."""
+    """Stores `value` for the next window, if the state can be written."""
     if state is not None and state.is_mutable():
         state.value = value

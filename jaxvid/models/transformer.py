@@ -1,4 +1,4 @@
-"""The network, from a video, its times, its noise levels and conditions to a prediction.
+"""The network: maps a video, its times, noise levels and conditions to a prediction.
 
 The closest published architecture is Latte (Ma et al. 2024, arXiv 2401.03048). adaLN-zero is from
 DiT (Peebles & Xie 2022, arXiv 2212.09748); here every frame has its own modulation.
@@ -44,7 +44,7 @@ TRIPLE = Rule("(frames, rows, columns)", lambda v: is_sequence(v, POSITIVE.holds
 declare(
     "model",
     blocks=key("space mlp time mlp", TEXT, "architecture, in the block grammar"),
-    depth=key(12, POSITIVE, "repeats of what `blocks` does not repeat itself"),
+    depth=key(12, POSITIVE, "repeats of the words that `blocks` does not repeat"),
     width=key(384, POSITIVE, "features of a token"),
     heads=key(6, POSITIVE, "attention heads"),
     patch=key((1, 2, 2), TRIPLE, "frames, rows and columns of pixels in a token"),
@@ -66,8 +66,8 @@ declare(
 class Block(nn.Module):
     """One line of the grammar: residual sub-layers, each modulated by the frame's embedding.
 
-    With `shared`, `frame` holds the shift, scale and gate of each word, [words,3,B,T,1,D], and a
-    learned offset is the block's own (Chen et al. 2023, arXiv 2310.00426, section 2.3).
+    With `shared`, `frame` holds the shift, scale and gate of each word, [words,3,B,T,1,D], and each
+    block adds a learned offset (Chen et al. 2023, arXiv 2310.00426, section 2.3).
     """
 
     line: grammar.Line
@@ -111,7 +111,7 @@ class SpaceTimeTransformer(nn.Module):
 
     Attributes:
       blocks: the architecture, in the block grammar. Repeats are scans.
-      depth: repeats of what `blocks` does not repeat itself.
+      depth: repeats of the words that `blocks` does not repeat.
       width, heads, mlp_ratio: the usual sizes; width must be a multiple of 2 * heads.
       patch: (frames, rows, columns) of a patch; they must divide the video.
       causal: whether a frame sees only itself and earlier frames.
@@ -205,7 +205,7 @@ class SpaceTimeTransformer(nn.Module):
         frame: Float[Array, "B T D"],
         context: Context,
     ) -> Float[Array, "B T N D"]:
-        """`depth` repeats of a line, as one scan."""
+        """Applies a line `depth` times, as one scan."""
         shared = self.adaln == "shared"
         if shared:
             count = sum(map(len, line))
@@ -235,7 +235,7 @@ class SpaceTimeTransformer(nn.Module):
 
 
 def stacks(blocks: str, depth: int) -> list[tuple[grammar.Line, int]]:
-    """The lines of `blocks` and their repeats; `depth` where it gives none."""
+    """The lines of `blocks` and their repeats, by default `depth`."""
     return [(line, repeats or depth) for line, repeats in grammar.parse(blocks, MIXERS)]
 
 
@@ -248,7 +248,7 @@ def _check_network(config: ConfigDict) -> None:
     if model.width % (2 * model.heads) or model.width % 4:
         raise InputError(
             f"config.model.width={model.width} must be a multiple of 4 and of "
-            f"2 * model.heads = {2 * model.heads}: rotary positions turn pairs"
+            f"2 * model.heads = {2 * model.heads}: rotary positions rotate pairs of features"
         )
     for name, size, patch in (
         ("frames", data.frames, model.patch[0]),

@@ -1,8 +1,8 @@
 """Local windows of a video's tokens, shifted so that neighbours meet (Liu et al. 2021, 2022).
 
-Shifted windows (arXiv 2103.14030, in 3D 2106.13230): tokens are rolled by `shift` and cut. What
-the roll brought around from the other end, and what was padded, lies in a region of its own, and
-attention stays within a region.
+Shifted windows (arXiv 2103.14030, in 3D 2106.13230): tokens are rolled by `shift` and cut into
+windows. Tokens that the roll wraps around, and padding, form separate regions. Attention stays
+within a region.
 """
 
 import jax.numpy as jnp
@@ -34,13 +34,13 @@ def merge(
 
 
 def regions(size: Size, window: Size, shift: tuple[Array | int, ...]) -> Int[Array, "M W"]:
-    """A number for each token of each window; tokens of one window attend if theirs are equal."""
+    """The region number of each token of each window; attention stays within a region."""
     number = jnp.zeros((1, 1, 1), jnp.int32)
     for axis, (n, w, s) in enumerate(zip(size, window, shift, strict=True)):
         padded = -(-n // w) * w
         index = jnp.arange(padded) + s
-        came_around, padding = index >= padded, index % padded >= n
-        along = (came_around + 2 * padding).reshape([-1 if a == axis else 1 for a in range(3)])
+        wrapped, padding = index >= padded, index % padded >= n
+        along = (wrapped + 2 * padding).reshape([-1 if a == axis else 1 for a in range(3)])
         number = 4 * number + along
     p, q, r = window
     return rearrange(number, "(i p) (j q) (k r) -> (i j k) (p q r)", p=p, q=q, r=r)

@@ -1,4 +1,4 @@
-"""Joining the other processes of a run, before JAX looks for its devices."""
+"""Joins the other processes of a run, before JAX initialises its devices."""
 
 import contextlib
 import os
@@ -16,25 +16,25 @@ TIMEOUT = 300.0  # seconds: machines of a pod may start minutes apart
 
 
 def join(text: str, timeout: float = TIMEOUT) -> None:
-    """Joins the processes that `--distributed` names; returns when all of them are there.
+    """Joins the processes of `--distributed`; returns when all have joined.
 
     Args:
-      text: "auto" on a TPU pod, Slurm or Open MPI, or else "HOST:PORT,COUNT,INDEX": where process
-        0 runs and a free port there, how many processes there are, and which this one is, from 0.
-      timeout: seconds to wait for the others. If they have not all come by then, a line says so
-        and the process ends with exit code 1.
+      text: "auto" on a TPU pod, Slurm or Open MPI, or else "HOST:PORT,COUNT,INDEX": the host of
+        process 0 and a free port on it, the number of processes, and the index of this one, from 0.
+      timeout: seconds to wait for the others. After that the process prints an error and ends with
+        exit code 1.
 
     Raises:
-      InputError: `text` has another form, nothing says who is who, the port is taken, or process 0
-        does not answer.
+      InputError: `text` is invalid, "auto" finds no cluster, the port is in use, or process 0 does
+        not answer.
     """
     if text == "auto":
         try:
-            with _limit(timeout, "--distributed=auto: the other processes did not come"):
+            with _limit(timeout, "--distributed=auto: the other processes did not join"):
                 jax.distributed.initialize(initialization_timeout=round(timeout + 60))
         except (ValueError, RuntimeError) as error:
             raise InputError(
-                "--distributed=auto: this is no TPU pod, Slurm job or Open MPI launch "
+                "--distributed=auto: this is not a TPU pod, Slurm job or Open MPI launch "
                 f"({' '.join(str(error).split())}); give HOST:PORT,COUNT,INDEX"
             ) from error
         return
@@ -43,8 +43,8 @@ def join(text: str, timeout: float = TIMEOUT) -> None:
         _check_free(text, port)
     else:
         _wait_for_process_0(text, host, port, timeout)
-    # JAX would abort with a stack trace; this ends first.
-    with _limit(timeout, f"--distributed={text}: not all of the {count} processes came"):
+    # JAX would abort with a stack trace, so use a shorter limit.
+    with _limit(timeout, f"--distributed={text}: not all of the {count} processes joined"):
         jax.distributed.initialize(
             f"{host}:{port}", count, index, initialization_timeout=round(timeout + 60)
         )
@@ -56,7 +56,8 @@ def _parse(text: str) -> tuple[str, int, int, int]:
     if not form:
         raise InputError(
             f"--distributed={text}: give 'auto' or HOST:PORT,COUNT,INDEX, such as "
-            "10.0.0.1:1234,2,0: where process 0 runs, how many there are, and which this one is"
+            "10.0.0.1:1234,2,0: the address of process 0, the number of processes, and the index "
+            "of this one"
         )
     host, (port, count, index) = form["host"], map(int, form.groups()[1:])
     if not 0 < port < 65536:
@@ -106,7 +107,7 @@ def _wait_for_process_0(text: str, host: str, port: int, timeout: float) -> None
 
 @contextlib.contextmanager
 def _limit(timeout: float, line: str):
-    """Ends the process with a line if the block takes longer."""
+    """Ends the process with an error if the block takes longer than `timeout`."""
 
     def end() -> None:
         start.say(f"error: {line} within {timeout:g} s; the command must run once for each index")

@@ -1,4 +1,4 @@
-"""Decisions that all processes of a run take alike."""
+"""Decisions that are the same in all processes of a run."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from jaxvid.errors import InputError
 
 T = TypeVar("T")
-LONGEST = 2000  # bytes of a message that are sent to the other processes
+LONGEST = 2000  # most bytes of a message that are sent to the other processes
 
 
 class Damaged(InputError):

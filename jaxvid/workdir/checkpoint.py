@@ -1,7 +1,7 @@
-"""Checkpoints and snapshots: a step on disk, written in the background, whole or not at all.
+"""Checkpoints and snapshots: a step on disk, written atomically in the background.
 
-Both hold plain trees of arrays by name, their parts. A checkpoint has two: `ema`, which sampling
-reads alone, and `train`, which resuming needs as well. The position in the data and all randomness
+Both consist of named parts, which are plain trees of arrays. A checkpoint has two: `ema` is all
+that sampling needs, and resuming also needs `train`. The position in the data and all randomness
 follow from the step, so nothing else is saved. A snapshot has a part for each power-function
 average, and is never deleted.
 """
@@ -27,7 +27,7 @@ from jaxvid.workdir.disk import writing
 declare(
     "checkpoint",
     every=key(2000, POSITIVE, "steps between checkpoints", free=True),
-    keep=key(3, POSITIVE, "how many of the newest stay", free=True),
+    keep=key(3, POSITIVE, "number of newest checkpoints to keep", free=True),
 )
 
 POLICIES = ocp.training.preservation_policies
@@ -35,11 +35,11 @@ NAMES = ocp.path.step.standard_name_format()
 
 
 class _Saves(contextlib.AbstractContextManager):
-    """What is in `workdir/NAMEs/STEP`. Use as a context manager: leaving waits for the disk."""
+    """The saved steps in `workdir/NAMEs/STEP`. A context manager, whose exit waits for the disk."""
 
     name: str
-    policy: Any  # which of them to keep
-    write: bool  # if not, everything stays in its place: the run may be going on
+    policy: Any  # which steps to keep
+    write: bool  # if False, nothing is moved or deleted, because the run may still be active
 
     def __init__(self, workdir: Path):
         self.folder = workdir.absolute() / f"{self.name}s"
@@ -47,7 +47,7 @@ class _Saves(contextlib.AbstractContextManager):
 
     @functools.cached_property
     def _orbax(self) -> ocp.training.Checkpointer:
-        # Two of these may write at once: without names of their own, processes would mix them up.
+        # Checkpoints and snapshots may be written at once; the prefix keeps their barriers apart.
         context = ocp.Context()
         context.multiprocessing.barrier_sync_key_prefix = self.name
         return ocp.training.Checkpointer(
@@ -65,13 +65,13 @@ class _Saves(contextlib.AbstractContextManager):
         try:
             self.wait()
         finally:
-            # `wait` has reported a save that failed; Orbax would raise its history again.
+            # `wait` has reported a failed save; Orbax would raise it again.
             with contextlib.suppress(Exception):
                 self._close()
 
     @property
     def steps(self) -> list[int]:
-        """Steps that are on disk, oldest first."""
+        """Steps on disk, oldest first."""
         try:
             return sorted(saved.step for saved in NAMES.find_all(self.folder))
         except FileNotFoundError:
@@ -95,7 +95,7 @@ class _Saves(contextlib.AbstractContextManager):
         self._pending = (step, response)
 
     def wait(self) -> None:
-        """Returns when what was begun is on disk; raises InputError if it could not be written."""
+        """Waits until the pending save is on disk; raises InputError if it failed."""
         if self._pending is None:
             return
         (step, response), self._pending = self._pending, None
@@ -106,10 +106,10 @@ class _Saves(contextlib.AbstractContextManager):
 
     def _failed(self, step: int, error: Exception) -> InputError:
         whole = [s for s in self.steps if s != step]
-        last = f"the last good one is of step {whole[-1]}" if whole else "there is none before it"
+        last = f"the last good one is of step {whole[-1]}" if whole else "there is no earlier one"
         return InputError(
             f"the {self.name} of step {step} could not be written to {self.folder} "
-            f"({reading.first_line(error)}); {last}. Make room, then run the same command to go on"
+            f"({reading.first_line(error)}); {last}. Make room, then run the same command to resume"
         )
 
 
@@ -117,8 +117,8 @@ class Checkpoints(_Saves):
     """The checkpoints of a run, in `workdir/checkpoints`.
 
     Args:
-      workdir: of the run.
-      keep: how many of the newest to keep; None only reads.
+      workdir: work directory of the run.
+      keep: number of newest checkpoints to keep; None only reads.
     """
 
     name = "checkpoint"
@@ -129,24 +129,24 @@ class Checkpoints(_Saves):
         self._aside = self.folder.with_name("checkpoints-damaged")
 
     def save(self, step: int, parts: Mapping[str, Any]) -> None:
-        """Starts to write; the arrays may be given up as soon as this returns.
+        """Starts to write; the arrays may be deleted or donated when this returns.
 
-        Raises InputError if this save, or the one before it, cannot be written.
+        Raises InputError if this save, or the previous one, cannot be written.
         """
         self._save(step, parts)
 
     def restore(self, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Reads parts of the newest checkpoint that is whole; None where a run has yet to begin.
+        """Reads parts of the newest undamaged checkpoint; None if the run has no checkpoint yet.
 
-        A damaged checkpoint is reported, put aside in `checkpoints-damaged/` unless this only
-        reads, and the one before it is used. All processes decide alike.
+        A damaged checkpoint is reported, and the previous one is used. If this object may write, it
+        moves the damaged one to `checkpoints-damaged/`. All processes make the same decision.
 
         Args:
-          wanted: by part, a tree with the shapes, dtypes and shardings wanted.
+          wanted: for each part, a tree with the wanted shapes, dtypes and shardings.
 
         Raises:
-          InputError: no checkpoint is left although there were some; the newest has other arrays
-            than those wanted; or memory or the file system failed. Everything stays in its place.
+          InputError: all checkpoints are damaged; the newest has other arrays than `wanted`; or
+            memory or the file system failed. In the last two cases nothing is moved.
         """
         step = self._newest()
         while step >= 0:
@@ -156,21 +156,21 @@ class Checkpoints(_Saves):
                 before = self._newest(below=step)
                 self._report(step, before, error)
                 if self.write:
-                    self._put_aside(step)
+                    self._move_away(step)
                 step = before
-        together(self._check_never_begun)
+        together(self._check_no_checkpoint)
         return None
 
     def restore_part(self, part: str, wanted: Any, step: int | None = None) -> Any:
-        """One part of the newest checkpoint that is whole, or of that of `step`.
+        """Reads one part of the newest undamaged checkpoint, or of the checkpoint of `step`.
 
         Args:
-          part: such as "ema"; "train/params" is a tree within the part "train".
-          wanted: a tree with the shapes, dtypes and shardings wanted.
-          step: of the checkpoint.
+          part: name such as "ema"; "train/params" is a tree within the part "train".
+          wanted: a tree with the wanted shapes, dtypes and shardings.
+          step: step of the checkpoint.
 
         Raises:
-          InputError: as `restore` does, or there is no checkpoint.
+          InputError: as in `restore`, or there is no checkpoint.
         """
         if step is not None:
             return self._read(step, lambda folder: reading.read(folder, {part: wanted}))[part]
@@ -199,7 +199,7 @@ class Checkpoints(_Saves):
                 file=sys.stderr,
             )
 
-    def _put_aside(self, step: int) -> None:
+    def _move_away(self, step: int) -> None:
         self._close()
 
         def move() -> None:
@@ -211,15 +211,15 @@ class Checkpoints(_Saves):
 
         together(move)
 
-    def _check_never_begun(self) -> None:
+    def _check_no_checkpoint(self) -> None:
         damaged = self._aside.is_dir() and any(self._aside.iterdir())
         if not self.steps and not damaged:
             return
-        where = f", and {self._aside} holds damaged ones" if damaged else ""
+        where = f", and {self._aside} has damaged ones" if damaged else ""
         raise InputError(
-            f"{self.folder} holds no checkpoint that can be used{where}. A run does not start anew "
-            "by itself where another was: restore a checkpoint from a copy, give another "
-            "--workdir, or delete these folders to start from step 0"
+            f"{self.folder} has no usable checkpoint{where}. A new run does not replace an old "
+            "one: restore a checkpoint from a copy, give another --workdir, or delete these "
+            "folders to start from step 0"
         )
 
 
@@ -228,14 +228,14 @@ def start_from(path: Path, params: Any, part: str = "ema") -> tuple[Any, reading
 
     Args:
       path: the other run's work directory, or one of its `checkpoints/STEP`.
-      params: the new network's own initial parameters; their shardings are kept.
-      part: "ema", or "train/params" for those that are not averaged.
+      params: the initial parameters of the new network; their shardings are kept.
+      part: "ema", or "train/params" for the raw parameters.
 
     Returns:
-      The parameters; and which were taken, which were left, and why.
+      The parameters; and a report of which were taken, which were not, and why.
 
     Raises:
-      InputError: there is no such checkpoint, it cannot be read, or nothing of it fits.
+      InputError: there is no such checkpoint, it cannot be read, or none of its arrays fits.
     """
     path = path.absolute()
     chosen = path.name.isdigit() and path.parent.name == "checkpoints"
@@ -243,7 +243,7 @@ def start_from(path: Path, params: Any, part: str = "ema") -> tuple[Any, reading
         step = int(path.name) if chosen else checkpoints._newest()
         if step < 0:
             raise InputError(
-                f"{path}: no checkpoint is there to start from; give the work directory of a run, "
+                f"{path}: there is no checkpoint to start from; give the work directory of a run, "
                 "or one of its checkpoints/STEP"
             )
         return checkpoints._read(step, lambda folder: reading.read_fitting(folder, part, params))
@@ -253,8 +253,8 @@ class Snapshots(_Saves):
     """The snapshots of a run's power-function averages, in `workdir/snapshots`.
 
     Args:
-      workdir: of the run.
-      widths: their relative widths.
+      workdir: work directory of the run.
+      widths: relative widths of the averages.
       write: False only reads.
     """
 
@@ -266,21 +266,21 @@ class Snapshots(_Saves):
         self.widths, self.write = tuple(widths), write
 
     def save(self, step: int, profiles: Sequence[Any]) -> None:
-        """Starts to write what is not there yet, as `Checkpoints.save` does."""
+        """Starts to write the snapshot, unless it exists; see `Checkpoints.save`."""
         self._save(step, dict(zip(map(str, self.widths), profiles, strict=True)))
 
     def averages(self, wanted: Any) -> Iterator[Any]:
-        """The averages that were kept, one at a time: by step, and within a step by width.
+        """Yields the saved averages one at a time, ordered by step and then by width.
 
         Args:
           wanted: the shapes, dtypes and shardings of the parameters.
 
         Raises:
-          InputError: at once, if none were kept; on the way, for one that cannot be read.
+          InputError: at once, if there are none; from the iterator, if one cannot be read.
         """
         if not self.widths:
             raise InputError(
-                f"the run in {self.folder.parent} kept no profiles (its config.ema.widths is "
+                f"the run in {self.folder.parent} has no snapshots (its config.ema.widths is "
                 "empty): use the plain EMA, or train with --config.ema.widths='(0.05, 0.1)'"
             )
         if not self.steps:

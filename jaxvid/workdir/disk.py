@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and one line for a disk that does not take them."""
+"""Writes files atomically, and reports errors of the disk in one line."""
 
 import contextlib
 import errno
@@ -17,7 +17,7 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "make room" if error.errno in _FULL else "choose a place that can be written to"
+        hint = "make room" if error.errno in _FULL else "choose a folder that can be written to"
         reason = error.strerror or str(error)
         raise InputError(f"{path} cannot be written ({reason}): {hint}") from error
 

@@ -1,4 +1,4 @@
-"""A work directory: which run it belongs to, and who writes to it."""
+"""A work directory: the run that it belongs to, and the lock for its writer."""
 
 import contextlib
 import fcntl
@@ -24,7 +24,7 @@ SAVES = "checkpoints", "snapshots", "checkpoints-damaged"
 
 
 def run_name(config: str) -> str:
-    """The name of a run by its config: "videos-clips-a" for configs/videos.py:clips/a."""
+    """The name of a run from its config: "videos-clips-a" for configs/videos.py:clips/a."""
     file, _, argument = config.partition(":")
     words = re.sub(r"[^\w.]+", "-", argument).strip("-.")
     return f"{Path(file).stem}-{words}" if words else Path(file).stem
@@ -32,10 +32,10 @@ def run_name(config: str) -> str:
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Keeps other runs out of `workdir`, which is made if needed; the kernel unlocks if we die.
+    """Locks `workdir` against other runs, and makes it if needed.
 
-    Every process of a run must call this; the first holds the lock for all. Raises InputError if
-    another run holds it, or if the folder cannot be written.
+    Every process of a run must call this; the first holds the lock for all. If it dies, the kernel
+    unlocks. Raises InputError if another run holds the lock, or if the folder cannot be written.
     """
     with contextlib.ExitStack() as held:
         together(lambda: _lock(workdir, held) if jax.process_index() == 0 else None)
@@ -74,24 +74,24 @@ def claim(
     fingerprint: str = "",
     accept: bool = False,
 ) -> list[str]:
-    """Makes `workdir` this config's. Every process must call this, inside `lock`.
+    """Assigns `workdir` to a config. Every process must call this, inside `lock`.
 
-    A run that has begun may go on with other values of free keys (`config.key`), and with more
-    `steps`. Any other change of its config or of its data must be accepted.
+    A run may resume with other values of free keys (`config.key`), and with more `steps`. Any other
+    change of its config or data must be accepted.
 
     Args:
-      workdir: of the run.
-      config: complete and checked.
+      workdir: work directory of the run.
+      config: complete and checked config.
       write: whether this process writes `config.json`.
-      fingerprint: of the data; "" if it is not known. A run without one adopts it.
-      accept: goes on with a config or data that changed.
+      fingerprint: fingerprint of the data, or "" if unknown. A run without one adopts it.
+      accept: whether to resume although the config or the data changed.
 
     Returns:
-      What changed since the run began, in sentences.
+      The changes since the run began, one line each.
 
     Raises:
-      InputError: the config or the data changed and `accept` is False, `steps` is less than what
-        has been taken, or the folder cannot be read or written.
+      InputError: the config or the data changed and `accept` is False, `steps` is less than the
+        number of steps taken, or the folder cannot be read or written.
     """
     return together(lambda: _claim(workdir, config, write, fingerprint, accept))
 
@@ -109,9 +109,9 @@ def _claim(
             changes.append(f"the data: fingerprint {before} then, {fingerprint} now")
         if changes and not accept:
             raise InputError(
-                f"{workdir} holds a run that began with something else ({'; '.join(changes)}). "
-                "Restore that, give another --workdir, or add --accept_changes to go on all the "
-                "same"
+                f"{workdir} has a run with another config or other data ({'; '.join(changes)}). "
+                "Restore these, give another --workdir, or add --accept_changes to resume with "
+                "the changes"
             )
         notes += [f"accepted: {change}" for change in changes]
         fingerprint = fingerprint or before
@@ -129,12 +129,12 @@ def _claim(
 
 
 def load(workdir: Path) -> ConfigDict:
-    """The config of the run in `workdir`, in today's keys; raises InputError if there is none."""
+    """The config of the run in `workdir`, with current keys; raises InputError if there is none."""
     return complete(upgrade_config(_read(workdir)))
 
 
 def _changes(old: ConfigDict, new: ConfigDict, taken: int) -> tuple[list[str], list[str]]:
-    """What changed and needs no consent, and what does."""
+    """The changes that are always allowed, and those that must be accepted."""
     changed = differences(old, new)
     steps = changed.pop("steps", None)
     notes = []
@@ -146,13 +146,13 @@ def _changes(old: ConfigDict, new: ConfigDict, taken: int) -> tuple[list[str], l
             )
         verb = "extended" if steps[1] > steps[0] else "shortened"
         notes.append(
-            f"{verb} from {steps[0]} to {steps[1]} steps, with the schedules that end there"
+            f"{verb} from {steps[0]} to {steps[1]} steps; schedules end at the new last step"
         )
     return notes, [f"{name}: {a} then, {b} now" for name, (a, b) in changed.items()]
 
 
 def _steps(workdir: Path) -> list[int]:
-    """Steps that were saved, also those that are damaged: `checkpoints-damaged/STEP-…`."""
+    """All saved steps, including damaged ones: `checkpoints-damaged/STEP-…`."""
     saved = [*workdir.glob("*/*")]
     names = [path.name.partition("-")[0] for path in saved if path.parent.name in SAVES]
     return [int(name) for name in names if name.isdigit()]

@@ -1,4 +1,4 @@
-"""What a run reports as it goes: progress, metrics.jsonl and TensorBoard events."""
+"""The log of a run: progress, metrics.jsonl and TensorBoard events."""
 
 import contextlib
 import json
@@ -21,28 +21,30 @@ from jaxvid.workdir.pictures import gif, read_metrics, tile
 declare(
     "log",
     every=key(50, POSITIVE, "steps between lines of metrics", free=True),
-    sample_every=key(0, NATURAL, "steps between samples; 0 draws some at the end only", free=True),
+    sample_every=key(
+        0, NATURAL, "steps between samples; 0 draws samples only at the end", free=True
+    ),
 )
 
 
 if TYPE_CHECKING:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-SECONDS_PER_LINE = 10.0  # between progress lines where there is no terminal
+SECONDS_PER_LINE = 10.0  # between progress lines without a terminal
 
 
 class Log(contextlib.AbstractContextManager):
-    """The log of one run, from its start or from where it is resumed.
+    """The log of a run, from step `start_step` on.
 
-    `workdir/metrics.jsonl` gets one JSON object a line, and `workdir/tensorboard` an event file.
-    What an interrupted run logged after `start_step` is dropped from both, because those steps are
-    taken again. All text goes to standard output: a bar on a terminal, plain lines elsewhere.
+    `workdir/metrics.jsonl` gets one JSON object per line, and `workdir/tensorboard` an event file.
+    Entries of an interrupted run after `start_step` are dropped from both, because the run repeats
+    those steps. Text goes to standard output: a bar on a terminal, plain lines elsewhere.
 
     Args:
       workdir: made if it does not exist.
       total_steps: the step at which the run ends.
-      start_step: how many steps have been taken already.
-      write: whether this process logs at all; of several processes, only the first should.
+      start_step: number of steps already taken.
+      write: whether this process logs; with several processes, only the first should.
 
     Raises:
       InputError: from any method, if a file cannot be written, for example to a full disk.
@@ -74,7 +76,7 @@ class Log(contextlib.AbstractContextManager):
         if not self._write:
             return
         self._bar.close()
-        # On a full disk, closing fails again; what ended the run first is what counts.
+        # On a full disk, closing fails again; keep the error that ended the run.
         with (
             contextlib.suppress(OSError) if kind else writing(self._workdir),
             contextlib.closing(self._events),
@@ -83,12 +85,12 @@ class Log(contextlib.AbstractContextManager):
             pass
 
     def progress(self, step: int, loss: float, clips_per_s: float, data_wait: float) -> None:
-        """Shows where the run is. Plain lines come at most every ten seconds, and at the end.
+        """Shows progress. Plain lines are printed at most every ten seconds, and at the end.
 
         Args:
-          step: steps taken so far.
-          loss: the newest one known.
-          clips_per_s: over all devices.
+          step: number of steps taken.
+          loss: newest loss.
+          clips_per_s: clips per second over all devices.
           data_wait: share of the time spent waiting for data, 0 to 1.
         """
         if not self._write:
@@ -96,7 +98,7 @@ class Log(contextlib.AbstractContextManager):
         now = time.monotonic()
         text = f"step {step}/{self._total_steps}  loss {loss:#.4g}  {clips_per_s:.1f} clips/s"
         text += f"  data wait {data_wait:.0%}"
-        # Without the first step, which compiles and would distort the time left.
+        # The first step compiles, so it would distort the estimate of the time left.
         first_step, first_time = self._first = self._first or (step, now)
         if step > first_step:
             left = (now - first_time) / (step - first_step) * (self._total_steps - step)
@@ -109,13 +111,13 @@ class Log(contextlib.AbstractContextManager):
             self.say(text)
 
     def say(self, text: str) -> None:
-        """Prints a line, above the progress bar where there is one."""
+        """Prints a line, above the progress bar if there is one."""
         if self._write:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
 
     def metrics(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-        """Records numbers. metrics.jsonl has "nan", "inf" or "-inf" where one is not finite."""
+        """Records metrics. metrics.jsonl has "nan", "inf" or "-inf" for non-finite values."""
         if not self._write:
             return
         scalars = [{"tag": name, "simple_value": float(v)} for name, v in values.items()]
@@ -161,12 +163,12 @@ def _open_events(folder: Path, start_step: int) -> "RecordWriter":
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     folder.mkdir(parents=True, exist_ok=True)
-    # TensorBoard reads the files of a folder in the order of their names.
+    # TensorBoard reads the files of a folder in order of name.
     name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
-    # TensorBoard's EventFileWriter would import TensorFlow wherever that is installed.
+    # TensorBoard's EventFileWriter would import TensorFlow if it is installed.
     events = RecordWriter((folder / name).open("xb"))
     _write_event(events, 0, file_version="brain.Event:2")
-    # A start makes TensorBoard drop what earlier files hold from that step on.
+    # SessionLog.START makes TensorBoard drop the events of earlier files from that step on.
     _write_event(events, start_step + 1, session_log={"status": SessionLog.START})
     return events
 

@@ -1,8 +1,8 @@
-"""What changed between the formats of a work directory.
+"""Conversion between the formats of a work directory.
 
-`config.json` states its format; without one it is format 1. A checkpoint states none: a run that
-began in an old format and goes on today has checkpoints of both. Each array is looked up by today's
-name, then by its former ones. Keys that were only renamed are declared with `was`: see
+`config.json` states its format, or has format 1. Checkpoints state none, because a run that began
+in an old format and was resumed has checkpoints of both. Each array is looked up by its current
+name, then by its former names. Keys that were only renamed are declared with `was`: see
 `jaxvid.config.key`.
 """
 
@@ -14,7 +14,7 @@ from jaxvid.models import grammar
 
 FORMAT = 2
 
-# By the format that brought them: prefixes of parameter names, old and new.
+# For each format, the prefixes of parameter names that it renamed, old and new.
 RENAMED_PARAMETERS = {
     2: {
         "condition/label": "label/classes",
@@ -29,15 +29,15 @@ RENAMED_PARAMETERS = {
 
 
 def upgrade_config(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """The config in a `config.json` of any format, arranged as today's are.
+    """Converts the content of a `config.json` of any format to a config of the current format.
 
     Raises InputError for a format that is newer than this code.
     """
     version = saved.get("format", 1)
     if version > FORMAT:
         raise InputError(
-            f"the work directory has format {version}, and this version of jaxvid reads up to "
-            f"{FORMAT}: use a newer jaxvid"
+            f"the work directory has format {version}, but this version of jaxvid reads formats up "
+            f"to {FORMAT}: use a newer jaxvid"
         )
     if version > 1:
         return dict(saved["config"])
@@ -48,7 +48,7 @@ def upgrade_config(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _blocks_with_arguments(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Format 2 writes the size of a window and the repeats of a line into `model.blocks`."""
+    """Moves the size of a window and the repeats of a line into `model.blocks`, as in format 2."""
     model = dict(model)
     window, blocks = model.pop("window", None), model["blocks"]
     if not isinstance(blocks, str):

@@ -22,7 +22,7 @@ BORDER = 3  # pixels
 OBSERVED = (46, 160, 67)  # green
 TITLE = 12  # pixels: the height of a letter
 PAPER = 240  # light grey, 0 to 255
-NOISE_BIN = "loss/noise_"  # the rest of such a metric's name says which levels, as in "0.00-0.25"
+NOISE_BIN = "loss/noise_"  # prefix of a metric; the rest is the range of levels, "0.00-0.25"
 
 
 def contact_sheet(
@@ -34,15 +34,15 @@ def contact_sheet(
     observed: Bool[np.ndarray, "T"] | None = None,
     titles: Sequence[str] = (),
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Clips in one picture: rows are clips, columns frames. Long clips take several rows.
+    """Clips in one picture: rows are clips, columns are frames. Long clips take several rows.
 
     Args:
       videos: clips, 0 to 255.
       scale: magnification; by default the smallest whole number that makes frames of at least 64
         pixels.
       gap: pixels between frames and around all of them. Clips of several rows are further apart.
-      columns: the most frames in a row.
-      observed: frames that were given rather than generated; they get a green border.
+      columns: largest number of frames in a row.
+      observed: frames that were observed, not generated; they get a green border.
       titles: a line of text above each clip; none by default, or if all are empty.
     """
     frames = _magnify(videos, scale)
@@ -81,8 +81,8 @@ def tile(
 def gif(video: UInt8[np.ndarray, "T H W 3"], fps: int | float) -> bytes:
     """An animated GIF that loops, with at most 256 colours a frame.
 
-    GIF counts time in hundredths of a second, and browsers slow down frames of less than two. The
-    frame rate becomes the nearest one that this allows, at most 50.
+    GIF counts time in hundredths of a second, and browsers slow down frames shorter than two. The
+    frame rate becomes the nearest possible one, at most 50.
     """
     first, *rest = map(Image.fromarray, video)
     duration = 10 * max(2, round(100 / fps))  # milliseconds
@@ -99,14 +99,14 @@ def write_png(path: str | Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
 
 
 def write_loss_curve(path: str | Path, metrics_jsonl: str | Path) -> None:
-    """Draws a run's loss against its steps, and by noise level where that was measured, as PNG.
+    """Plots a run's loss by step, and by noise level if it was measured, as PNG.
 
     Args:
-      path: where to write.
+      path: path of the PNG.
       metrics_jsonl: lines with `step`, `loss` and, optionally, `loss/noise_LOW-HIGH`.
 
     Raises:
-      InputError: there is no such file, or no loss in it.
+      InputError: the file does not exist, or has no loss.
     """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -114,7 +114,7 @@ def write_loss_curve(path: str | Path, metrics_jsonl: str | Path) -> None:
 
     lines = [(step, v) for step, v in read_metrics(metrics_jsonl) if "loss" in v]
     if not lines:
-        raise InputError(f"{metrics_jsonl} holds no loss yet: train for some steps first")
+        raise InputError(f"{metrics_jsonl} has no loss yet: train for some steps first")
     steps, values = zip(*lines, strict=True)
     bins = sorted({name for v in values for name in v if name.startswith(NOISE_BIN)})
 
@@ -140,10 +140,10 @@ def write_loss_curve(path: str | Path, metrics_jsonl: str | Path) -> None:
 def read_metrics(path: str | Path) -> Iterator[tuple[int, dict[str, float]]]:
     """The step and the values, finite or not, of each line of a metrics.jsonl.
 
-    An incomplete line, as a killed run leaves it, is skipped.
+    An incomplete line, which a killed run may leave, is skipped.
 
     Raises:
-      InputError: there is no such file.
+      InputError: the file does not exist.
     """
     try:
         lines = Path(path).read_text(errors="replace").splitlines()
@@ -190,7 +190,7 @@ def _column(lines: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray
 
 
 def _smooth(values: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S"]:
-    """Means of the finite values under a sliding Gaussian, a hundredth of the curve wide."""
+    """Gaussian smoothing of the finite values; the width is a hundredth of the curve."""
     width = len(values) / 100
     reach = min(int(3 * width), (len(values) - 1) // 2)
     window = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)

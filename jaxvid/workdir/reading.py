@@ -1,6 +1,7 @@
-"""Reading the arrays of one saved step: are they the ones wanted, and are they whole?
+"""Reads the arrays of one saved step, and checks that they are the wanted ones and undamaged.
 
-A part is named as it was saved, "ema"; "train/params" is a tree within the part "train".
+A part has the name with which it was saved, such as "ema"; "train/params" is a tree within the part
+"train".
 """
 
 import contextlib
@@ -18,29 +19,29 @@ from jaxvid.errors import InputError
 from jaxvid.workdir.agree import Damaged
 from jaxvid.workdir.migrations import saved_name
 
-LONGEST = 160  # characters of another library's error that are shown
-LISTED = 4  # arrays that a message names
+LONGEST = 160  # most characters of a library's error in a message
+LISTED = 4  # most arrays in a message
 DAMAGE = FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError
-# TensorStore raises ValueErrors that begin with a status. Of bytes that are missing or wrong:
+# TensorStore raises ValueErrors that begin with a status. These mean missing or wrong bytes:
 DAMAGE_STATUS = re.compile("DATA_LOSS|NOT_FOUND|OUT_OF_RANGE")
 
 
 def read(step: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads parts of the step saved in the folder `step`. Each process reads by itself.
+    """Reads parts of the step in the folder `step`. Each process reads on its own.
 
     Args:
       step: the folder.
-      wanted: by part, a tree with the shapes, dtypes and shardings wanted.
+      wanted: for each part, a tree with the wanted shapes, dtypes and shardings.
 
     Raises:
-      Damaged: what is in the folder proves that it is not what was written.
-      InputError: other arrays were saved than are wanted, or memory or the file system failed.
+      Damaged: the content of the folder is certainly not what was written.
+      InputError: the saved arrays are not the wanted ones, or memory or the file system failed.
     """
     with _explained(step):
         for part in wanted:
             _check_there(step, part)
         saved = _metadata(step)
-        # One by one: if one failed, Orbax would leave the others begun and not awaited.
+        # One by one: if one of several failed, Orbax would not wait for the others.
         return {
             part: _read_part(step, part, saved.get(part.partition("/")[0]), tree)
             for part, tree in wanted.items()
@@ -49,11 +50,11 @@ def read(step: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Taken:
-    """Which arrays `read_fitting` took.
+    """The arrays that `read_fitting` took.
 
     Attributes:
-      taken: names of those that were read.
-      left: by name, why an array kept its value.
+      taken: names of the arrays that were read.
+      left: names of the other arrays, each with the reason why it kept its value.
     """
 
     taken: list[str]
@@ -68,30 +69,30 @@ class Taken:
 
 
 def read_fitting(step: Path, part: str, params: Any) -> tuple[Any, Taken]:
-    """`params` with every array replaced that was saved in `part` with the same name and shape.
+    """Replaces each array of `params` that `part` has with the same name and shape.
 
-    Raises InputError if nothing fits, and as `read` does.
+    Raises InputError if no array fits, and as `read` does.
     """
     with _explained(step):
         _check_there(step, part)
         outer, prefix = _split(part)
         saved = _metadata(step).get(outer)
         if saved is None:
-            raise Damaged("the description of its arrays is missing or not readable")
+            raise Damaged("the description of its arrays is missing or unreadable")
         shapes = {name: leaf.shape for name, leaf in _leaves(saved).items()}
         fits, left = {}, {}
         for name, leaf in _leaves(params).items():
             source = saved_name(prefix + name, shapes)
             if source not in shapes:
-                left[name] = "not there"
+                left[name] = "not saved"
             elif shapes[source] != leaf.shape:
-                left[name] = f"{shapes[source]} there, {leaf.shape} here"
+                left[name] = f"saved {shapes[source]}, needed {leaf.shape}"
             else:
                 fits[name] = source
         if not fits:
             raise InputError(
-                f"{step}: none of its arrays fits the network: {_some(list(left))} are needed, and "
-                f"{_some(list(shapes))} are there; give a run whose network is more alike"
+                f"{step}: none of its arrays fits the network: {_some(list(left))} are needed, but "
+                f"it has {_some(list(shapes))}; give a run with a more similar network"
             )
         like = {source: _abstract(_leaves(params)[name]) for name, source in fits.items()}
         loaded = _load(step, outer, saved, like)
@@ -104,16 +105,16 @@ def read_fitting(step: Path, part: str, params: Any) -> tuple[Any, Taken]:
 
 
 def first_line(error: Exception) -> str:
-    """The end of what went wrong first: Orbax's own errors only state the consequence."""
+    """One line of the original error: Orbax's own errors only state the consequence."""
     error = _root(error)
     line = str(error).splitlines()[0] if str(error) else type(error).__name__
-    line = re.split(r" \[\w+(?:\[\d+\])?='", line)[0]  # TensorStore appends pages of its request
+    line = re.split(r" \[\w+(?:\[\d+\])?='", line)[0]  # TensorStore appends its long request
     return line if len(line) <= LONGEST else f"…{line[-LONGEST:]}"
 
 
 @contextlib.contextmanager
 def _explained(step: Path) -> Iterator[None]:
-    """Says of any error inside whether it proves damage. Inside, no process waits for another."""
+    """Converts errors to Damaged or InputError. Inside, no process waits for another."""
     context = ocp.Context()
     context.multiprocessing.active_processes = {jax.process_index()}
     context.multiprocessing.primary_host = jax.process_index()
@@ -126,8 +127,8 @@ def _explained(step: Path) -> Iterator[None]:
         if _proves_damage(_root(error)):
             raise Damaged(first_line(error)) from error
         raise InputError(
-            f"{step} cannot be read ({first_line(error)}). It stays as it is: mend that, then run "
-            "the same command again"
+            f"{step} cannot be read ({first_line(error)}). It was not changed: fix the cause, then "
+            "run the same command again"
         ) from error
 
 
@@ -144,27 +145,27 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _check_there(step: Path, part: str) -> None:
-    # Orbax takes a folder that may not be read for one that is not there.
+    # Orbax treats a folder without read permission as missing.
     (step / _split(part)[0] / "_METADATA").stat()
 
 
 def _split(part: str) -> tuple[str, str]:
-    """What was saved, and the prefix of the names wanted of it."""
+    """The name of the saved part, and the prefix of the wanted names in it."""
     outer, _, inner = part.partition("/")
     return outer, f"{inner}/" if inner else ""
 
 
 def _metadata(step: Path) -> dict[str, Any]:
-    """By part, a tree of shapes and dtypes; None where Orbax finds that it cannot be read."""
+    """For each part, a tree of shapes and dtypes, or None if Orbax cannot read it."""
     return ocp.checkpointables_metadata(step).metadata
 
 
 def _read_part(step: Path, part: str, saved: Any, wanted: Any) -> Any:
     outer, prefix = _split(part)
     if saved is None:
-        # Reading the arrays says what is wrong; or works, if only the description was lost.
+        # Reading the arrays shows the error, or works if only the description was lost.
         if prefix:
-            raise Damaged("the description of its arrays is missing or not readable")
+            raise Damaged("the description of its arrays is missing or unreadable")
         return ocp.load_checkpointables(step, {outer: wanted})[outer]
     arrays, leaves = _leaves(saved), _leaves(wanted)
     source = {name: saved_name(prefix + name, arrays) for name in leaves}
@@ -181,26 +182,26 @@ def _read_part(step: Path, part: str, saved: Any, wanted: Any) -> Any:
 def _check_same(step: Path, part: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     both = [name for name in wanted if name in saved]
     wrong = [
-        f"{name} ({_text(saved[name])} there, {_text(wanted[name])} here)"
+        f"{name} (saved {_text(saved[name])}, needed {_text(wanted[name])})"
         for name in both
         if _text(saved[name]) != _text(wanted[name])
     ]
     groups = {
         "missing": [name for name in wanted if name not in saved],
-        "not known here": [name for name in saved if name not in wanted],
+        "unknown": [name for name in saved if name not in wanted],
         "of another shape or type": wrong,
     }
     if any(groups.values()):
         found = "; ".join(f"{len(g)} {what}: {_some(g)}" for what, g in groups.items() if g)
         raise InputError(
             f"the arrays of {part!r} in {step} are not those of this config and version ({found}). "
-            "They stay as they are: go on with the config and version that wrote them, or give "
-            "another --workdir"
+            "They were not changed: use the config and version that wrote them, or give another "
+            "--workdir"
         )
 
 
 def _load(step: Path, part: str, saved: Any, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Arrays by their saved names; those that are not in `wanted` are not read."""
+    """Reads arrays by their saved names; those that are not in `wanted` are not read."""
     tree = jax.tree_util.tree_map_with_path(
         lambda path, _: wanted.get(_name(path), ocp.PLACEHOLDER), saved
     )

@@ -1,6 +1,6 @@
-"""Clips that were drawn, in a folder: `000.mp4`, `001.mp4`, …, and `sheet.png`, a row per clip.
+"""A folder of drawn clips: `000.mp4`, `001.mp4`, …, and `sheet.png`, a row per clip.
 
-The folder is replaced as a whole, so that the clips of two draws never mix in it.
+The folder is replaced as a whole, so that it never mixes the clips of two draws.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from jaxvid.errors import InputError
 from jaxvid.workdir.disk import writing
 from jaxvid.workdir.pictures import contact_sheet, write_png
 
-SHOWN = 256  # frames of a clip that the sheet shows, at most
-VISIBLE = 256  # pixels: smaller clips are magnified by a whole number, to at most this
+SHOWN = 256  # most frames of a clip in the sheet
+VISIBLE = 256  # pixels: smaller clips are magnified by a whole number, to at most this size
 OURS = re.compile(r"\d{3,}\.mp4|sheet\.png|\.DS_Store")
 
 
 class Samples:
-    """Clips that grow as their frames come; made by `write_samples`."""
+    """Writes clips part by part; made by `write_samples`."""
 
     def __init__(self, folder: Path, fps: int | float, files: contextlib.ExitStack):
         self._folder, self._fps, self._files = folder, fps, files
@@ -59,12 +59,12 @@ class Samples:
         return VideoWriter(path, self._fps, max(1, VISIBLE // frames.shape[2]))
 
     def finish(self, observed: Bool[np.ndarray, "T"], titles: Sequence[str]) -> None:
-        """Ends the clips and writes the sheet, with titles and borders around observed frames."""
+        """Completes the clips and writes the sheet, which marks `observed` frames."""
         with writing(self._folder):
             if self._clips:
                 self._write(self._newest)
                 self._files.close()
-            else:  # all came at once: an encoder takes 25 MB, so have one at a time
+            else:  # there was one part; an encoder takes 25 MB, so use one at a time
                 for i, video in enumerate(self._newest):
                     with self._writer(i, self._newest) as clip:
                         clip.write(video)
@@ -82,20 +82,19 @@ def write_samples(
     observed: Bool[np.ndarray, "T"] | None = None,
     titles: Sequence[str] = (),
 ) -> Iterator[Samples]:
-    """Replaces the content of `folder`, when its block ends without an error.
+    """Replaces the content of `folder` when the `with` block ends without an error.
 
     Args:
       folder: made if needed.
       fps: frames per second.
-      observed: frames that were given rather than drawn, for their border in the sheet; those past
-        its end were drawn.
+      observed: frames that were observed, which get a border in the sheet; later frames were drawn.
       titles: a line of text for each clip in the sheet.
 
     Yields:
-      What takes the frames: `add`.
+      A `Samples`, whose `add` takes the frames.
 
     Raises:
-      InputError: at once, if `folder` holds anything but samples; later, if it cannot be written.
+      InputError: at once, if `folder` has other files than samples; later, if it cannot be written.
     """
     with _replacing(folder) as partial, contextlib.ExitStack() as files:
         samples = Samples(partial, fps, files)
@@ -105,7 +104,7 @@ def write_samples(
 
 @contextlib.contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `folder` when its block ends without an error."""
+    """Yields a new folder, which replaces `folder` when the block ends without an error."""
     folder = folder.resolve()
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     with writing(folder):
@@ -120,7 +119,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
 
 
 def _swap(new: Path, folder: Path) -> None:
-    """Puts `new` in the place of `folder`; of several at once, the last one stays."""
+    """Replaces `folder` by `new`; of several processes that do so at once, the last one wins."""
     asides = []
     while True:
         try:
@@ -131,7 +130,7 @@ def _swap(new: Path, folder: Path) -> None:
                 raise
         _check_ours(folder)
         aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
-        with contextlib.suppress(FileNotFoundError):  # another one was faster
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
             os.rename(folder, aside)
             asides.append(aside)
     for aside in asides:
@@ -144,6 +143,6 @@ def _check_ours(folder: Path) -> None:
     others = [name for name in sorted(os.listdir(folder)) if not OURS.fullmatch(name)]
     if others:
         raise InputError(
-            f"{folder} holds other things than samples ({', '.join(others[:4])}), and it would be "
-            "replaced as a whole: give a new folder"
+            f"{folder} has other files than samples ({', '.join(others[:4])}), which would be "
+            "deleted: give a new folder"
         )

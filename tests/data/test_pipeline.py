@@ -163,7 +163,7 @@ def test_a_bad_record_is_replaced_by_another_and_listed():
 
 
 def test_nothing_but_bad_records():
-    with pytest.raises(InputError, match=r"record \d and the 63 tried .* are all bad.* is damaged"):
+    with pytest.raises(InputError, match=r"record \d and 63 replacements are all bad.* is damaged"):
         stream(0, 1, source=Numbered(8, bad=range(8)))
 
 

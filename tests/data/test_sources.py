@@ -147,7 +147,7 @@ def test_shards_that_are_missing(folder):
 
 def test_a_manifest_that_is_damaged_or_new_or_without_clips(folder):
     write_manifest(folder, version=2)
-    with pytest.raises(InputError, match="version 2, this code reads 1"):
+    with pytest.raises(InputError, match="version 2, but this code reads version 1"):
         ClipFolder(folder)
     write_manifest(folder, shards={})
     with pytest.raises(InputError, match="holds no clips"):

@@ -99,7 +99,7 @@ def test_a_caption_is_encoded_once_and_a_second_run_does_what_is_left(folder):
 
 @pytest.mark.parametrize("wrong", [[1.0, 2.0], [[np.nan]], [[1e6]]])
 def test_what_is_no_embedding_is_refused_and_leaves_nothing(folder, wrong):
-    with pytest.raises(InputError, match="see what the encoder returns"):
+    with pytest.raises(InputError, match="check what the encoder returns"):
         text.write_embeddings(folder, "toy", lambda captions: [np.array(wrong)] * len(captions))
     assert not list(text.folder_of(folder, "toy").iterdir())
 

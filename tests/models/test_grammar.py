@@ -79,7 +79,7 @@ def test_arguments_are_those_of_a_call(text, arguments):
         ("3*(space", "(space", "never closed"),
         ("window(4", "(4", "never closed"),
         ("0*(space)", "0*", "at least once"),
-        ("2*(space 3*(mlp))", "3*(mlp", "inside another"),
+        ("2*(space 3*(mlp))", "3*(mlp", "cannot be nested"),
         ("space(2)", "2", "too many arguments; 'space' takes no arguments"),
         ("window(1,2,True,4)", "1,2", r"frames=4 \(an integer of at least 1\), rows=4"),
         ("window(frame=4)", "frame=4", r"unknown argument 'frame', did you mean 'frames'\?; 'wi"),

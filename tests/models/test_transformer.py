@@ -170,7 +170,7 @@ def test_every_kind_of_position_tells_frames_and_places_apart(positions):
 
 def test_learned_positions_fit_one_shape_until_they_are_stretched():
     apply, params = make(positions="learned")
-    with pytest.raises(InputError, match=r"hold 4 frames, the video has 6.*interpolate"):
+    with pytest.raises(InputError, match=r"have 4 frames, the video has 6.*interpolate"):
         apply(params, *inputs(frames=6))
     tables = params["params"]["positions"]
     longer = embeddings.interpolate(tables, frames=6, grid=(2, 2), new_grid=(3, 3))
@@ -216,7 +216,7 @@ def test_text_is_attended_to_where_it_is():
     moved = np.abs(apply(params, *inputs(), other) - apply(params, *inputs(), given))
     assert moved[0].max() == 0
     assert moved[1].max() > 1e-3
-    with pytest.raises(InputError, match="'text' needs a text"):
+    with pytest.raises(InputError, match="'text' needs captions"):
         make("text mlp")
 
 

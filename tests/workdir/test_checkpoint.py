@@ -91,7 +91,7 @@ def test_without_a_checkpoint_there_is_nothing_to_sample(run, tmp_path):
     _, abstract, _ = run
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore(to_parts(abstract)) is None
-        with pytest.raises(InputError, match="no checkpoint"):
+        with pytest.raises(InputError, match="no usable checkpoint"):
             checkpoints.restore_part("ema", abstract.ema)
 
 
@@ -103,7 +103,10 @@ def test_reading_leaves_what_a_run_is_writing_in_its_place(run, tmp_path):
     (tmp_path / "checkpoints/1").rename(begun)
     (begun / "commit_success.txt").unlink()
     (tmp_path / "checkpoints/0").mkdir()  # damaged
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="no checkpoint"):
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(InputError, match="no usable checkpoint"),
+    ):
         checkpoints.restore_part("ema", abstract.ema)
     assert begun.is_dir()
     assert (tmp_path / "checkpoints/0").is_dir()
@@ -134,7 +137,7 @@ def test_snapshots_all_stay_and_the_first_of_a_step_counts(run, batch, tmp_path)
 
 def test_without_good_snapshots_there_is_no_average_of_another_width(run, tmp_path):
     init, abstract, _ = run
-    with pytest.raises(InputError, match="kept no profiles"), Snapshots(tmp_path, ()) as snapshots:
+    with pytest.raises(InputError, match="has no snapshots"), Snapshots(tmp_path, ()) as snapshots:
         snapshots.averages(abstract.params)
     assert not (tmp_path / "snapshots").exists()
     with Snapshots(tmp_path, WIDTHS, write=True) as snapshots:

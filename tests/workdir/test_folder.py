@@ -105,7 +105,7 @@ def test_training_is_refused_where_a_run_was_or_is_and_its_metrics_stay(tmp_path
     (tmp_path / "metrics.jsonl").write_text('{"step": 2, "loss": 1.0}\n')
     folder.claim(tmp_path, config)
     (tmp_path / "checkpoints-damaged/2-x").mkdir(parents=True)
-    with pytest.raises(InputError, match="does not start anew by itself"):
+    with pytest.raises(InputError, match="A new run does not replace an old one"):
         train(config, tmp_path)
     with folder.lock(tmp_path), pytest.raises(InputError, match="another run is writing there"):
         train(config, tmp_path)

@@ -59,10 +59,10 @@ def is_untouched(workdir):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda p: p | {"out": jnp.ones(5)}, r"out \(float32\[4\] there, float32\[5\] here\)"),
-        (lambda p: p | {"out": jnp.ones(4, int)}, r"out \(float32\[4\] there, int32\[4\] here\)"),
+        (lambda p: p | {"out": jnp.ones(5)}, r"out \(saved float32\[4\], needed float32\[5\]\)"),
+        (lambda p: p | {"out": jnp.ones(4, int)}, r"out \(saved float32\[4\], needed int32\[4\]\)"),
         (lambda p: p | {f"new_{i}": jnp.ones(2) for i in range(6)}, "6 missing: new_0, .*, …"),
-        (lambda p: {"out": p["out"]}, "1 not known here: condition/label/embedding"),
+        (lambda p: {"out": p["out"]}, "1 unknown: condition/label/embedding"),
     ],
 )
 def test_other_arrays_are_named_and_nothing_is_moved(saved, change, said):
@@ -112,7 +112,7 @@ def test_where_none_is_left_a_run_does_not_start_anew(saved, capsys):
     for metadata in saved.rglob("_METADATA"):
         metadata.write_text(metadata.read_text()[:100])
     for _ in range(2):  # the second time they are all in checkpoints-damaged
-        with pytest.raises(InputError, match="does not start anew by itself"):
+        with pytest.raises(InputError, match="A new run does not replace an old one"):
             restore(saved, wanted)
     newest, oldest = capsys.readouterr().err.splitlines()
     assert "step 2 is damaged" in newest
@@ -152,11 +152,11 @@ def test_a_new_run_takes_what_fits_and_says_what_it_leaves(saved, part):
     for path in (saved, saved / "checkpoints/1"):
         params, taken = start_from(path, own, part)
         same(params, own | {"label": TODAY["label"]})
-        left = "2 keep their initial values: more (not there), out ((4,) there, (5,) here)"
+        left = "2 keep their initial values: more (not saved), out (saved (4,), needed (5,))"
         assert str(taken) == f"took 1 of 3 arrays; {left}"
     with pytest.raises(InputError, match="none of its arrays fits"):
         start_from(saved, {"other": jnp.zeros(2)})
-    with pytest.raises(InputError, match="no checkpoint is there to start from"):
+    with pytest.raises(InputError, match="there is no checkpoint to start from"):
         start_from(saved / "nothing", own)
     assert is_untouched(saved)
 
@@ -190,7 +190,7 @@ TWO_PROCESSES = """
                 found = checkpoints.restore({"ema": dict.fromkeys(names, wanted)})
             print(int(np.asarray(found["ema"]["x"].addressable_shards[0].data)[0]))
         except InputError as error:
-            print("refused", "1 missing: y" in str(error), "start anew" in str(error))
+            print("refused", "1 missing: y" in str(error), "A new run" in str(error))
 
     jax.set_mesh(mesh)
     attempt("xy")

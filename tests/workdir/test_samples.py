@@ -87,7 +87,7 @@ def test_a_folder_of_other_things_is_refused_at_once_and_kept(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/thesis.tex").touch()
     (tmp_path / "a/000.mp4").touch()
-    refused = pytest.raises(InputError, match=r"holds other things than samples \(thesis.tex\)")
+    refused = pytest.raises(InputError, match=r"has other files than samples \(thesis.tex\)")
     with refused, write_samples(tmp_path / "a", 8):
         pytest.fail("clips would be drawn")
     assert names(tmp_path / "a") == ["000.mp4", "thesis.tex"]

@@ -1,4 +1,4 @@
-"""Windows that are cut out and enlarged."""
+"""Random crops, enlarged to the size of the clip."""
 
 import cv2
 import numpy as np
@@ -11,22 +11,22 @@ from jaxvid.data.augment.registry import Sample, augmentation
 @augmentation(
     order=20,
     falsifies=("action",),
-    crop=key(1.0, SCALE, "smallest side of the window that is cut out; 1 is off"),
+    crop=key(1.0, SCALE, "smallest side of a random crop, as a share of the frame's; 1 is off"),
 )
 def crop(sample: Sample, rng: np.random.Generator, config: ConfigDict) -> Sample:
-    """Cuts a window of random size and place out of every clip."""
+    """Crops every clip to a window of random size and position."""
     side = rng.uniform(config.crop, 1)
     return window(sample, side, *rng.uniform(0, 1, 2))
 
 
 def window(sample: Sample, side: float, left: float, top: float) -> Sample:
-    """Cuts out a window and enlarges it to the old size; positions outside it leave [0,1].
+    """Crops to a window and enlarges it to the old size; positions outside it leave [0,1].
 
     Args:
       sample: the clip.
-      side: of the window, as a fraction of the picture's.
-      left: where the window lies in the room it has: 0 is the left edge, 1 the right.
-      top: the same downwards.
+      side: side of the window, as a share of the frame's.
+      left: horizontal position of the window: 0 is the left edge of the frame, 1 the right.
+      top: vertical position: 0 is the top edge of the frame, 1 the bottom.
     """
     height, width = sample["video"].shape[1:3]
     size = np.maximum(np.rint(np.array([width, height]) * side), 1).astype(int)

@@ -1,4 +1,4 @@
-"""Mirrored clips."""
+"""Horizontal flips."""
 
 import re
 
@@ -22,7 +22,7 @@ def flip(sample: Sample, rng: np.random.Generator, config: ConfigDict) -> Sample
 
 
 def mirror(sample: Sample) -> Sample:
-    """Left becomes right, in the caption too."""
+    """Mirrors a clip from left to right, and swaps "left" and "right" in its caption."""
     changed = {"video": np.ascontiguousarray(sample["video"][:, :, ::-1])}
     if "position" in sample:
         changed["position"] = sample["position"] * np.float32([-1, 1]) + np.float32([1, 0])

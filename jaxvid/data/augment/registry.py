@@ -1,8 +1,8 @@
 """The registered augmentations, and how they are applied.
 
 A sample is what `jaxvid.data.clips.sample_clip` returns. An augmentation makes the same change to
-all its frames, and to what goes with them: `position` holds (x, y) in [0,1] image coordinates and
-`action` a velocity, (x, y) in sides of the picture per second.
+all frames, and to the arrays that describe them: `position`, (x, y) in [0,1] image coordinates, and
+`action`, a velocity (x, y) in sides of the picture per second.
 
     @augmentation(falsifies=("action",), flip=key(False, FLAG, "mirror half of the clips"))
     def flip(sample: Sample, rng: np.random.Generator, config: ConfigDict) -> Sample: ...
@@ -23,14 +23,14 @@ Apply = Callable[[Sample, np.random.Generator, ConfigDict], Sample]
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """One registered change.
+    """A registered augmentation.
 
     Attributes:
-      apply: (sample, the record's own generator, the `data` part of a config) -> the sample.
-      keys: its keys in `data`. With all at their defaults it is off.
+      apply: maps (sample, the record's generator, the `data` section of a config) to a sample.
+      keys: its keys in `data`; it is off if all have their defaults.
       order: augmentations are applied from the lowest to the highest, then by name.
-      falsifies: arrays of a batch that it does not change along with the video, although it would
-        have to: "text_bytes" (captions), "text" (embedded captions), "action".
+      falsifies: arrays of a batch that it makes false, because it does not change them with the
+        video: "text_bytes" (captions), "text" (embedded captions), "action".
     """
 
     apply: Apply
@@ -39,7 +39,7 @@ class Augmentation:
     falsifies: tuple[str, ...]
 
     def is_on(self, config: ConfigDict) -> bool:
-        """Whether the `data` part of a config asks for it."""
+        """Whether the `data` section of a config turns it on."""
         return any(config[name] != key.default for name, key in self.keys.items())
 
 
@@ -51,7 +51,7 @@ def augmentation(
 ) -> Callable[[Apply], Apply]:
     """Declares the keys of an augmentation in `data`, and registers it by its function's name.
 
-    See `Augmentation` for the arguments. The function is called only where it is on.
+    See `Augmentation` for the arguments. The function is called only if it is on.
     """
 
     def register(apply: Apply) -> Apply:
@@ -63,17 +63,17 @@ def augmentation(
 
 
 def active(config: ConfigDict) -> tuple[Apply, ...]:
-    """Those that the `data` part of a config asks for, in the order in which they are applied."""
+    """The augmentations that the `data` section of a config turns on, in their order."""
     ordered = sorted(AUGMENTATIONS.items(), key=lambda item: (item[1].order, item[0]))
     return tuple(change.apply for _, change in ordered if change.is_on(config))
 
 
 def check_truth(config: ConfigDict, used: Mapping[str, str]) -> None:
-    """Raises InputError, naming all, if augmentations that are on falsify what the model is given.
+    """Raises InputError, naming all, if augmentations that are on falsify the model's conditions.
 
     Args:
-      config: the `data` part of a config.
-      used: arrays of a batch that condition the model, and what they are called in the message.
+      config: the `data` section of a config.
+      used: arrays of a batch that condition the model, with their names for the message.
     """
     mistakes = []
     for array, words in used.items():

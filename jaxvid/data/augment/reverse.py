@@ -1,4 +1,4 @@
-"""Clips that are played backwards."""
+"""Reversal of time."""
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ def reverse(sample: Sample, rng: np.random.Generator, config: ConfigDict) -> Sam
 
 
 def backwards(sample: Sample) -> Sample:
-    """Plays the clip from its end: time still rises from 0, by the same gaps in reverse order."""
+    """Reverses a clip; its times still rise from 0, with the gaps in reverse order."""
     changed = {name: rows[::-1].copy() for name, rows in sample.items() if np.ndim(rows)}
     changed["time"] = sample["time"][-1] - changed["time"]
     if "action" in sample:

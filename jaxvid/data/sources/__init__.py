@@ -1,4 +1,4 @@
-"""Where clips come from: one file for each source."""
+"""The sources of clips, one file each."""
 
 from jaxvid.config import declare, key, one_of
 from jaxvid.data.sources import clips, synthetic  # noqa: F401
@@ -6,4 +6,4 @@ from jaxvid.data.sources.registry import SOURCES, Source, make_source, source
 
 __all__ = ["SOURCES", "Source", "make_source", "source"]
 
-declare("data", source=key("synthetic", one_of(SOURCES), "where clips come from"))
+declare("data", source=key("synthetic", one_of(SOURCES), "source of the clips"))

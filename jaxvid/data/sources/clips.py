@@ -24,7 +24,7 @@ declare(
 
 @source("clips")
 def open_clips(config: ConfigDict) -> "ClipFolder":
-    """The folder at `data.path`; raises InputError, naming all keys that do not suit it."""
+    """Opens the folder `data.path`; raises InputError, naming all keys that do not fit it."""
     folder = ClipFolder(config.path, config.text_embeddings)
     size, fps, frames = (folder.manifest[name] for name in ("size", "fps", "frames"))
     settings = [
@@ -38,31 +38,31 @@ def open_clips(config: ConfigDict) -> "ClipFolder":
     if settings:
         raise InputError(
             f"{config.path} holds clips of {frames} frames of {size}x{size} pixels at {fps:g} fps: "
-            f"set {', '.join(settings)}; --config=configs/videos.py:{config.path} takes them over"
+            f"set {', '.join(settings)}; --config=configs/videos.py:{config.path} sets them all"
         )
     return folder
 
 
 class ClipFolder:
-    """The ArrayRecord shards that `python -m jaxvid.prepare` wrote, opened as they are read.
+    """The ArrayRecord shards that `python -m jaxvid.prepare` wrote. Each is opened when it is read.
 
     Attributes:
-      manifest: what prepare says about them, see `jaxvid.data.manifest`.
+      manifest: the manifest of the folder, see `jaxvid.data.manifest`.
       labels: names of the classes that have clips, empty if there are none.
-      fingerprint: of the contents of the shards, as prepare noted them; in a folder that was made
-        before it did, of their sizes.
+      fingerprint: hash of the settings, the labels and the manifest's hashes of the shards, or of
+        the sizes of the shards in an older folder.
     """
 
     def __init__(self, path: str | Path, embeddings: str = ""):
-        """Checks that everything is there, and opens nothing.
+        """Checks that all files exist, without opening the shards.
 
         Args:
-          path: of the folder.
-          embeddings: name of those to read with the clips, see `jaxvid.data.text`; "" for none.
+          path: path of the folder.
+          embeddings: name of the embeddings to read, see `jaxvid.data.text`; "" for none.
 
         Raises:
-          InputError: the folder is missing, empty, or not (or not wholly) one that prepare made, or
-            it lacks the embeddings.
+          InputError: the folder is missing, empty, incomplete or not made by prepare, or it lacks
+            the embeddings.
         """
         self.path = Path(path).expanduser()
         self.manifest = manifest.read(self.path)
@@ -87,7 +87,7 @@ class ClipFolder:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Clip:
-        """The clip; raises InputError if its record cannot be read or is damaged."""
+        """Reads a clip; raises InputError if its record cannot be read or is damaged."""
         clip = records.decode(self._read(self._records, index))
         clip = dataclasses.replace(clip, label=self._label_of.get(clip.label, -1))
         if self._text is None:
@@ -112,7 +112,7 @@ class ClipFolder:
             data = shards[index]
         except RuntimeError as error:
             raise InputError(f"{self.path}: record {index} cannot be read: {error}") from error
-        if not data:  # what a shard that was cut short returns
+        if not data:  # the shard is truncated
             raise InputError(f"{self.path}: record {index} is empty")
         return data
 
@@ -147,4 +147,4 @@ class _Shard:
 @requirement
 def _check_path(config: ConfigDict) -> None:
     if config.data.source == "clips" and not config.data.path:
-        raise InputError("config.data.path is empty: name a folder that jaxvid.prepare has made")
+        raise InputError("config.data.path is empty: set it to a folder that jaxvid.prepare made")

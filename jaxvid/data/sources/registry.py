@@ -1,4 +1,4 @@
-"""What a source of clips is, and which ones there are.
+"""The interface of a source of clips, and the registered sources.
 
 @source("clips")
 def open_clips(config: ConfigDict) -> Source: ...
@@ -14,12 +14,12 @@ from jaxvid.data.clips import Clip
 
 @runtime_checkable
 class Source(Protocol):
-    """Clips by their number.
+    """Random access to clips by index.
 
     Attributes:
       labels: names of the classes.
-      fingerprint: short, and the same only for a source with the same clips in the same order,
-        wherever these are stored.
+      fingerprint: short hash that is equal only for sources with the same clips in the same order;
+        it does not depend on where they are stored.
     """
 
     labels: tuple[str, ...]
@@ -35,7 +35,10 @@ SOURCES: dict[str, Open] = {}
 
 
 def source(name: str) -> Callable[[Open], Open]:
-    """Registers a function from the `data` part of a config to a source, as `data.source=name`."""
+    """Registers a function that opens a source, for `data.source=name`.
+
+    It gets the `data` section of a config.
+    """
 
     def register(function: Open) -> Open:
         SOURCES[name] = function
@@ -45,9 +48,9 @@ def source(name: str) -> Callable[[Open], Open]:
 
 
 def make_source(config: ConfigDict) -> Source:
-    """The source that the `data` part of a config describes.
+    """Opens the source that the `data` section of a config describes.
 
     Raises:
-      InputError: the config does not suit what the source holds.
+      InputError: the config does not fit the source's clips.
     """
     return SOURCES[config.source](config)

@@ -5,7 +5,7 @@ wave of time. With u = x_0 + v t in a corridor of length L,
 
     x(t) = |u - 2L round(u / 2L)|
 
-so the state at any time has a closed form and any frame can be drawn without those before it.
+so the state at any time has a closed form, and any frame can be drawn without the earlier ones.
 Lengths are in units of the picture's side, with x to the right and y down.
 """
 
@@ -29,15 +29,15 @@ declare(
     shapes=key(
         (2, 3),
         Rule(
-            "(fewest, most), from 1 up",
+            "(fewest, most), integers of at least 1",
             lambda v: is_sequence(v, POSITIVE.holds, 2) and v[0] <= v[1],
         ),
         "number of shapes in a clip of the synthetic world",
     ),
-    spin=key(1.0, NOT_BELOW_0, "their fastest rotation, in radians per second"),
+    spin=key(1.0, NOT_BELOW_0, "fastest rotation of the shapes, in radians per second"),
 )
 
-# To be raised when the same parameters give other clips than before.
+# Increase it when the same parameters give different clips.
 VERSION = 1
 CORNERS = {"circle": 0, "square": 4, "triangle": 3}
 COLOURS = ("red", "yellow", "green", "cyan", "blue", "magenta")  # evenly around the circle of hues
@@ -50,21 +50,20 @@ class SyntheticWorld:
 
     A clip shows several shapes of one kind, which is its label. `truth["position"]` is float32
     [N,S,2]: the (x, y) of the centres in [0,1] image coordinates, padded with NaN to the largest
-    S the world allows. A shape hides those that come before it in that order.
+    S the world allows. A shape hides earlier shapes in that order.
 
     `action` is the velocity of the first shape, (x, y) in sides per second. The caption says only
-    what bouncing, mirroring, playing backwards and cutting out leave true: of one shape whether it
-    moves more along x or along y, "a red circle moving side to side" or "… up and down"; of several
-    their colours, "2 circles: red and blue".
+    what stays true when a shape bounces or a clip is mirrored, reversed or cropped: for one shape,
+    whether it moves more along x or along y, "a red circle moving side to side" or "… up and down";
+    for several, their colours, "2 circles: red and blue".
 
     Attributes:
-      seed: of the whole world.
+      seed: seed of the whole world.
       frames: frames per clip, N.
       size: height and width in pixels.
       fps: frames per second; a shape travels 1/4 to 3/4 of the picture's side in a second.
       shapes: fewest and most shapes in a clip.
-      spin: the fastest rotation, in radians per second; 0 for shapes that stand
-        all alike.
+      spin: fastest rotation in radians per second; with 0 all shapes have the same angle.
     """
 
     labels: ClassVar[tuple[str, ...]] = tuple(CORNERS)
@@ -78,7 +77,7 @@ class SyntheticWorld:
 
     @property
     def fingerprint(self) -> str:
-        # A parameter at its default is left out: one that is added later changes no fingerprint.
+        # Defaults are left out, so that a parameter added later changes no fingerprint.
         values = ((f.name, getattr(self, f.name), f.default) for f in dataclasses.fields(self))
         chosen = [(name, value) for name, value, default in values if value != default]
         return hashlib.sha256(f"synthetic {VERSION} {chosen}".encode()).hexdigest()[:16]
@@ -91,7 +90,7 @@ class SyntheticWorld:
         time = np.arange(self.frames) / self.fps
         label = int(rng.integers(len(CORNERS)))
         count = int(rng.integers(self.shapes[0], self.shapes[1] + 1))
-        # A few hues far apart, so that a shape that changes its colour on the way stands out.
+        # A few hues far apart, so that a shape that changes its colour is easy to notice.
         colours = np.resize(rng.permutation(len(COLOURS)), count)
         corners = CORNERS[self.labels[label]]
         hues = colours / len(COLOURS)
@@ -114,23 +113,23 @@ class SyntheticWorld:
 
 @source("synthetic")
 def open_synthetic(config: ConfigDict) -> SyntheticWorld:
-    """The world of the `data` part of a config, its clips long enough for the largest stride."""
+    """The world of the `data` section of a config; its clips fit the largest stride."""
     frames = span(config.frames, max(config.strides))
     return SyntheticWorld(0, frames, config.size, config.fps, tuple(config.shapes), config.spin)
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """A regular polygon, or a circle where there are no corners, over N frames.
+    """A regular polygon, or a circle, over N frames.
 
     Attributes:
-      corners: 0, 3 or 4.
-      inradius: of the largest circle inside.
+      corners: 3 or 4, or 0 for a circle.
+      inradius: radius of the largest circle inside.
       centre: (x, y).
-      velocity: of the centre, in sides per second.
-      angle: in radians.
+      velocity: velocity of the centre, in sides per second.
+      angle: angle in radians.
       texture: one of TEXTURES, fixed to the shape.
-      tones: the RGB of its light and dark parts, in [0,1].
+      tones: RGB of the light and dark parts, in [0,1].
     """
 
     corners: int
@@ -164,7 +163,7 @@ def _draw_shape(
     rng: np.random.Generator, corners: int, hue: float, spin: float, time: Float[np.ndarray, "N"]
 ) -> Shape:
     radius = rng.uniform(0.18, 0.24)
-    if corners:  # of the same area as the circle
+    if corners:  # the same area as the circle
         half = math.pi / corners
         inradius = radius * math.sqrt(half / math.tan(half))
         circumradius = inradius / math.cos(half)
@@ -208,7 +207,7 @@ def _fold(u, length):
 
 
 def _body_frame(centre: Float[np.ndarray, "T 2"], angle: Float[np.ndarray, "T"], size: int):
-    """Coordinates (x, y), float32 [T,H,H] each, of all pixels as the moving shape sees them."""
+    """Coordinates (x, y), float32 [T,H,H] each, of all pixels relative to the moving shape."""
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size
     x = (grid - centre[:, :1].astype(np.float32))[:, None, :]
     y = (grid - centre[:, 1:].astype(np.float32))[:, :, None]
@@ -217,7 +216,7 @@ def _body_frame(centre: Float[np.ndarray, "T 2"], angle: Float[np.ndarray, "T"],
 
 
 def _outline(x, y, shape: Shape):
-    """Signed distance to the outline, negative inside: a polygon is the meet of half-planes."""
+    """Signed distance to the outline, negative inside: the largest over a polygon's sides."""
     if not shape.corners:
         return np.sqrt(x * x + y * y) - np.float32(shape.inradius)
     normals = 2 * np.pi * np.arange(shape.corners) / shape.corners
@@ -226,7 +225,7 @@ def _outline(x, y, shape: Shape):
 
 
 def _texture(x, y, shape: Shape):
-    """Signed distance to where the tones meet, positive in the light one."""
+    """Signed distance to the border between the tones, positive in the light one."""
     if shape.texture == "halves":
         return x
     if shape.texture == "quarters":
@@ -236,5 +235,5 @@ def _texture(x, y, shape: Shape):
 
 
 def _coverage(distance, size: int):
-    """How much of a pixel lies where the distance is positive."""
+    """The share of each pixel in which the distance is positive."""
     return np.clip(distance * np.float32(size) + np.float32(0.5), 0, 1)

@@ -1,6 +1,6 @@
 """The words of the block grammar: each maps tokens [B, T, N, D] to an update of the same shape.
 
-Tokens stay in one layout; a mixer says along which axis it mixes. A new word is one decorated class
+All mixers take the same layout and choose which axes they mix. A new word is one decorated class
 (see `mixer`), in any file that is imported.
 """
 

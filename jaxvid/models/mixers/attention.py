@@ -17,9 +17,9 @@ from jaxvid.models.streaming import carried, carry
 class Attention(nn.Module):
     """Multi-head attention with normalised queries and keys, and rotary positions.
 
-    A subclass says which tokens attend to one another. Query/key normalisation: Dehghani et al.
-    2023, arXiv 2302.05442. If it is causal, keys and values of past frames are carried from window
-    to window when streaming.
+    A subclass defines which tokens attend to one another. Query/key normalisation: Dehghani et al.
+    2023, arXiv 2302.05442. A causal subclass carries keys and values of past frames from window to
+    window when streaming.
     """
 
     config: MixerConfig
@@ -37,9 +37,9 @@ class Attention(nn.Module):
         value: Float[Array, "B T N K d"],
         reach: int | None = None,
     ) -> tuple[Float[Array, "B S N K d"], Float[Array, "B S N K d"], Bool[Array, "T S"] | None]:
-        """Keys and values of the frames that may be seen, and which frame sees which.
+        """Keys and values of the visible frames, and the mask of which frame sees which.
 
-        A causal frame sees the last `reach` frames, its own included; all of them if None.
+        A causal frame sees the last `reach` frames, including itself; all of them if None.
         """
         if not self.config.causal:
             return key, value, None
@@ -111,9 +111,9 @@ class Joint(Attention):
 
 @mixer("window")
 class Window(Attention):
-    """Attention within local windows, shifted by half of one in every other repeat.
+    """Attention within local windows, shifted by half a window in every other repeat.
 
-    Causal windows slide over time instead: each frame sees the last `frames`, its own included.
+    Causal windows slide over time instead: each frame sees the last `frames`, including itself.
 
     Attributes:
       frames, rows, columns: the size of a window, in tokens.
@@ -166,7 +166,7 @@ class Window(Attention):
 def heads_of(
     config: MixerConfig, x: Float[Array, "B T N D"], parts: int, name: str
 ) -> list[Float[Array, "B T N K d"]]:
-    """Heads: query; key and value; or all three. Queries and keys are normalised."""
+    """Heads for `parts` = 1 (query), 2 (key, value) or 3 (all); queries and keys are normalised."""
     D = x.shape[-1]
     heads = nn.Einsum(
         (D, parts, config.heads, D // config.heads),
@@ -190,7 +190,7 @@ def heads_of(
 
 
 def joined(config: MixerConfig, y: Float[Array, "B T N K d"]) -> Float[Array, "B T N D"]:
-    """The heads, joined by the output layer."""
+    """Joins the heads with the output layer."""
     heads, head_dim = y.shape[-2:]
     return nn.Einsum(
         (heads, head_dim, heads * head_dim),
@@ -209,7 +209,7 @@ def _grouped(
     groups: str,
     mask: Bool[Array, "L M"] | None = None,
 ) -> Float[Array, "B T N K d"]:
-    """Attention among the tokens that `groups`, a rearrangement, puts together."""
+    """Attention within groups of tokens; `groups` is the einops pattern that forms them."""
     B, T, N = query.shape[:3]
     y = attention(*(rearrange(a, groups) for a in (query, key, value)),
                   None if mask is None else mask[None, None])  # fmt: skip

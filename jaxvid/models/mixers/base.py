@@ -1,4 +1,4 @@
-"""What all mixers have in common, and the one place where they are registered."""
+"""The settings and inputs that all mixers share, and their registry."""
 
 import dataclasses
 import re
@@ -21,7 +21,7 @@ class MixerConfig:
 
     Attributes:
       heads, mlp_ratio, dtype: as in `SpaceTimeTransformer`.
-      causal: whether a frame sees only itself and those before it.
+      causal: whether a frame sees only itself and earlier frames.
       memory: frames before the window that causal `time` and `joint` still see when streaming.
     """
 
@@ -34,13 +34,13 @@ class MixerConfig:
 
 @struct.dataclass
 class Context:
-    """What the tokens come with.
+    """The inputs of a mixer besides the tokens.
 
     Attributes:
       seconds: time of each frame, float32 [B,T].
-      turn: rotary angles as `embeddings.rotary` gives them, or None.
-      text, text_mask: text to attend to [B,L,D] and where it is, bool [B,L], or None.
-      repeat: how often the line has been repeated before, int32 [].
+      turn: output of `embeddings.rotary`, or None.
+      text, text_mask: text tokens [B,L,D] and which are valid, bool [B,L], or None.
+      repeat: index of this repeat of the line, int32 [].
       grid: rows and columns of tokens.
     """
 
@@ -66,13 +66,13 @@ def mixer(word: str) -> Callable[[M], M]:
 
     The module has the field `config`, and returns an update of the shape of `x`. Its other fields
     are the arguments of the word, `shift(frames=2)`; `argument(default, rule)` declares one that
-    must obey a rule. A class attribute `needs` names the condition that the word cannot do without.
+    must obey a rule. A class attribute `needs` names a condition that the word requires.
 
     Raises ValueError for a word that another class has, or that the grammar cannot read, and
     TypeError for a field that cannot be an argument.
     """
     if not re.fullmatch(r"[A-Za-z]\w*", word):
-        raise ValueError(f"a word of the grammar is letters, digits and _, not {word!r}")
+        raise ValueError(f"a word of the grammar has letters, digits and _ only, not {word!r}")
 
     def register(module: M) -> M:
         grammar.arguments(module)

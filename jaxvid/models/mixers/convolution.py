@@ -1,4 +1,4 @@
-"""Convolution over time: each channel with its own taps, then a mixing of the channels.
+"""Convolution over time: a filter per channel, then a layer that mixes the channels.
 
 Depthwise-separable convolution: Chollet 2016, arXiv 1610.02357.
 """
@@ -18,12 +18,11 @@ from jaxvid.models.streaming import carried, carry
 class Convolution(nn.Module):
     """Mixes each token with those of the same place in the neighbouring frames.
 
-    If it is causal, the taps reach back only, and the last frames are carried on when streaming;
-    otherwise they reach as far back as ahead. They count frames, whatever the frame rate; beyond
-    the ends of the clip there are zeros.
+    A causal filter covers past frames only, and carries the last frames when streaming. Otherwise
+    the filter is centred. It is independent of the frame rate, and pads the clip with zeros.
 
     Attributes:
-      size: how many frames the taps span, the token's own included.
+      size: number of frames that the filter covers, including the token's own.
     """
 
     config: MixerConfig

@@ -21,11 +21,11 @@ RATIO = Rule(
 class Mlp(nn.Module):
     """Two layers with squared ReLU between (So et al. 2021, arXiv 2109.08668).
 
-    It is as good as GELU and costs no transcendental function, which on a CPU takes longer than
-    the matrix product before it.
+    It is as good as GELU and needs no transcendental function, which on a CPU takes longer than the
+    matrix product before it.
 
     Attributes:
-      ratio: hidden width over width.
+      ratio: hidden width divided by the width.
     """
 
     config: MixerConfig
@@ -42,10 +42,11 @@ class Mlp(nn.Module):
 
 @mixer("swiglu")
 class SwiGlu(nn.Module):
-    """A gated MLP (Shazeer 2020, arXiv 2002.05202), two thirds as wide: the same parameters.
+    """A gated MLP (Shazeer 2020, arXiv 2002.05202), with as many parameters as `mlp`.
 
     Attributes:
-      ratio: that of the MLP with as many parameters. The hidden width is a multiple of 8.
+      ratio: ratio of the `mlp` with as many parameters. The hidden width is two thirds of that of
+        `mlp`, rounded up to a multiple of 8.
     """
 
     config: MixerConfig

@@ -6,9 +6,9 @@ arXiv 2410.01201) they see the input and not the state, which makes the recurren
   h_t = a_t h_{t-1} + sqrt(1 - a_t^2) (i_t * v_t)
   a_t = exp(-8 softplus(rate) r_t dt)
 
-with gates r_t and i_t in (0, 1) and dt the time since the frame before. So memory fades per second
-and not per frame. The square root keeps the variance of h that of its inputs, if these differ from
-frame to frame; if they stay the same, h grows by up to sqrt(2) when the frame rate doubles.
+with gates r_t and i_t in (0, 1) and dt the time since the previous frame. So memory fades per
+second and not per frame. The square root gives h the variance of its inputs if these vary from
+frame to frame; if they are constant, h grows by up to sqrt(2) when the frame rate doubles.
 """
 
 import jax
@@ -21,9 +21,9 @@ from jaxvid.models.mixers.base import Context, MixerConfig, mixer
 from jaxvid.models.streaming import carried, carry
 
 FRAME = 1 / 8  # seconds: the unit of dt
-MEMORY = (1.0, 64.0)  # units of dt in which a channel fades to 1/e, shortest to longest, at first
+MEMORY = (1.0, 64.0)  # initial times in which channels fade to 1/e, shortest and longest, in FRAMEs
 SHARPNESS = 8.0  # c in the paper
-NEVER = -1e9  # seconds: beyond the clip is so long ago that nothing is left, a = 0
+NEVER = -1e9  # seconds: the time beyond the clip, so long ago that a = 0
 
 
 def linear_recurrence(
@@ -36,19 +36,19 @@ def linear_recurrence(
 
     Args:
       decay: in [0, 1].
-      inputs: what comes in.
+      inputs: what each frame adds.
       initial: the state before the first frame, zero if None; after the last if `reverse`.
       reverse: whether it runs from the last frame to the first.
 
     Returns:
-      h, and the state it ends in.
+      h, and the final state.
     """
     decay, inputs = decay.astype(jnp.float32), inputs.astype(jnp.float32)
     first, last = (-1, 0) if reverse else (0, -1)
     if initial is not None:
         inputs = inputs.at[:, first].add(decay[:, first] * initial)
-    # h solves a linear system, and its transpose is a recurrence the other way. Told so, JAX takes
-    # one scan for the gradient too; through the scan's own steps it needs more time and memory.
+    # h solves a linear system whose transpose is a recurrence in the other direction. So JAX needs
+    # one scan for the gradient too; differentiating the scan takes more time and memory.
     h = jax.lax.custom_linear_solve(
         lambda h: h - decay * _before(h, reverse),
         inputs,
@@ -60,12 +60,12 @@ def linear_recurrence(
 
 @mixer("recur")
 class Recurrence(nn.Module):
-    """Gated linear recurrence over the tokens of each place, times a gate, and projected.
+    """Gated linear recurrence over the tokens of each place, multiplied by a gate and projected.
 
-    If it is causal, it runs forward only, and its state is carried on when streaming. Otherwise a
-    second recurrence, with its own gates and rates, runs backward, and the two are added.
-    Translating the times changes nothing. Frames are taken in their order, not in that of their
-    times. Gates and state are in float32.
+    A causal recurrence runs forward only, and carries its state when streaming. Otherwise a second
+    recurrence, with its own gates and rates, runs backward, and the two are added. A shift of all
+    times has no effect. Frames are processed in their order, not in the order of their times. Gates
+    and state are in float32.
     """
 
     config: MixerConfig
@@ -108,7 +108,7 @@ def _gated(
     rate: Float[Array, "D"],
     elapsed: Float32[Array, "B T"],
 ) -> tuple[Float32[Array, "B T N D"], Float32[Array, "B T N D"]]:
-    """a_t and sqrt(1 - a_t^2) (i_t * v_t), from the gates before their sigmoids and seconds."""
+    """a_t and sqrt(1 - a_t^2) (i_t * v_t), from the logits of the gates and elapsed seconds."""
     r, i = (jax.nn.sigmoid(g.astype(jnp.float32)) for g in (recurrence_gate, input_gate))
     log_decay = -SHARPNESS * jax.nn.softplus(rate) * r * (elapsed / FRAME)[..., None, None]
     # The floor keeps the root's slope finite for frames at the same time.
@@ -117,7 +117,7 @@ def _gated(
 
 
 def _rates(key: Array, shape: tuple[int, int]) -> Float32[Array, "ways D"]:
-    """With an open half of the gate, channel by channel from the shortest memory to the longest."""
+    """Initial rates, which span `MEMORY` over the channels while the gate is half open."""
     softplus = 2 / (SHARPNESS * jnp.geomspace(*MEMORY, shape[-1]))
     return jnp.broadcast_to(jnp.log(jnp.expm1(softplus)), shape)
 
@@ -132,6 +132,6 @@ def _scan(
 
 
 def _before(x: Float[Array, "B T *S"], reverse: bool) -> Float[Array, "B T *S"]:
-    """What stands at the frame before, or after if `reverse`; zero beyond the end."""
+    """The values of the previous frame, or of the next if `reverse`; zero beyond the end."""
     x, pad = (x[:, 1:], (0, 1)) if reverse else (x[:, :-1], (1, 0))
     return jnp.pad(x, ((0, 0), pad, *((0, 0),) * (x.ndim - 2)))

@@ -22,7 +22,7 @@ class CrossAttention(nn.Module):
     def __call__(self, x: Float[Array, "B T N D"], context: Context) -> Float[Array, "B T N D"]:
         if context.text is None:
             raise InputError(
-                "config.model.blocks: 'text' needs a text: set config.data.text_length"
+                "config.model.blocks: 'text' needs captions: set config.conditions.text.length"
             )
         (query,) = heads_of(self.config, x, 1, "query")
         key, value = heads_of(self.config, context.text[:, None], 2, "key_value")
