@@ -30,7 +30,7 @@ class Trained(NamedTuple):
 
     run: Run
     state: TrainState
-    losses: Float32[np.ndarray, "steps"]
+    losses: Float32[np.ndarray, " steps"]
     step_s: float
     temp_bytes: int
 

@@ -104,7 +104,7 @@ class Trained:
         self,
         num: int,
         seed: int,
-        observed: Bool[np.ndarray, "T"],
+        observed: Bool[np.ndarray, " T"],
         video: str | Path | None,
         frames: int | None,
         conditions: Mapping[str, str],
@@ -166,7 +166,7 @@ class Drawing:
     clips: dict[str, Any]
     num: int
     seed: int
-    observed: Bool[np.ndarray, "T"]
+    observed: Bool[np.ndarray, " T"]
     frames: int | None
     overlap: int
 

@@ -124,7 +124,7 @@ class ActionEmbedding(nn.Module):
 
 def read_actions(
     path: str | os.PathLike, frames: int, width: int
-) -> tuple[Float32[np.ndarray, "{frames} {width}"], Bool[np.ndarray, "{frames}"]]:
+) -> tuple[Float32[np.ndarray, "{frames} {width}"], Bool[np.ndarray, " {frames}"]]:
     """Reads actions from a text file with a row of comma-separated numbers per frame.
 
     Returns:

@@ -72,7 +72,7 @@ class Label(Condition):
                 f"{len(source.labels)}, or to 0 to train without them"
             )
 
-    def by_default(self, arrays: Int32[np.ndarray, "B"]) -> Int32[np.ndarray, "B"]:
+    def by_default(self, arrays: Int32[np.ndarray, " B"]) -> Int32[np.ndarray, " B"]:
         """All classes in turn."""
         return np.arange(len(arrays), dtype=np.int32) % self.classes
 
@@ -94,11 +94,11 @@ class Label(Condition):
             return ""
         return self.names[arrays] if self.names else f"class {arrays}"
 
-    def null(self, arrays: Int32[Array, "B"]) -> Int32[Array, "B"]:
+    def null(self, arrays: Int32[Array, " B"]) -> Int32[Array, " B"]:
         """-1 for every clip."""
         return jnp.full_like(arrays, -1)
 
-    def embed(self, arrays: Int32[Array, "B"], setting: Setting) -> Entry:
+    def embed(self, arrays: Int32[Array, " B"], setting: Setting) -> Entry:
         """A vector for all frames."""
         return LabelEmbedding(self.classes, setting, name=self.name)(arrays)
 
@@ -110,6 +110,6 @@ class LabelEmbedding(nn.Module):
     setting: Setting
 
     @nn.compact
-    def __call__(self, label: Int32[Array, "B"]) -> Entry:
+    def __call__(self, label: Int32[Array, " B"]) -> Entry:
         rows = table(self.classes + 1, 0.02, self.setting, "classes")
         return Entry(frame=rows(jnp.where(label < 0, self.classes, label))[:, None])

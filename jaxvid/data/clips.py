@@ -36,8 +36,8 @@ class Clip:
       action: the action at each frame, A numbers, or None.
     """
 
-    time: Float32[np.ndarray, "N"]
-    decode: Callable[[Int[np.ndarray, "T"]], UInt8[np.ndarray, "T H W 3"]]
+    time: Float32[np.ndarray, " N"]
+    decode: Callable[[Int[np.ndarray, " T"]], UInt8[np.ndarray, "T H W 3"]]
     label: int = -1
     truth: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     caption: str = ""

@@ -21,7 +21,7 @@ VERSION = 1
 
 def encode(
     frames: UInt8[np.ndarray, "N H W 3"],
-    time: Float32[np.ndarray, "N"],
+    time: Float32[np.ndarray, " N"],
     *,
     label: int,
     source: str,
@@ -101,7 +101,7 @@ def source_of(record: bytes) -> str:
 
 
 def _decode_frames(
-    jpegs: Sequence[bytes], source: str, indices: Int[np.ndarray, "T"]
+    jpegs: Sequence[bytes], source: str, indices: Int[np.ndarray, " T"]
 ) -> UInt8[np.ndarray, "T H W 3"]:
     images = []
     for index in indices:

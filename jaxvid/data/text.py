@@ -27,20 +27,20 @@ from jaxvid.errors import InputError
 VERSION = 1
 
 
-def to_bytes(caption: str, length: int) -> tuple[UInt8[np.ndarray, "L"], Bool[np.ndarray, "L"]]:
+def to_bytes(caption: str, length: int) -> tuple[UInt8[np.ndarray, " L"], Bool[np.ndarray, " L"]]:
     """The first `length` bytes of a caption in UTF-8, padded with 0, and a mask of valid bytes."""
     data = np.frombuffer(caption.encode(errors="surrogateescape")[:length], np.uint8)
     return np.pad(data, (0, length - len(data))), np.arange(length) < len(data)
 
 
-def from_bytes(data: UInt8[np.ndarray, "L"], mask: Bool[np.ndarray, "L"]) -> str:
+def from_bytes(data: UInt8[np.ndarray, " L"], mask: Bool[np.ndarray, " L"]) -> str:
     """The inverse of `to_bytes`; a character that is cut off is left out."""
     return data[mask].tobytes().decode(errors="ignore")
 
 
 def pad(
     tokens: Float16[np.ndarray, "n E"], length: int
-) -> tuple[Float16[np.ndarray, "L E"], Bool[np.ndarray, "L"]]:
+) -> tuple[Float16[np.ndarray, "L E"], Bool[np.ndarray, " L"]]:
     """The first `length` tokens of an embedding, padded with 0, and a mask of valid tokens."""
     tokens = tokens[:length]
     return np.pad(tokens, ((0, length - len(tokens)), (0, 0))), np.arange(length) < len(tokens)

@@ -63,7 +63,7 @@ def read_frames(
 
 def read_video(
     path: str | os.PathLike, *, frames: int, size: int, fps: int | float | None = None
-) -> tuple[UInt8[np.ndarray, "N S S 3"], Float32[np.ndarray, "N"]]:
+) -> tuple[UInt8[np.ndarray, "N S S 3"], Float32[np.ndarray, " N"]]:
     """Reads the first `frames` frames: RGB in [0, 255], and times in seconds from the first.
 
     Raises:

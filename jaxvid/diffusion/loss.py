@@ -109,7 +109,7 @@ def by_noise_level(
     noise: Float[Array, "B T"],
     unknown: Bool[Array, "B T"],
     bins: int,
-) -> tuple[Float32[Array, "{bins}"], Float32[Array, "{bins}"]]:
+) -> tuple[Float32[Array, " {bins}"], Float32[Array, " {bins}"]]:
     """Sums and counts of the unknown frames' errors in `bins` equal intervals of the noise level.
 
     Both can be added over steps and devices; sum / count is the mean of an interval.

@@ -27,7 +27,7 @@ from jaxvid.errors import InputError
 SPACINGS = ("uniform", "logsnr", "karras")
 
 
-def ladder(process: Process, steps: int, spacing: str = "uniform") -> Float32[Array, "{steps}+1"]:
+def ladder(process: Process, steps: int, spacing: str = "uniform") -> Float32[Array, " {steps}+1"]:
     """Strictly decreasing noise levels from 1 to 0 by equation (1), (2) or (3).
 
     Raises InputError for fewer than one step and for an unknown `spacing`.
@@ -49,8 +49,8 @@ def ladder(process: Process, steps: int, spacing: str = "uniform") -> Float32[Ar
 
 
 def staggered(
-    levels: Float[Array, "levels"],
-    observed: Bool[np.ndarray, "T"],
+    levels: Float[Array, " levels"],
+    observed: Bool[np.ndarray, " T"],
     lag: int = 0,
     observed_level: float | int = 0,
 ) -> Float32[Array, "rows T"]:

@@ -7,10 +7,10 @@ from jaxtyping import Float
 
 from jaxvid.metrics.metric import Clips, metric
 
-View = Callable[[Float[np.ndarray, "n *shape"]], Float[np.ndarray, "n *other"]]
+View = Callable[[Float[np.ndarray, " n *shape"]], Float[np.ndarray, " n *other"]]
 
 
-def _itself(x: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
+def _itself(x: Float[np.ndarray, " n *shape"]) -> Float[np.ndarray, " n *shape"]:
     return x
 
 
@@ -31,8 +31,8 @@ VIEWS: tuple[View, ...] = (_itself, in_time, in_space)
 
 
 def energy_distance(
-    x: Float[np.ndarray, "n *shape"],
-    y: Float[np.ndarray, "m *shape"],
+    x: Float[np.ndarray, " n *shape"],
+    y: Float[np.ndarray, " m *shape"],
     views: Sequence[View] = (_itself,),
 ) -> tuple[float, float]:
     """The energy distance of the distributions of `x` and `y`, and its standard error.
@@ -60,7 +60,7 @@ def energy_distance(
 
 def _jackknife(
     between: Float[np.ndarray, "n m"], among: Float[np.ndarray, "n n"]
-) -> Float[np.ndarray, "n"]:
+) -> Float[np.ndarray, " n"]:
     """2 E|X - Y| - E|X - X'|, leaving out each X in turn."""
     n, m = between.shape
     means = (between.sum() - between.sum(axis=1)) / ((n - 1) * m)
@@ -73,7 +73,7 @@ def _mean_of_pairs(total, n: int):
 
 
 def _distances(
-    x: Float[np.ndarray, "n *shape"], y: Float[np.ndarray, "m *shape"]
+    x: Float[np.ndarray, " n *shape"], y: Float[np.ndarray, " m *shape"]
 ) -> Float[np.ndarray, "n m"]:
     x, y = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (x, y))
     square = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T

@@ -66,7 +66,7 @@ def table(rows: int, std: float, setting: Setting, name: str) -> nn.Embed:
     return nn.Embed(rows, setting.width, dtype=setting.dtype, embedding_init=init, name=name)
 
 
-def vector(module: nn.Module, name: str, setting: Setting) -> Float[Array, "D"]:
+def vector(module: nn.Module, name: str, setting: Setting) -> Float[Array, " D"]:
     """A learned vector of the network's width, as a parameter of `module`."""
     init = nn.with_logical_partitioning(nn.initializers.normal(1.0), ("embed",))
     return module.param(name, init, (setting.width,)).astype(setting.dtype)

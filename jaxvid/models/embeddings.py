@@ -42,12 +42,12 @@ def unpatchify(
     )  # fmt: skip
 
 
-def frequencies(highest: float, lowest: float, count: int) -> Float32[np.ndarray, "count"]:
+def frequencies(highest: float, lowest: float, count: int) -> Float32[np.ndarray, " count"]:
     """`count` frequencies in geometric steps from `highest` to `lowest`."""
     return np.geomspace(highest, lowest, count, dtype=np.float32)
 
 
-def sinusoidal(x: Float[Array, "*S"], freqs: Float32[np.ndarray, "F"]) -> Float32[Array, "*S 2*F"]:
+def sinusoidal(x: Float[Array, "*S"], freqs: Float32[np.ndarray, " F"]) -> Float32[Array, "*S 2*F"]:
     """Cosines and sines of `x` times each frequency, in float32 (Vaswani et al. 2017)."""
     angles = x.astype(jnp.float32)[..., None] * freqs
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

@@ -72,7 +72,7 @@ def make_sampler(
     config: ConfigDict,
     denoiser: Denoiser,
     mesh: Mesh,
-    observed: Bool[np.ndarray, "T"],
+    observed: Bool[np.ndarray, " T"],
     report: Report | None = None,
 ) -> Callable[[Any, Array, dict[str, Any]], UInt8[Array, "B T H W 3"]]:
     """Makes a jitted `(params, key, clips) -> videos` with the settings of `config.sampler`.
@@ -94,7 +94,7 @@ def draw(
     variables: Mapping[str, Any],
     key: Array,
     clips: dict[str, Any],
-    observed: Bool[np.ndarray, "T"],
+    observed: Bool[np.ndarray, " T"],
     report: Report | None = None,
 ) -> UInt8[Array, "B T H W 3"]:
     """The function that `make_sampler` jits; `variables` may also hold the cache of a stream."""

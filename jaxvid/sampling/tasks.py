@@ -68,7 +68,7 @@ def sample_observed(
     return rank < count
 
 
-def observed_frames(task: str, frames: int, count: int) -> Bool[np.ndarray, "{frames}"]:
+def observed_frames(task: str, frames: int, count: int) -> Bool[np.ndarray, " {frames}"]:
     """The frames that `task` observes when a clip is sampled.
 
     "predict" observes the first `count` frames, "interpolate" `count` at either end, and "random"

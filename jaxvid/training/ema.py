@@ -81,7 +81,7 @@ def update(average: Any, params: Any, step: Int[Array, ""], width: float) -> Any
 
 def solve_weights(
     widths: Sequence[float], steps: Sequence[int], width: float, step: int
-) -> tuple[Float64[np.ndarray, "S"], float]:
+) -> tuple[Float64[np.ndarray, " S"], float]:
     """Weights of the snapshots whose sum is closest to the average of `width` at `step`.
 
     Args:

@@ -31,7 +31,7 @@ def contact_sheet(
     scale: int | None = None,
     gap: int = 2,
     columns: int = 32,
-    observed: Bool[np.ndarray, "T"] | None = None,
+    observed: Bool[np.ndarray, " T"] | None = None,
     titles: Sequence[str] = (),
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Clips in one picture: rows are clips, columns are frames. Long clips take several rows.
@@ -185,11 +185,11 @@ def _grid(
     return _pad(einops.rearrange(cells, "t r c h w x -> t (r h) (c w) x"), (gap, 0))
 
 
-def _column(lines: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray, "S"]:
+def _column(lines: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray, " S"]:
     return np.array([values.get(name, np.nan) for values in lines])
 
 
-def _smooth(values: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S"]:
+def _smooth(values: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
     """Gaussian smoothing of the finite values; the width is a hundredth of the curve."""
     width = len(values) / 100
     reach = min(int(3 * width), (len(values) - 1) // 2)

@@ -58,7 +58,7 @@ class Samples:
         path = self._folder / f"{i:03d}.mp4"
         return VideoWriter(path, self._fps, max(1, VISIBLE // frames.shape[2]))
 
-    def finish(self, observed: Bool[np.ndarray, "T"], titles: Sequence[str]) -> None:
+    def finish(self, observed: Bool[np.ndarray, " T"], titles: Sequence[str]) -> None:
         """Completes the clips and writes the sheet, which marks `observed` frames."""
         with writing(self._folder):
             if self._clips:
@@ -79,7 +79,7 @@ class Samples:
 def write_samples(
     folder: Path,
     fps: int | float,
-    observed: Bool[np.ndarray, "T"] | None = None,
+    observed: Bool[np.ndarray, " T"] | None = None,
     titles: Sequence[str] = (),
 ) -> Iterator[Samples]:
     """Replaces the content of `folder` when the `with` block ends without an error.

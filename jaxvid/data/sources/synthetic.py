@@ -136,7 +136,7 @@ class Shape:
     inradius: float
     centre: Float[np.ndarray, "N 2"]
     velocity: Float[np.ndarray, "N 2"]
-    angle: Float[np.ndarray, "N"]
+    angle: Float[np.ndarray, " N"]
     texture: str
     tones: Float32[np.ndarray, "2 3"]
 
@@ -144,7 +144,7 @@ class Shape:
 def render(
     shapes: Sequence[Shape],
     background: Float32[np.ndarray, "3 H H"],
-    frames: Int[np.ndarray, "T"],
+    frames: Int[np.ndarray, " T"],
 ) -> UInt8[np.ndarray, "T H H 3"]:
     """Paints the shapes in their order over the background, with anti-aliased edges."""
     size = background.shape[-1]
@@ -160,7 +160,7 @@ def render(
 
 
 def _draw_shape(
-    rng: np.random.Generator, corners: int, hue: float, spin: float, time: Float[np.ndarray, "N"]
+    rng: np.random.Generator, corners: int, hue: float, spin: float, time: Float[np.ndarray, " N"]
 ) -> Shape:
     radius = rng.uniform(0.18, 0.24)
     if corners:  # the same area as the circle
@@ -206,7 +206,7 @@ def _fold(u, length):
     return np.abs(u - 2 * length * np.rint(u / (2 * length)))
 
 
-def _body_frame(centre: Float[np.ndarray, "T 2"], angle: Float[np.ndarray, "T"], size: int):
+def _body_frame(centre: Float[np.ndarray, "T 2"], angle: Float[np.ndarray, " T"], size: int):
     """Coordinates (x, y), float32 [T,H,H] each, of all pixels relative to the moving shape."""
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size
     x = (grid - centre[:, :1].astype(np.float32))[:, None, :]

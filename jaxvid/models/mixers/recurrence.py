@@ -29,9 +29,9 @@ NEVER = -1e9  # seconds: the time beyond the clip, so long ago that a = 0
 def linear_recurrence(
     decay: Float[Array, "B T *S"],
     inputs: Float[Array, "B T *S"],
-    initial: Float[Array, "B *S"] | None = None,
+    initial: Float[Array, " B *S"] | None = None,
     reverse: bool = False,
-) -> tuple[Float32[Array, "B T *S"], Float32[Array, "B *S"]]:
+) -> tuple[Float32[Array, "B T *S"], Float32[Array, " B *S"]]:
     """h_t = decay_t h_{t-1} + inputs_t along the second axis, by an associative scan in float32.
 
     Args:
@@ -105,7 +105,7 @@ def _gated(
     value: Float[Array, "B T N D"],
     recurrence_gate: Float[Array, "B T N D"],
     input_gate: Float[Array, "B T N D"],
-    rate: Float[Array, "D"],
+    rate: Float[Array, " D"],
     elapsed: Float32[Array, "B T"],
 ) -> tuple[Float32[Array, "B T N D"], Float32[Array, "B T N D"]]:
     """a_t and sqrt(1 - a_t^2) (i_t * v_t), from the logits of the gates and elapsed seconds."""
