@@ -146,8 +146,11 @@ class Log(contextlib.AbstractContextManager):
 
 def _open_metrics(path: Path, start_step: int) -> IO[str]:
     if path.exists():
-        kept = [_line(step, v) for step, v in read_metrics(path) if step <= start_step]
-        write_whole(path, "".join(kept).encode())
+        lines = list(read_metrics(path))
+        kept = [line for line in lines if line[0] < start_step]
+        # The first line of a step precedes its checkpoint; the scores after it are repeated.
+        kept += [line for line in lines if line[0] == start_step][:1]
+        write_whole(path, "".join(_line(*line) for line in kept).encode())
     return path.open("a")
 
 

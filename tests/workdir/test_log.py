@@ -59,12 +59,17 @@ def test_run_killed_and_resumed_leaves_what_an_unbroken_one_leaves(tmp_path):
     with Log(unbroken, 8) as log:
         for step in range(1, 9):
             log.metrics(step, {"loss": 1 / step})
+            if step == 4:
+                log.metrics(step, {"evals/energy": 2.0})
 
     killed = Log(broken, 8)
     for step in range(1, 7):
         killed.metrics(step, {"loss": 1 / step if step <= 4 else 100.0})
+        if step == 4:  # after its checkpoint, so the run that resumes there scores it again
+            killed.metrics(step, {"evals/energy": 2.0})
     (broken / "metrics.jsonl").open("a").write('{"step": 7, "lo')
     with Log(broken, 8, start_step=4) as log:
+        log.metrics(4, {"evals/energy": 2.0})
         for step in range(5, 9):
             log.metrics(step, {"loss": 1 / step})
 
