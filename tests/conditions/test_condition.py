@@ -235,7 +235,7 @@ def asked(**changes):
         (PLAIN, {"conditions.action.dim": 2}, r"action\.dim=2, but .* no actions"),
         (PLAIN, {"conditions.label.classes": 2}, "has 0 classes; set it to 0"),
         (RICH, {"conditions.label.classes": 3}, "has 2 classes: cats, dogs; set it to 2"),
-        (PLAIN, EMBEDDINGS, r"data\.text_embeddings: the clips have none.*write_embeddings"),
+        (PLAIN, EMBEDDINGS, r"data\.text_embeddings: the clips have no emb.*write_embeddings"),
         (RICH, EMBEDDINGS | {"conditions.text.dim": 4}, r"set config\.conditions\.text\.dim=5"),
         (RICH, {"conditions.action.dim": 3}, r"set config\.conditions\.action\.dim=2"),
     ],

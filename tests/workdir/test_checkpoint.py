@@ -91,7 +91,7 @@ def test_without_a_checkpoint_there_is_nothing_to_sample(run, tmp_path):
     _, abstract, _ = run
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore(to_parts(abstract)) is None
-        with pytest.raises(InputError, match="no usable checkpoint"):
+        with pytest.raises(InputError, match="no checkpoint"):
             checkpoints.restore_part("ema", abstract.ema)
 
 
