@@ -181,22 +181,31 @@ class Drawing:
         `report` is called with what is done and the total: sampling steps of a clip, or frames of
         a long video.
         """
-        run, params, key = self.model.run, self.model.params, jax.random.key(self.seed)
-        with jax.set_mesh(run.mesh):
-            if not self.frames:
-                draw = make_sampler(run.config, run.denoiser, run.mesh, self.observed, report)
-                batch = pipeline.put(self.clips, rules.batch_sharding(run.mesh))
-                yield np.asarray(draw(params, key, batch))[: self.num]
+        parts = self._parts(report)
+        while True:
+            with jax.set_mesh(self.model.run.mesh):  # not while the caller has the part
+                part = next(parts, None)
+            if part is None:
                 return
-            done = 0
-            for part in long_videos(
-                run.config, run.denoiser, run.mesh, params, key, self.clips,
-                int(self.observed.sum()), self.frames, self.overlap,
-            ):  # fmt: skip
-                yield part[: self.num]
-                done += part.shape[1]
-                if report:
-                    report(done, self.frames)
+            yield part[: self.num]
+
+    def _parts(self, report: Report | None) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
+        run, params, key = self.model.run, self.model.params, jax.random.key(self.seed)
+        if not self.frames:
+            draw = make_sampler(run.config, run.denoiser, run.mesh, self.observed, report)
+            yield np.asarray(
+                draw(params, key, pipeline.put(self.clips, rules.batch_sharding(run.mesh)))
+            )
+            return
+        done = 0
+        for part in long_videos(
+            run.config, run.denoiser, run.mesh, params, key, self.clips,
+            int(self.observed.sum()), self.frames, self.overlap,
+        ):  # fmt: skip
+            yield part
+            done += part.shape[1]
+            if report:
+                report(done, self.frames)
 
 
 def load(
