@@ -27,8 +27,9 @@ clips, so differences between rows are more certain than +- suggests.
 Progress goes to stderr, a Markdown table to stdout, row by row. The full comparison takes 20 to 40
 minutes on two cores with
 
-    --config=configs/base.py --config.data.size=8 --config.model.width=32 --config.model.depth=2
-        --config.model.unroll=1 --config.steps=500 --config.batch_size=16
+    --config=configs/base.py --config.data.size=8 --config.model.patch="(1, 2, 2)"
+        --config.model.width=32 --config.model.depth=2 --config.model.unroll=1
+        --config.steps=500 --config.batch_size=16
         --config.diffusion.noise_distribution=uniform --clips=128
 """
 

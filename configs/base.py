@@ -21,7 +21,8 @@ def get_config() -> ConfigDict:
     c.data.update(frames=8, size=24, shapes=(1, 1), spin=0.0)
     c.tasks.update(generate=0.7, predict=0.2, interpolate=0.05, random=0.05)
     # A CPU is faster without a loop over depth.
-    c.model.update(depth=4, width=64, heads=2, patch=(1, 3, 3), unroll=4)
+    c.model.update(blocks="space time mlp", depth=6, unroll=6)
+    c.model.update(width=64, heads=2, patch=(1, 3, 3))
     c.conditions.label.classes = 3
     c.diffusion.update(prediction="x0", noise_mean=1.0, max_observed_noise=0.3)
     c.optimizer.update(name="muon", lr=8e-3, warmup=20, decay="linear", b2=0.99)

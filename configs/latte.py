@@ -49,7 +49,8 @@ def get_config(arg: str = "S/2") -> ConfigDict:
     config = base.get_config()
     config.steps, config.batch_size = 100_000, 64
     config.data.update(frames=16, size=32, shapes=(2, 3), spin=1.0, workers=4)
-    config.model.update(depth=layers // 2, width=width, heads=heads, unroll=1, remat="dots")
+    config.model.update(blocks="space mlp time mlp", depth=layers // 2)
+    config.model.update(width=width, heads=heads, unroll=1, remat="dots")
     config.model.update(patch=(1, int(patch), int(patch)), dtype="bfloat16")
     config.optimizer.update(name="adamw", lr=1e-4, warmup=1000, decay="constant", b2=0.999)
     config.ema.update(decay=0.9999, widths=(0.05, 0.10), snapshot_every=2000)

@@ -40,7 +40,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.update(source="clips", path=arg, frames=16, size=32, fps=8.0, strides=(1, 2))
     c.data.update(flip=True, crop=0.8, brightness=0.1, contrast=0.1)
     c.tasks.update(generate=0.5, predict=0.4, interpolate=0.05, random=0.05)
-    c.model.update(depth=4, width=96, heads=3, patch=(1, 4, 4), unroll=4)
+    c.model.update(blocks="space mlp time mlp", depth=4, unroll=4)
+    c.model.update(width=96, heads=3, patch=(1, 4, 4))
     c.conditions.label.classes = 0
     c.diffusion.update(prediction="x0", noise_mean=0.5, max_observed_noise=0.3)
     c.optimizer.update(name="muon", lr=4e-3, warmup=50, decay="linear", b2=0.99)
