@@ -49,7 +49,6 @@ def test_every_repeated_line_is_checked():
             {"model.blocks": "text mlp"},
             r"'text' needs the condition 'text'.*conditions\.text",
         ),
-        ({"model.unroll": 3}, r"config\.model\.unroll=3 must divide depth=4"),
         ({"model.width": 66}, r"config\.model\.width=66 must be a multiple of 4"),
         ({"data.size": 25}, "config.data.size=25 does not divide into patches of 3"),
         ({"data.source": "clips"}, "config.data.path is empty"),

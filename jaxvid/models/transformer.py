@@ -242,9 +242,7 @@ def stacks(blocks: str, depth: int) -> list[tuple[grammar.Line, int]]:
 @requirement
 def _check_network(config: ConfigDict) -> None:
     model, data = config.model, config.data
-    for _, depth in stacks(model.blocks, model.depth):
-        if depth % min(model.unroll, depth):
-            raise InputError(f"config.model.unroll={model.unroll} must divide depth={depth}")
+    grammar.parse(model.blocks, MIXERS)  # raises InputError for an invalid line
     if model.width % (2 * model.heads) or model.width % 4:
         raise InputError(
             f"config.model.width={model.width} must be a multiple of 4 and of "
