@@ -25,11 +25,11 @@ from ml_collections import ConfigDict
 from jaxvid import config as configs
 from jaxvid import files
 from jaxvid.build import Run, build
-from jaxvid.conditions.condition import describe
+from jaxvid.conditions.condition import CONDITIONS, describe
 from jaxvid.data import pipeline
 from jaxvid.data.sources import make_source
 from jaxvid.data.video import read_video
-from jaxvid.errors import InputError
+from jaxvid.errors import InputError, nearest
 from jaxvid.parallel import rules
 from jaxvid.sampling.draw import Report, by_default, make_sampler, padded
 from jaxvid.sampling.plans import long_videos
@@ -140,6 +140,8 @@ class Trained:
         """The arrays of the conditions that are chosen, for one clip."""
         by_flag = {c.flag: c for c in self.run.conditions}
         for flag in conditions:
+            if flag not in {c.flag for c in CONDITIONS.values()}:
+                raise InputError(f"--{flag}: {nearest(flag, by_flag)}there is no such condition")
             if flag not in by_flag:
                 raise InputError(f"--{flag}: the model was trained without it")
         return {

@@ -18,6 +18,7 @@ from PIL import Image
 
 from jaxvid.build import build
 from jaxvid.data.video import write_video
+from jaxvid.errors import InputError
 from jaxvid.train import train as train_here
 from jaxvid.trained import load
 from jaxvid.training import ema
@@ -241,6 +242,8 @@ def test_sample_draws_from_the_average_and_continues_a_video(whole, tmp_path):
     sheet = np.asarray(Image.open(tmp_path / "a/sheet.png"))
     expected = contact_sheet(drawn, observed=np.zeros(4, bool), titles=["square"] * 3)
     np.testing.assert_array_equal(sheet, expected)
+    with pytest.raises(InputError, match="--labl: did you mean 'label'"):
+        model.draw(3, labl="square")
 
     video = tmp_path / "given.mp4"
     write_video(video, np.random.default_rng(0).integers(0, 255, (6, 16, 16, 3), np.uint8), 8)
