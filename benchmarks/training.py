@@ -62,8 +62,7 @@ def train(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Tr
 
 
 def _put(run: Run, batch: dict[str, Any]) -> dict[str, Any]:
-    clips = {name: batch[name] for name in ("video", "time", "given")}
-    return pipeline.put(clips, rules.batch_sharding(run.mesh))
+    return pipeline.put(batch, rules.batch_sharding(run.mesh))
 
 
 def unseen(config: ConfigDict, clips: int, index: int = 0) -> dict[str, Any]:

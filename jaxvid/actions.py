@@ -110,9 +110,8 @@ def _examples(run: Run, source: Source, num: int) -> grain.MapDataset:
 
 def _own_part(run: Run, batch: dict[str, Any]) -> dict[str, Any]:
     """The clips of a batch, this process's part of them on its devices."""
-    clips = {name: batch[name] for name in ("video", "time", "given")}
     index, count = jax.process_index(), jax.process_count()
-    own = jax.tree.map(lambda x: np.split(x, count)[index], clips)
+    own = jax.tree.map(lambda x: np.split(x, count)[index], batch)
     return pipeline.put(own, rules.batch_sharding(run.mesh))
 
 

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import flags
@@ -84,10 +83,6 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
         process_count=jax.process_count(),
     )
 
-    def put(host_batch: dict[str, Any]) -> dict[str, Any]:
-        clips = {name: host_batch[name] for name in ("video", "time", "given")}
-        return pipeline.put(clips, rules.batch_sharding(run.mesh))
-
     with (
         jax.set_mesh(run.mesh),
         folder.lock(workdir),
@@ -140,7 +135,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                     with meter.waiting_for_data(lambda: all(x.is_ready() for x in in_flight)):
                         host_batch = next(batches)
                     meter.count_bad(host_batch["bad"], log.say)
-                    batch = put(host_batch)
+                    batch = pipeline.put(host_batch, rules.batch_sharding(run.mesh))
                     state, metrics = run.train_step(state, batch)
                     step += 1
                     meter.add(metrics)

@@ -40,7 +40,7 @@ from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A trained model; `load` makes it. Its parameters are read when they are first used."""
 
     run: Run
@@ -152,7 +152,7 @@ class Trained:
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """Videos to draw; `Trained.drawing` checks and makes it.
+    """Videos to draw; `TrainedModel.drawing` checks and makes it.
 
     Attributes:
       model: draws them.
@@ -164,7 +164,7 @@ class Drawing:
       overlap: number of past frames that a window sees.
     """
 
-    model: Trained
+    model: TrainedModel
     clips: dict[str, Any]
     num: int
     seed: int
@@ -217,7 +217,7 @@ def load(
     weights: str = "ema",
     ema_width: float | None = None,
     changes: Mapping[str, str] | None = None,
-) -> Trained:
+) -> TrainedModel:
     """Loads the model of a work directory, on all devices.
 
     Args:
@@ -245,7 +245,7 @@ def load(
             return checkpoints.restore_part(part, abstract, checkpoint)
 
     run = build(_changed(folder.load(workdir), changes or {}))
-    return Trained(run, read)
+    return TrainedModel(run, read)
 
 
 def _changed(config: ConfigDict, changes: Mapping[str, str]) -> ConfigDict:

@@ -159,7 +159,7 @@ def batches(
 
 
 def put(batch: Mapping[str, Any], sharding: jax.sharding.Sharding) -> dict[str, Any]:
-    """Puts this host's part of a batch on its devices; returns global arrays, clips in order."""
+    """Puts the clips of this host's part of a batch on its devices, as global arrays in order."""
     to_global = functools.partial(jax.make_array_from_process_local_data, sharding)
     with jax.transfer_guard_host_to_device("allow"):
-        return jax.tree.map(to_global, dict(batch))
+        return jax.tree.map(to_global, {name: batch[name] for name in ("video", "time", "given")})
