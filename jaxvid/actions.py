@@ -57,9 +57,8 @@ def _show_samples(run: Run, source: Source, workdir: Path, log: Log) -> list[Act
     Conditions and observed frames are always those of the same few clips of the data.
     """
     data, num, key = run.config.data, run.config.sampler.num, jax.random.key(run.config.seed)
-    examples = _examples(run, source, padded(num, run.mesh))
-    own = _own_part(run, examples[0])
-    titles = describe(run.conditions, examples[0]["given"])[:num]
+    example = _examples(run, source, padded(num, run.mesh))[0]
+    own, titles = _own_part(run, example), describe(run.conditions, example["given"])[:num]
 
     def action(task: str) -> Action:
         given = observed_frames(task, data.frames, max(1, data.frames // 4))

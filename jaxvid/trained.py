@@ -129,7 +129,7 @@ class TrainedModel:
             dataset = pipeline.make_dataset(
                 make_source(data), data, run.encode, seed=seed, batch_size=num
             )
-            clips = {name: dataset[0][name] for name in clips}
+            clips = dataset[0]  # `pipeline.put` leaves out what is not of the clips
         else:
             clips["given"] = by_default(run.conditions, clips["given"])
         for name, arrays in chosen.items():
