@@ -136,7 +136,8 @@ def build(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Ru
 
     Raises InputError if the mesh does not fit the devices.
     """
-    return Run(config, make_mesh(config.mesh, devices), make_denoiser(config))
+    mesh = make_mesh(config.mesh, devices)
+    return Run(config, mesh, make_denoiser(config, mesh.devices.flat[0].platform))
 
 
 def check_training(run: Run) -> None:

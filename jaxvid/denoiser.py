@@ -75,10 +75,10 @@ class Denoiser:
         return convert(self.process, output, x_t, noise, self.prediction, "x0")
 
 
-def make_denoiser(config: ConfigDict) -> Denoiser:
-    """Makes the denoiser of a config."""
+def make_denoiser(config: ConfigDict, platform: str = "cpu") -> Denoiser:
+    """Makes the denoiser of a config, for devices of a platform ("cpu", "gpu" or "tpu")."""
     fields = config.model.to_dict()
     fields |= {"patch": tuple(fields["patch"]), "dtype": jnp.dtype(fields["dtype"])}
-    fields |= {"conditions": make_conditions(config)}
+    fields |= {"conditions": make_conditions(config), "platform": platform}
     d = config.diffusion
     return Denoiser(SpaceTimeTransformer(**fields), PROCESSES[d.process], d.prediction)

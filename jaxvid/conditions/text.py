@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from jaxvid.conditions.condition import Condition, condition
@@ -22,9 +22,9 @@ from jaxvid.data.clips import Clip
 from jaxvid.data.sources import Source
 from jaxvid.errors import InputError
 from jaxvid.models import embeddings
-from jaxvid.models.attention import attention
+from jaxvid.models.attention import Lengths, attention
 from jaxvid.models.conditioning import Entry, Setting, table, vector
-from jaxvid.models.layers import dense
+from jaxvid.models.layers import dense, layer_norm, squared_relu
 
 declare(
     "conditions.text",
@@ -185,16 +185,17 @@ class TextEmbedding(nn.Module):
         is_null = first & ~mask.any(axis=1, keepdims=True)
         x = jnp.where(is_null[..., None], vector(self, "null", self.setting), x)
         mask = mask | is_null
+        lengths = mask.sum(axis=1)
         if not outside:
             freqs = embeddings.frequencies(*FREQUENCIES, width // 2)
             places = jnp.arange(mask.shape[1], dtype=jnp.float32)
             x += embeddings.sinusoidal(places, freqs).astype(dtype)
             for i in range(self.depth):
-                x = TextBlock(self.setting.heads, dtype, name=f"block_{i}")(x, mask)
-        x = _norm(x, dtype)
+                x = TextBlock(self.setting.heads, dtype, name=f"block_{i}")(x, lengths)
+        x = layer_norm(x, dtype)
         mean = x.mean(axis=1, where=mask[..., None])
         frame = dense(width, dtype, (None, "embed"), "mean")(mean)[:, None]
-        return Entry(frame=frame, tokens=x, mask=mask)
+        return Entry(frame=frame, tokens=x, lengths=lengths)
 
 
 class TextBlock(nn.Module):
@@ -204,15 +205,13 @@ class TextBlock(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B L D"]:
+    def __call__(
+        self, x: Float[Array, "B L D"], lengths: Int[Array, " B"]
+    ) -> Float[Array, "B L D"]:
         D = x.shape[-1]
-        qkv = dense(3 * D, self.dtype, ("embed", None), "qkv")(_norm(x, self.dtype))
+        qkv = dense(3 * D, self.dtype, ("embed", None), "qkv")(layer_norm(x, self.dtype))
         query, key, value = rearrange(qkv, "b l (q k d) -> q b l k d", q=3, k=self.heads)
-        y = rearrange(attention(query, key, value, mask[:, None, None]), "b l k d -> b l (k d)")
+        y = rearrange(attention(query, key, value, Lengths(lengths)), "b l k d -> b l (k d)")
         x += dense(D, self.dtype, (None, "embed"), "out")(y)
-        h = dense(4 * D, self.dtype, ("embed", "mlp"), "up")(_norm(x, self.dtype))
-        return x + dense(D, self.dtype, ("mlp", "embed"), "down")(jnp.square(nn.relu(h)))
-
-
-def _norm(x: Float[Array, "B L D"], dtype: jnp.dtype) -> Float[Array, "B L D"]:
-    return nn.LayerNorm(use_bias=False, use_scale=False, dtype=dtype)(x)
+        h = dense(4 * D, self.dtype, ("embed", "mlp"), "up")(layer_norm(x, self.dtype))
+        return x + dense(D, self.dtype, ("mlp", "embed"), "down")(squared_relu(h))

@@ -1,23 +1,164 @@
-"""Softmax attention, which all mixers and encoders share."""
+"""Softmax attention, which all mixers and encoders share: one entry, several implementations.
+
+A mask is a description, not an array, so that an implementation can skip what it hides: None (all
+keys are seen), `Causal`, `Lengths` or `Dense`.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxvid.errors import InputError
+
+
+class Causal(NamedTuple):
+    """A frame sees itself and earlier frames. The queries are the last frames of the keys.
+
+    Attributes:
+      tokens: of a frame; the sequence holds frame after frame.
+      reach: number of frames that a frame sees, itself included; None for all.
+      first: index of the first frame of the keys that may be seen; int or int32 [].
+    """
+
+    tokens: int = 1
+    reach: int | None = None
+    first: Any = 0
+
+
+class Lengths(NamedTuple):
+    """Each group sees its first keys: `count` int [G] of them, at least 1."""
+
+    count: Int[Array, " G"]
+
+
+class Dense(NamedTuple):
+    """A query sees the keys where `seen` is True, at least one."""
+
+    seen: Bool[Array, "#G #K #L S"]
+
+
+Mask = Causal | Lengths | Dense | None
 
 
 def attention(
     query: Float[Array, "G L K d"],
     key: Float[Array, "G S K d"],
     value: Float[Array, "G S K d"],
-    mask: Bool[Array, "#G #K #L S"] | None = None,
+    mask: Mask = None,
+    implementation: "Implementation | None" = None,
 ) -> Float[Array, "G L K d"]:
     """softmax(q k / sqrt(d)) v over S for each group and head; the softmax is in float32.
 
-    A query does not see keys where `mask` is False; it must see at least one key.
+    Raises InputError if the implementation was forced and cannot run these arguments.
+    """
+    implementation = implementation or EINSUM
+    if reason := implementation.refuses(query, key, mask):
+        if implementation.forced:
+            raise InputError(f"config.model.attention={implementation.name}: {reason}")
+        implementation = EINSUM
+    return implementation.attend(query, key, value, mask)
+
+
+def dense(mask: Mask, queries: int, keys: int) -> Bool[Array, "#G #K #L S"] | None:
+    """The array that a mask describes, or None if it hides nothing."""
+    match mask:
+        case Causal(tokens, reach, first):
+            seen = jnp.arange(keys) // tokens
+            at = (jnp.arange(queries)[:, None] + keys - queries) // tokens
+            visible = (seen <= at) & (seen >= first)
+            return (visible if reach is None else visible & (seen > at - reach))[None, None]
+        case Lengths(count):
+            return (jnp.arange(keys) < count[:, None])[:, None, None]
+        case Dense(seen):
+            return seen
+    return None
+
+
+def einsum(query: Array, key: Array, value: Array, mask: Mask) -> Array:
+    """The plain implementation, for every device.
+
+    Heads come before tokens in the products, which is the order that CPUs are fastest in.
     """
     query = query * query.shape[-1] ** -0.5
-    logits = jnp.einsum("glkd,gskd->gkls", query, key, preferred_element_type=jnp.float32)
-    if mask is not None:
-        logits = jnp.where(mask, logits, -jnp.inf)
+    query, key, value = (jnp.swapaxes(a, 1, 2) for a in (query, key, value))
+    logits = jnp.einsum("gkld,gksd->gkls", query, key, preferred_element_type=jnp.float32)
+    seen = dense(mask, query.shape[2], key.shape[2])
+    if seen is not None:
+        logits = jnp.where(seen, logits, -jnp.inf)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-    return jnp.einsum("gkls,gskd->glkd", weights, value)
+    return jnp.swapaxes(jnp.einsum("gkls,gksd->gkld", weights, value), 1, 2)
+
+
+def cudnn(query: Array, key: Array, value: Array, mask: Mask) -> Array:
+    """cuDNN's fused attention, for NVIDIA GPUs."""
+    options = cudnn_options(mask, query.shape[1], key.shape[1])
+    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn", **options)
+
+
+def cudnn_options(mask: Mask, queries: int, keys: int) -> dict[str, Any]:
+    """The arguments of `jax.nn.dot_product_attention` that stand for a mask."""
+    match mask:
+        case None:
+            return {}
+        case Causal(1, reach, 0) if queries == keys:
+            return {"is_causal": True, "local_window_size": reach and (reach - 1, 0)}
+        case Lengths(count):
+            return {"key_value_seq_lengths": count.astype(jnp.int32)}
+    return {"mask": dense(mask, queries, keys)}
+
+
+def _never(query: Array, key: Array, mask: Mask) -> str:
+    return ""
+
+
+def _cudnn_refuses(query: Array, key: Array, mask: Mask) -> str:
+    L, S, d = query.shape[1], key.shape[1], query.shape[-1]
+    if query.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"it does not compute in {query.dtype}; set model.dtype=bfloat16"
+    if d % 8 or d > 128:
+        return f"a head has {d} features; it needs a multiple of 8, at most 128"
+    if (L % 2 or S % 2) and "mask" in cudnn_options(mask, L, S):
+        return f"under this mask it cannot mix an odd number of tokens ({L} with {S})"
+    return ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Implementation:
+    """An implementation of attention, chosen for the devices of a run.
+
+    Attributes:
+      name: one of `CHOICES` but "auto".
+      forced: whether what it cannot do is an error; otherwise the plain implementation does it.
+      interpret: whether Pallas kernels are interpreted, on devices other than TPUs.
+    """
+
+    name: str
+    forced: bool = False
+    interpret: bool = False
+
+    def refuses(self, query: Array, key: Array, mask: Mask) -> str:
+        """Why it cannot compute `attention` for such arguments, or ""."""
+        return (_cudnn_refuses if self.name == "cudnn" else _never)(query, key, mask)
+
+    def attend(self, query: Array, key: Array, value: Array, mask: Mask) -> Array:
+        return (cudnn if self.name == "cudnn" else einsum)(query, key, value, mask)
+
+
+EINSUM = Implementation("einsum")
+FASTEST = {"gpu": "cudnn", "tpu": "pallas"}
+CHOICES = ("auto", "einsum", "cudnn", "pallas")
+
+
+def choose(name: str, platform: str) -> Implementation:
+    """The implementation for `model.attention`, on devices of a platform ("cpu", "gpu", "tpu").
+
+    "auto" takes the fastest, where it can run. Raises InputError for "cudnn" without a GPU.
+    """
+    if name == "cudnn" and platform != "gpu":
+        raise InputError(f"config.model.attention=cudnn needs a GPU; the devices are {platform}s")
+    forced = name != "auto"
+    name = name if forced else FASTEST.get(platform, "einsum")
+    return Implementation(name, forced, interpret=name == "pallas" and platform != "tpu")

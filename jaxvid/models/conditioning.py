@@ -41,13 +41,13 @@ class Entry:
       frame: a vector per frame, float [B,t,D] or [B,1,D], added to the embedding of the noise
         level.
       tokens: tokens for the word `text` of the block grammar, float [B,L,D].
-      mask: which tokens are valid, at least one in each clip, bool [B,L].
+      lengths: number of valid tokens of each clip, which come first, at least one, int [B].
       channels: a video to concatenate on channels, float [B,T,h,w,c]; a smaller one is enlarged.
     """
 
     frame: Any = 0.0
     tokens: Any = None
-    mask: Any = None
+    lengths: Any = None
     channels: Any = None
 
 

@@ -60,23 +60,28 @@ def grid(rows: int, columns: int) -> Float32[Array, "N 2"]:
 
 
 def rotary(
-    seconds: Float[Array, "B T"], place: Float[Array, "N 2"], head_dim: int
-) -> Float32[Array, "2 B T N F"]:
+    head_dim: int,
+    seconds: Float[Array, "B T"] | None = None,
+    place: Float[Array, "N 2"] | None = None,
+) -> Float32[Array, "2 #B #T #N F"]:
     """Cosine and sine of the angles that rotate the F = head_dim / 2 pairs of a head.
 
-    The pairs are divided evenly among seconds, row and column; the first take the remainder. One
-    table serves every mixer, because q·k depends on differences only: those of seconds vanish
-    within a frame, and those of row and column within a place.
+    The pairs are divided evenly among seconds, row and column; the first take the remainder. q·k
+    depends on differences only: those of seconds vanish within a frame, and those of row and column
+    within a place. So a mixer within frames needs no `seconds`, and one within places no `place`;
+    the pairs of what is None are not rotated.
     """
     pairs = head_dim // 2
     counts = [pairs // 3 + (i < pairs % 3) for i in range(3)]
     limits = (TIME_FREQUENCIES, GRID_FREQUENCIES, GRID_FREQUENCIES)
-    values = (seconds[:, :, None], place[None, None, :, 0], place[None, None, :, 1])
+    none = jnp.zeros((1, 1, 1))
+    of_time = none if seconds is None else seconds[:, :, None]
+    of_place = (none, none) if place is None else (place[None, None, :, i] for i in range(2))
     angles = [
         x.astype(jnp.float32)[..., None] * frequencies(*limit, count)
-        for x, limit, count in zip(values, limits, counts, strict=True)
+        for x, limit, count in zip((of_time, *of_place), limits, counts, strict=True)
     ]
-    shape = (*seconds.shape, len(place))
+    shape = jnp.broadcast_shapes(*(a.shape[:-1] for a in angles))
     angle = jnp.concatenate([jnp.broadcast_to(a, (*shape, a.shape[-1])) for a in angles], axis=-1)
     # Without the barrier XLA would compute the cosines again in every layer that uses them.
     return jax.lax.optimization_barrier(jnp.stack([jnp.cos(angle), jnp.sin(angle)]))
@@ -141,7 +146,7 @@ def interpolate(
 
 
 def rotate(
-    x: Float[Array, "B T N K d"], turn: Float32[Array, "2 B T N F"]
+    x: Float[Array, "B T N K d"], turn: Float32[Array, "2 #B #T #N F"]
 ) -> Float[Array, "B T N K d"]:
     """Rotates pair (i, i + F) of every head, so that q·k depends on differences only."""
     cos, sin = turn[..., None, :]

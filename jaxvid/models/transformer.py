@@ -28,6 +28,7 @@ from jaxvid.config import (
 )
 from jaxvid.errors import InputError
 from jaxvid.models import embeddings, grammar
+from jaxvid.models.attention import CHOICES, choose
 from jaxvid.models.conditioning import NOISE_FREQUENCIES, Setting, concat_channels
 from jaxvid.models.layers import dense, layer_norm, modulation
 from jaxvid.models.mixers import MIXERS, Context, MixerConfig
@@ -59,6 +60,12 @@ declare(
         free=True,
     ),
     unroll=key(1, POSITIVE, "repeats per iteration of the scan over depth", free=True),
+    attention=key(
+        "auto",
+        one_of(CHOICES),
+        'implementation of attention; "auto" takes the fastest for the devices',
+        free=True,
+    ),
     dtype=key("float32", one_of(("float32", "bfloat16")), "type of the activations"),
 )
 
@@ -125,6 +132,8 @@ class SpaceTimeTransformer(nn.Module):
       conditions: the conditions of the network; see `conditioning`.
       remat: what the backward pass recomputes: "none", all but matrix products ("dots"), "full".
       unroll: repeats per iteration of the scan; a larger value can run faster but compiles longer.
+      attention: its implementation, one of `attention.CHOICES`.
+      platform: the platform of the devices, "cpu", "gpu" or "tpu".
       dtype: the type of the activations; parameters are float32.
     """
 
@@ -141,6 +150,8 @@ class SpaceTimeTransformer(nn.Module):
     conditions: tuple[Any, ...] = ()
     remat: str = "none"
     unroll: int = 1
+    attention: str = "auto"
+    platform: str = "cpu"
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
@@ -172,15 +183,20 @@ class SpaceTimeTransformer(nn.Module):
             if entry.channels is not None:
                 video = concat_channels(video, entry.channels)
             if entry.tokens is not None:
-                context = context.replace(text=entry.tokens, text_mask=entry.mask)
+                context = context.replace(text=entry.tokens, text_lengths=entry.lengths)
         frame = nn.silu(self.noise_embedding(noise) + conditioning)
         x = dense(self.width, self.dtype, ("patch", "embed"), "patches")(
             embeddings.patchify(video, self.patch)
         )
         if self.positions == "rotary":
             x += embeddings.sincos(self.width, place).astype(self.dtype)
-            turn = embeddings.rotary(seconds, place, self.width // self.heads)
-            context = context.replace(turn=turn)
+            d = self.width // self.heads
+            turns = {
+                "space": embeddings.rotary(d, place=place),
+                "time": embeddings.rotary(d, seconds),
+                "both": embeddings.rotary(d, seconds, place),
+            }
+            context = context.replace(turns=turns)
         elif self.positions == "sincos":
             x += embeddings.sincos(self.width, place, seconds).astype(self.dtype)
         else:
@@ -211,7 +227,10 @@ class SpaceTimeTransformer(nn.Module):
             count = sum(map(len, line))
             parts = modulation(3 * count, self.dtype, f"{name}_modulation")(frame)
             frame = jnp.stack(parts).reshape(count, 3, *parts[0].shape)
-        mixer = MixerConfig(self.heads, self.mlp_ratio, self.dtype, self.causal, self.memory)
+        implementation = choose(self.attention, self.platform)
+        mixer = MixerConfig(
+            self.heads, self.mlp_ratio, self.dtype, self.causal, self.memory, implementation
+        )
         block = Block
         if self.remat != "none":
             block = nn.remat(block, prevent_cse=False, policy=REMAT_POLICIES[self.remat])

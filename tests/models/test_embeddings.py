@@ -23,7 +23,7 @@ def test_rotary_scores_depend_on_differences_of_coordinates_only():
     place = embeddings.grid(2, 2)
 
     def scores(seconds, place):
-        turn = embeddings.rotary(seconds, place, 16)
+        turn = embeddings.rotary(16, seconds, place)
         turned = [embeddings.rotate(x, turn) for x in (q, k)]
         return jnp.einsum("btnkh,bsmkh->btnsm", *turned)
 
@@ -33,7 +33,7 @@ def test_rotary_scores_depend_on_differences_of_coordinates_only():
 
 
 def test_frames_and_places_have_distinct_angles():
-    turn = embeddings.rotary(jnp.arange(8.0)[None] / 30, embeddings.grid(8, 8), 16)
+    turn = embeddings.rotary(16, jnp.arange(8.0)[None] / 30, embeddings.grid(8, 8))
     flat = np.moveaxis(np.asarray(turn)[:, 0], 0, -1).reshape(8 * 64, -1)
     distance = np.abs(flat[:, None] - flat[None]).max(-1) + np.eye(len(flat))
     assert distance.min() > 0.1

@@ -11,7 +11,7 @@ from jaxvid.conditions.low_res import LowRes
 from jaxvid.conditions.text import Text
 from jaxvid.errors import InputError
 from jaxvid.models import embeddings
-from jaxvid.models.attention import attention
+from jaxvid.models.attention import Dense, attention
 from jaxvid.models.mixers import MIXERS, Context, MixerConfig
 from jaxvid.models.transformer import SpaceTimeTransformer
 
@@ -99,7 +99,7 @@ def test_windows_are_full_attention_under_a_mask(shape, repeat):
     query, key, value = (heads[:, :, :, i] for i in range(3))
     query, key = (a * jax.lax.rsqrt(jnp.mean(a**2, -1, keepdims=True) + 1e-6) for a in (query, key))
     flat = (a.reshape(1, -1, 2, 4) for a in (query, key, value))
-    y = attention(*flat, jnp.asarray(mask)[None, None]).reshape(1, T, h * w, 2, 4)
+    y = attention(*flat, Dense(jnp.asarray(mask)[None, None])).reshape(1, T, h * w, 2, 4)
     expected = jnp.einsum("btnkh,khd->btnd", y, params["params"]["out"]["kernel"])
     np.testing.assert_allclose(jax.jit(window.apply)(params, x, context), expected, atol=1e-5)
 

@@ -1,15 +1,18 @@
 """Self-attention: within frames, within places, among all tokens, and in local windows."""
 
+import math
+from typing import ClassVar
+
 from einops import rearrange, repeat
 from flax import linen as nn
 from jax import numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from jaxvid.config import POSITIVE
 from jaxvid.models import embeddings, windows
-from jaxvid.models.attention import attention
+from jaxvid.models.attention import Causal, Dense, Mask, attention, dense
 from jaxvid.models.grammar import argument
-from jaxvid.models.layers import kernel
+from jaxvid.models.layers import Linear, Linears, Scale, kernel, rms_norm
 from jaxvid.models.mixers.base import Context, MixerConfig, mixer
 from jaxvid.models.streaming import carried, carry
 
@@ -24,20 +27,28 @@ class Attention(nn.Module):
 
     config: MixerConfig
 
+    differ: ClassVar[str] = "both"  # in what tokens differ that attend to one another
+
     @nn.compact
     def __call__(self, x: Float[Array, "B T N D"], context: Context) -> Float[Array, "B T N D"]:
-        query, key, value = heads_of(self.config, x, 3, "qkv")
-        if context.turn is not None:
-            query, key = (embeddings.rotate(a, context.turn) for a in (query, key))
-        return joined(self.config, self.attend(query, key, value, context))
+        query, key, value = (by_head(self.config, a) for a in projections(self.config, x, 3, "qkv"))
+        d = query.shape[-1]
+        query = rms_norm(query, Scale(name="query_norm")(d))
+        key = rms_norm(key, Scale(name="key_norm")(d))
+        if context.turns:
+            turn = context.turns[self.differ]
+            query, key = (embeddings.rotate(a, turn) for a in (query, key))
+        y = self.attend(query, key, value, context)
+        return joined(self.config, rearrange(y, "b t n k d -> b t n (k d)"))
 
     def past_and_present(
         self,
         key: Float[Array, "B T N K d"],
         value: Float[Array, "B T N K d"],
+        tokens: int = 1,
         reach: int | None = None,
-    ) -> tuple[Float[Array, "B S N K d"], Float[Array, "B S N K d"], Bool[Array, "T S"] | None]:
-        """Keys and values of the visible frames, and the mask of which frame sees which.
+    ) -> tuple[Float[Array, "B S N K d"], Float[Array, "B S N K d"], Causal | None]:
+        """Keys and values of the visible frames, and the mask for `tokens` tokens of each frame.
 
         A causal frame sees the last `reach` frames, including itself; all of them if None.
         """
@@ -50,21 +61,35 @@ class Attention(nn.Module):
             empty = jnp.zeros((key.shape[0], kept, *key.shape[2:]), key.dtype)
             return empty, empty, jnp.zeros((), jnp.int32)
 
-        past, length, count = carried(self, "past", nothing), 0, 0
+        past, first = carried(self, "past", nothing), 0
         if past is not None:
             past_key, past_value, count = past.value
             key = jnp.concatenate([past_key, key], axis=1)
             value = jnp.concatenate([past_value, value], axis=1)
-            length = kept
+            first = kept - count
             carry(past, (key[:, T:], value[:, T:], jnp.minimum(count + T, kept)))
-        at, seen = jnp.arange(T)[:, None] + length, jnp.arange(T + length)
-        mask = (seen <= at) & (seen >= length - count)
-        return key, value, mask if reach is None else mask & (seen > at - reach)
+        return key, value, Causal(tokens, reach, first)
+
+    def within(
+        self,
+        groups: str,
+        query: Float[Array, "B T N K d"],
+        key: Float[Array, "B S N K d"],
+        value: Float[Array, "B S N K d"],
+        mask: Mask = None,
+    ) -> Float[Array, "B T N K d"]:
+        """Attention within groups of tokens; `groups` is the einops pattern that forms them."""
+        B, T, N = query.shape[:3]
+        parts = (rearrange(a, groups) for a in (query, key, value))
+        y = attention(*parts, mask, self.config.attention)
+        return rearrange(y, " -> ".join(reversed(groups.split(" -> "))), b=B, f=T, n=N)
 
 
 @mixer("space")
 class Space(Attention):
     """Attention among the tokens of a frame."""
+
+    differ = "space"
 
     def attend(
         self,
@@ -73,12 +98,14 @@ class Space(Attention):
         value: Float[Array, "B T N K d"],
         context: Context,
     ) -> Float[Array, "B T N K d"]:
-        return _grouped(query, key, value, "b f n k d -> (b f) n k d")
+        return self.within("b f n k d -> (b f) n k d", query, key, value)
 
 
 @mixer("time")
 class Time(Attention):
     """Attention among the tokens of one place, over all frames."""
+
+    differ = "time"
 
     def attend(
         self,
@@ -88,7 +115,7 @@ class Time(Attention):
         context: Context,
     ) -> Float[Array, "B T N K d"]:
         key, value, mask = self.past_and_present(key, value)
-        return _grouped(query, key, value, "b f n k d -> (b n) f k d", mask)
+        return self.within("b f n k d -> (b n) f k d", query, key, value, mask)
 
 
 @mixer("joint")
@@ -102,11 +129,8 @@ class Joint(Attention):
         value: Float[Array, "B T N K d"],
         context: Context,
     ) -> Float[Array, "B T N K d"]:
-        key, value, mask = self.past_and_present(key, value)
-        if mask is not None:
-            N = query.shape[2]
-            mask = repeat(mask, "t s -> (t n) (s m)", n=N, m=N)
-        return _grouped(query, key, value, "b f n k d -> b (f n) k d", mask)
+        key, value, mask = self.past_and_present(key, value, tokens=query.shape[2])
+        return self.within("b f n k d -> b (f n) k d", query, key, value, mask)
 
 
 @mixer("window")
@@ -130,9 +154,11 @@ class Window(Attention):
         value: Float[Array, "B T N K d"],
         context: Context,
     ) -> Float[Array, "B T N K d"]:
-        key, value, mask = self.past_and_present(key, value, reach=self.frames)
         h, w = context.grid
         sides = [min(self.rows, h), min(self.columns, w)]
+        key, value, mask = self.past_and_present(
+            key, value, tokens=math.prod(sides), reach=self.frames
+        )
         T, S = query.shape[1], key.shape[1]
         shift = [
             context.repeat % 2 * (side // 2) if side < n else 0
@@ -152,65 +178,33 @@ class Window(Attention):
 
         same = numbers(T)[:, :, None] == numbers(S)[:, None, :]
         if mask is not None:
-            places = sides[0] * sides[1]
-            same &= repeat(mask, "t s -> (t n) (s m)", n=places, m=places)
+            same &= dense(mask, *same.shape[1:])[0]
         B = len(query)
         groups = [rearrange(cut(a), "b m w k d -> (b m) w k d") for a in (query, key, value)]
-        y = attention(*groups, repeat(same, "m q s -> (b m) 1 q s", b=B))
+        seen = Dense(repeat(same, "m q s -> (b m) 1 q s", b=B))
+        y = attention(*groups, seen, self.config.attention)
         y = rearrange(y, "(b m) w k d -> b m w k d", b=B)
         size = (min(self.frames, T) if mask is None else T, *sides)
         y = windows.merge(y, (T, h, w), size, tuple(shift))
         return rearrange(y, "b t h w k d -> b t (h w) k d")
 
 
-def heads_of(
+def projections(
     config: MixerConfig, x: Float[Array, "B T N D"], parts: int, name: str
-) -> list[Float[Array, "B T N K d"]]:
-    """Heads for `parts` = 1 (query), 2 (key, value) or 3 (all); queries and keys are normalised."""
-    D = x.shape[-1]
-    heads = nn.Einsum(
-        (D, parts, config.heads, D // config.heads),
-        "btnd,dpkh->btnpkh",
-        use_bias=False,
-        dtype=config.dtype,
-        kernel_init=kernel("embed", None, "heads", None, stacked=(1,)),
-        name=name,
-    )(x)
-    norms = {1: ("query",), 2: ("key", None), 3: ("query", "key", None)}[parts]
-    return [
-        heads[:, :, :, i]
-        if norm is None
-        else nn.RMSNorm(
-            dtype=config.dtype,
-            scale_init=nn.with_logical_partitioning(nn.initializers.ones, (None,)),
-            name=f"{norm}_norm",
-        )(heads[:, :, :, i])
-        for i, norm in enumerate(norms)
-    ]
+) -> list[Float[Array, "B T N E"]]:
+    """`parts` linear projections of x, such as queries, keys and values, with the heads joined."""
+    features = (parts, config.heads, x.shape[-1] // config.heads)
+    return Linears(features, config.dtype, ("embed", None, "heads", None), name=name)(x)
 
 
-def joined(config: MixerConfig, y: Float[Array, "B T N K d"]) -> Float[Array, "B T N D"]:
-    """Joins the heads with the output layer."""
-    heads, head_dim = y.shape[-2:]
-    return nn.Einsum(
-        (heads, head_dim, heads * head_dim),
-        "btnkh,khd->btnd",
-        use_bias=False,
-        dtype=config.dtype,
-        kernel_init=kernel("heads", None, "embed", inputs=2),
-        name="out",
-    )(y)
+def by_head(config: MixerConfig, x: Float[Array, "B T N D"]) -> Float[Array, "B T N K d"]:
+    """Splits the heads."""
+    return rearrange(x, "b t n (k d) -> b t n k d", k=config.heads)
 
 
-def _grouped(
-    query: Float[Array, "B T N K d"],
-    key: Float[Array, "B S N K d"],
-    value: Float[Array, "B S N K d"],
-    groups: str,
-    mask: Bool[Array, "L M"] | None = None,
-) -> Float[Array, "B T N K d"]:
-    """Attention within groups of tokens; `groups` is the einops pattern that forms them."""
-    B, T, N = query.shape[:3]
-    y = attention(*(rearrange(a, groups) for a in (query, key, value)),
-                  None if mask is None else mask[None, None])  # fmt: skip
-    return rearrange(y, " -> ".join(reversed(groups.split(" -> "))), b=B, f=T, n=N)
+def joined(config: MixerConfig, y: Float[Array, "B T N D"]) -> Float[Array, "B T N D"]:
+    """The output layer, which mixes the heads."""
+    D = y.shape[-1]
+    y = y.reshape(*y.shape[:-1], config.heads, D // config.heads)
+    init = kernel("heads", None, "embed", inputs=2)
+    return Linear((D,), config.dtype, init, inputs=2, name="out")(y)

@@ -10,6 +10,7 @@ from flax import linen as nn
 from flax import struct
 
 from jaxvid.models import grammar
+from jaxvid.models.attention import EINSUM, Implementation
 
 MIXERS: dict[str, type[nn.Module]] = {}
 M = TypeVar("M", bound=type[nn.Module])
@@ -23,6 +24,7 @@ class MixerConfig:
       heads, mlp_ratio, dtype: as in `SpaceTimeTransformer`.
       causal: whether a frame sees only itself and earlier frames.
       memory: frames before the window that causal `time` and `joint` still see when streaming.
+      attention: the implementation of attention, see `models/attention.py`.
     """
 
     heads: int
@@ -30,6 +32,7 @@ class MixerConfig:
     dtype: jnp.dtype
     causal: bool = False
     memory: int = 0
+    attention: Implementation = EINSUM
 
 
 @struct.dataclass
@@ -38,16 +41,17 @@ class Context:
 
     Attributes:
       seconds: time of each frame, float32 [B,T].
-      turn: output of `embeddings.rotary`, or None.
-      text, text_mask: text tokens [B,L,D] and which are valid, bool [B,L], or None.
+      turns: output of `embeddings.rotary` by what tokens differ in, "space", "time" or "both"; {}
+        without rotary positions.
+      text, text_lengths: text tokens [B,L,D] and how many are valid, int [B], or None.
       repeat: index of this repeat of the line, int32 [].
       grid: rows and columns of tokens.
     """
 
     seconds: Any
-    turn: Any = None
+    turns: Any = struct.field(default_factory=dict)
     text: Any = None
-    text_mask: Any = None
+    text_lengths: Any = None
     repeat: Any = 0
     grid: tuple[int, int] = struct.field(pytree_node=False, default=(1, 1))
 

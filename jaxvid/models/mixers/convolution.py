@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxvid.config import POSITIVE
 from jaxvid.models.grammar import argument
-from jaxvid.models.layers import kernel
+from jaxvid.models.layers import Linear, kernel
 from jaxvid.models.mixers.base import Context, MixerConfig, mixer
 from jaxvid.models.streaming import carried, carry
 
@@ -41,5 +41,4 @@ class Convolution(nn.Module):
 
         taps = self.param("taps", kernel(None, "embed", matrix=False), (self.size, D)).astype(dtype)
         h = sum(tap * frames[:, i : i + T] for i, tap in enumerate(taps))
-        init = kernel("embed", None)
-        return nn.Dense(D, use_bias=False, dtype=dtype, kernel_init=init, name="out")(h)
+        return Linear((D,), dtype, kernel("embed", None), name="out")(h)

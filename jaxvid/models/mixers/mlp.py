@@ -1,14 +1,11 @@
 """Mixers of the channels of a token."""
 
-import functools
-
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxvid.config import POSITIVE, Rule
 from jaxvid.models.grammar import argument
-from jaxvid.models.layers import kernel
+from jaxvid.models.layers import Linear, kernel, squared_relu
 from jaxvid.models.mixers.base import Context, MixerConfig, mixer
 
 RATIO = Rule(
@@ -33,11 +30,10 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T N D"], context: Context) -> Float[Array, "B T N D"]:
-        D = x.shape[-1]
-        dense = functools.partial(nn.Dense, use_bias=False, dtype=self.config.dtype)
+        D, dtype = x.shape[-1], self.config.dtype
         hidden = (self.ratio or self.config.mlp_ratio) * D
-        h = dense(hidden, kernel_init=kernel("embed", "mlp"), name="up")(x)
-        return dense(D, kernel_init=kernel("mlp", "embed"), name="down")(jnp.square(nn.relu(h)))
+        h = Linear((hidden,), dtype, kernel("embed", "mlp"), name="up")(x)
+        return Linear((D,), dtype, kernel("mlp", "embed"), name="down")(squared_relu(h))
 
 
 @mixer("swiglu")
@@ -54,9 +50,8 @@ class SwiGlu(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T N D"], context: Context) -> Float[Array, "B T N D"]:
-        D = x.shape[-1]
-        dense = functools.partial(nn.Dense, use_bias=False, dtype=self.config.dtype)
+        D, dtype = x.shape[-1], self.config.dtype
         hidden = -(-2 * (self.ratio or self.config.mlp_ratio) * D // 24) * 8
-        gate = dense(hidden, kernel_init=kernel("embed", "mlp"), name="gate")(x)
-        h = dense(hidden, kernel_init=kernel("embed", "mlp"), name="up")(x)
-        return dense(D, kernel_init=kernel("mlp", "embed"), name="down")(nn.silu(gate) * h)
+        gate = Linear((hidden,), dtype, kernel("embed", "mlp"), name="gate")(x)
+        h = Linear((hidden,), dtype, kernel("embed", "mlp"), name="up")(x)
+        return Linear((D,), dtype, kernel("mlp", "embed"), name="down")(nn.silu(gate) * h)

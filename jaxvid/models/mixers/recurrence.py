@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
-from jaxvid.models.layers import kernel
+from jaxvid.models.layers import Linear, Linears, kernel
 from jaxvid.models.mixers.base import Context, MixerConfig, mixer
 from jaxvid.models.streaming import carried, carry
 
@@ -74,13 +74,8 @@ class Recurrence(nn.Module):
     def __call__(self, x: Float[Array, "B T N D"], context: Context) -> Float[Array, "B T N D"]:
         (B, _, N, D), causal, dtype = x.shape, self.config.causal, self.config.dtype
         ways = 1 if causal else 2
-        value, gate, *gates = nn.Einsum(
-            (D, 2 + 2 * ways, D),
-            "btnd,dpe->pbtne",
-            dtype=dtype,
-            kernel_init=kernel("embed", None, "mlp", stacked=(1,)),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (None, "mlp")),
-            name="in",
+        value, gate, *gates = Linears(
+            (2 + 2 * ways, D), dtype, ("embed", None, "mlp"), bias=True, name="in"
         )(x)
         rates = self.param("rate", nn.with_logical_partitioning(_rates, (None, "mlp")), (ways, D))
 
@@ -97,8 +92,7 @@ class Recurrence(nn.Module):
             until = jnp.abs(jnp.diff(seconds, append=NEVER))
             h += linear_recurrence(*_gated(value, *gates[2:], rates[1], until), reverse=True)[0]
         h = nn.silu(gate) * h.astype(dtype)
-        init = kernel("mlp", "embed")
-        return nn.Dense(D, use_bias=False, dtype=dtype, kernel_init=init, name="out")(h)
+        return Linear((D,), dtype, kernel("mlp", "embed"), name="out")(h)
 
 
 def _gated(

@@ -5,8 +5,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxvid.errors import InputError
-from jaxvid.models.attention import attention
-from jaxvid.models.mixers.attention import heads_of, joined
+from jaxvid.models.attention import Lengths, attention
+from jaxvid.models.layers import Scale, rms_norm
+from jaxvid.models.mixers.attention import by_head, joined, projections
 from jaxvid.models.mixers.base import Context, MixerConfig, mixer
 
 
@@ -24,12 +25,15 @@ class CrossAttention(nn.Module):
             raise InputError(
                 "config.model.blocks: 'text' needs captions: set config.conditions.text.length"
             )
-        (query,) = heads_of(self.config, x, 1, "query")
-        key, value = heads_of(self.config, context.text[:, None], 2, "key_value")
+        (query,) = projections(self.config, x, 1, "query")
+        key, value = projections(self.config, context.text[:, None], 2, "key_value")
+        query, key, value = (by_head(self.config, a) for a in (query, key, value))
+        d = query.shape[-1]
         y = attention(
-            rearrange(query, "b t n k d -> b (t n) k d"),
-            key[:, 0],
+            rearrange(rms_norm(query, Scale(name="query_norm")(d)), "b t n k d -> b (t n) k d"),
+            rms_norm(key, Scale(name="key_norm")(d))[:, 0],
             value[:, 0],
-            context.text_mask[:, None, None],
+            Lengths(context.text_lengths),
+            self.config.attention,
         )
-        return joined(self.config, rearrange(y, "b (t n) k d -> b t n k d", t=x.shape[1]))
+        return joined(self.config, rearrange(y, "b (t n) k d -> b t n (k d)", t=x.shape[1]))
