@@ -8,7 +8,7 @@ The backward kernel computes everything again from the projection, so it needs n
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -57,8 +57,8 @@ def fused_attention(
     Returns:
       The heads, joined: D = heads * d.
     """
-    plan = _plan(qkv.shape, heads, over, causal)
-    return _attention(plan, interpret, qkv, query_scale, key_scale, turn)
+    plan = _plan(qkv.shape, heads, over, causal, interpret)
+    return _attention(plan, qkv, query_scale, key_scale, turn)
 
 
 def supports(shape: tuple[int, int, int, int], heads: int, dtype: Any, over: str) -> bool:
@@ -71,7 +71,7 @@ def supports(shape: tuple[int, int, int, int], heads: int, dtype: Any, over: str
     size = shape[-1] // (3 * heads)
     if jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float32) or size % 2 or 3 * heads * size < 1:
         return False
-    plan = _plan(shape, heads, over, False)
+    plan = _plan(shape, heads, over)
     return plan.tokens <= 1024 and _memory(plan, jnp.dtype(dtype).itemsize) <= BLOCKS
 
 
@@ -83,7 +83,7 @@ class _Plan(NamedTuple):
 
     Attributes:
       heads, d: heads and features of a head.
-      over, causal: as in `fused_attention`.
+      over, causal, interpret: as in `fused_attention`.
       T, N: frames and places of a clip.
       grid: steps, (clips, blocks of a clip).
       frames, places: size of the block of a step; the last block may lie partly outside the clip.
@@ -97,6 +97,7 @@ class _Plan(NamedTuple):
     d: int
     over: str
     causal: bool
+    interpret: bool
     T: int
     N: int
     grid: tuple[int, int]
@@ -122,10 +123,12 @@ def _up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
-def _plan(shape: tuple[int, ...], heads: int, over: str, causal: bool) -> _Plan:
+def _plan(
+    shape: tuple[int, ...], heads: int, over: str, causal: bool = False, interpret: bool = False
+) -> _Plan:
     """Groups have about 128 tokens where that is possible: as many as the matrix unit is wide."""
     B, T, N, E = shape
-    whole = (heads, E // (3 * heads), over, causal, T, N)
+    whole = (heads, E // (3 * heads), over, causal, interpret, T, N)
     if over == "space":
         places = _up(N, 2 * SUBLANES if N <= 2 * LANES else LANES)
         frames = max(1, min(T, LANES // places))
@@ -149,10 +152,9 @@ def _memory(plan: _Plan, itemsize: int) -> int:
     return inputs + 7 * 4 * plan.units * 2 * plan.half * plan.tokens + 2 * 4 * plan.tokens**2
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attention(
     plan: _Plan,
-    interpret: bool,
     qkv: Float[Array, "B T N E"],
     query_scale: Float[Array, " d"],
     key_scale: Float[Array, " d"],
@@ -160,21 +162,19 @@ def _attention(
 ) -> Float[Array, "B T N D"]:
     out = jax.ShapeDtypeStruct((*qkv.shape[:3], plan.heads * plan.d), qkv.dtype)
     scratch = [_heads(plan, 2, 2 * plan.half), _heads(plan, 1, plan.d), _heads(plan, 1, plan.d)]
-    (y,) = _call(
-        _forward, plan, interpret, [qkv], query_scale, key_scale, turn, [out], scratch, products=2
-    )
+    (y,) = _call(_forward, plan, [qkv], query_scale, key_scale, turn, [out], scratch, products=2)
     return y
 
 
 def _attention_fwd(
-    plan: _Plan, interpret: bool, qkv: Array, query_scale: Array, key_scale: Array, turn: Any
+    plan: _Plan, qkv: Array, query_scale: Array, key_scale: Array, turn: Any
 ) -> tuple[Array, tuple[Any, ...]]:
-    y = _attention(plan, interpret, qkv, query_scale, key_scale, turn)
+    y = _attention(plan, qkv, query_scale, key_scale, turn)
     return checkpoint_name(y, "attention"), (qkv, query_scale, key_scale, turn)
 
 
 def _attention_bwd(
-    plan: _Plan, interpret: bool, residuals: tuple[Any, ...], dy: Float[Array, "B T N D"]
+    plan: _Plan, residuals: tuple[Any, ...], dy: Float[Array, "B T N D"]
 ) -> tuple[Array, Array, Array, None]:
     qkv, query_scale, key_scale, turn = residuals
     dqkv = jax.ShapeDtypeStruct(qkv.shape, qkv.dtype)
@@ -182,7 +182,7 @@ def _attention_bwd(
     pair, one = _heads(plan, 2, 2 * plan.half), _heads(plan, 1, plan.d)
     scratch = [pair, one, one, pair, one]
     dqkv, dscales = _call(
-        _backward, plan, interpret, [qkv, dy], query_scale, key_scale, turn, [dqkv, dscales],
+        _backward, plan, [qkv, dy], query_scale, key_scale, turn, [dqkv, dscales],
         scratch, products=5,
     )  # fmt: skip
     dscales = jnp.sum(dscales, axis=(0, 1, 2)).reshape(2, 2, plan.half)[..., : plan.d // 2]
@@ -203,7 +203,6 @@ def _heads(plan: _Plan, parts: int, features: int) -> Any:
 def _call(
     kernel: Callable[..., None],
     plan: _Plan,
-    interpret: bool,
     arrays: list[Array],
     query_scale: Float[Array, " d"],
     key_scale: Float[Array, " d"],
@@ -211,7 +210,7 @@ def _call(
     outputs: list[jax.ShapeDtypeStruct],
     scratch: list[Any],
     products: int,
-) -> list[Array]:
+) -> Sequence[Array]:
     """Runs the kernel on the grid; it has `products` matrix products of 2 * d FLOPs per score."""
 
     tokens = arrays[0].shape[:3]
@@ -250,7 +249,7 @@ def _call(
         out_shape=outputs,
         scratch_shapes=scratch,
         cost_estimate=cost,
-        interpret=interpret,
+        interpret=plan.interpret,
         name=f"attention{kernel.__name__}",
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=VMEM
@@ -313,10 +312,10 @@ def _forward(plan: _Plan, inputs: Any, constants: Any, y: Any, *scratch: Any) ->
         key = [_prepared(plan, pairs, 1, u, constants)[0].astype(qkv.dtype).T for u in units]
         value = [values[0, u, : plan.d].astype(qkv.dtype) for u in units]
         for some in _queries(plan):
-            logits = [_dot(k, q[:, some]) for k, q in zip(key, query, strict=True)]
+            logits = [_dot(plan, k, q[:, some]) for k, q in zip(key, query, strict=True)]
             weights = [_softmax(a, constants, some) for a in logits]
             for u, v, (power, norm) in zip(units, value, weights, strict=True):
-                outs[0, u, : plan.d, some] = _dot(v, power.astype(qkv.dtype)) * norm
+                outs[0, u, : plan.d, some] = _dot(plan, v, power.astype(qkv.dtype)) * norm
 
     _for_units(plan, attend, None)
     _turn_back(plan, outs, 0, y, 0, stages)
@@ -341,16 +340,18 @@ def _backward(
         upright_key, upright_value = [a.T for a in key], [a.T for a in value]
         dquery, dkey, dvalue = ([[] for _ in units] for _ in range(3))
         for some in _queries(plan):
-            logits = [_dot(k, q[:, some]) for k, q in zip(upright_key, query, strict=True)]
-            dweights = [_dot(v, d[:, some]) for v, d in zip(upright_value, dout, strict=True)]
-            for i in range(len(units)):
-                power, norm = _softmax(logits[i], constants, some)
+            logits = [_dot(plan, k, q[:, some]) for k, q in zip(upright_key, query, strict=True)]
+            softmax = [_softmax(a, constants, some) for a in logits]
+            dweights = [_dot(plan, v, d[:, some]) for v, d in zip(upright_value, dout, strict=True)]
+            for i, (power, norm) in enumerate(softmax):
                 weights = power * norm
                 both = weights * dweights[i]
                 dlogits = (both - weights * jnp.sum(both, axis=0, keepdims=True)).astype(dtype)
-                dvalue[i].append(_dot(dout[i][:, some], weights.astype(dtype), transposed=True))
-                dkey[i].append(_dot(query[i][:, some], dlogits, transposed=True))
-                dquery[i].append(_dot(key[i], dlogits))
+                dvalue[i].append(
+                    _dot(plan, dout[i][:, some], weights.astype(dtype), transposed=True)
+                )
+                dkey[i].append(_dot(plan, query[i][:, some], dlogits, transposed=True))
+                dquery[i].append(_dot(plan, key[i], dlogits))
         for i, u in enumerate(units):
             dvalues[0, u, : plan.d] = sum(dvalue[i][1:], dvalue[i][0])
             gradients = jnp.concatenate(dquery[i], axis=1), sum(dkey[i][1:], dkey[i][0])
@@ -446,10 +447,12 @@ def _softmax(
 
 
 def _dot(
-    a: Float[Array, "I J"], b: Float[Array, "_ _"], transposed: bool = False
+    plan: _Plan, a: Float[Array, "I J"], b: Float[Array, "_ _"], transposed: bool = False
 ) -> Float32[Array, "I _"]:
     """a b, or a b^T."""
     dimensions = (((1,), (1 if transposed else 0,)), ((), ()))
+    if plan.interpret:  # CPUs do not multiply bfloat16 in all cases; the products are exact
+        a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
     return jax.lax.dot_general(a, b, dimensions, precision, jnp.float32)
 
