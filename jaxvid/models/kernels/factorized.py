@@ -555,7 +555,7 @@ def _exists(plan: _Plan, shape: tuple[int, ...]) -> Bool[Array, "A S W"] | None:
     frames = jax.lax.broadcasted_iota(jnp.int32, shape, 0)
     places = jax.lax.broadcasted_iota(jnp.int32, shape, 1)
     if plan.over == "space":
-        if plan.T % plan.frames == 0 and plan.N == plan.places:
+        if plan.T % plan.frames == 0 and plan.places == plan.N:
             return None
         return (frames + pl.program_id(1) * plan.frames < plan.T) & (places < plan.N)
     if plan.N % plan.places == 0:
