@@ -32,7 +32,7 @@ def inputs(B, T, N, heads, d, over, turned=True, scale=1.0, dtype="float32"):
 
 def plain(qkv, query_scale, key_scale, turn, heads, over, causal):
     """The same from the pieces that the mixers use."""
-    B, T, N, E = qkv.shape
+    B, T, N, _ = qkv.shape
     query, key, value = jnp.moveaxis(qkv.reshape(B, T, N, 3, heads, -1), 3, 0)
 
     def prepared(x, scale):
