@@ -340,6 +340,7 @@ def _backward(
         upright_key, upright_value = [a.T for a in key], [a.T for a in value]
         dquery, dkey, dvalue = ([[] for _ in units] for _ in range(3))
         for some in _queries(plan):
+            # The order of these lines matters to the compiler's schedule.
             logits = [_dot(plan, k, q[:, some]) for k, q in zip(upright_key, query, strict=True)]
             softmax = [_softmax(a, constants, some) for a in logits]
             dweights = [_dot(plan, v, d[:, some]) for v, d in zip(upright_value, dout, strict=True)]
@@ -373,7 +374,7 @@ def _for_units(plan: _Plan, body: Callable[[list[Array], Any], Any], init: Any) 
     """Runs the body for several units at a time.
 
     The compiler fills the time that one unit waits for a matrix product with work of the others.
-    Numbers are by its own estimates; more units need more registers than there are.
+    The numbers are those for which it schedules the fewest instructions.
     """
     together = _divisor(plan.units, max(1, min(8, 1024 // plan.tokens)))
     steps = plan.units // together
