@@ -16,10 +16,10 @@ both (JAXVID_HUGE_PAGES=0 turns them off for both). On a GPU its float32 product
 do. Its step leaves out our metrics, the tasks and stratified noise levels, which take little time.
 
 Progress goes to stderr, one line of JSON to stdout. For each side it has the median over rounds of
-the median step (`step_s`), the fastest step (`step_s_min`), `clips_per_s` and `tflop_per_s`, the
-latter with our count of FLOPs. `ratio` is the median over rounds of a PyTorch step divided by our
-step of the same round: above 1, ours is faster. `difference` is the largest difference of the
-predictions, relative to the largest prediction.
+the median step (`step_s`), the fastest step (`step_s_min`), `clips_per_s`, `tflop_per_s` with our
+count of FLOPs, and `first_s`, our compile time or PyTorch's first step. `ratio` is the median over
+rounds of a PyTorch step divided by our step of the same round: above 1, ours is faster.
+`difference` is the largest difference of the predictions, relative to the largest prediction.
 """
 
 from jaxvid import start
@@ -123,8 +123,8 @@ def check_supported(config: ConfigDict) -> None:
     lacking = [need for need, met in needs.items() if not met]
     if lacking:
         raise InputError(
-            f"the network in PyTorch supports only {'; '.join(needs)}. This config breaks: "
-            f"{'; '.join(lacking)}"
+            f"this config breaks {'; '.join(lacking)}. The network and step in PyTorch support "
+            f"only {'; '.join(needs)}"
         )
 
 
@@ -649,12 +649,15 @@ def make_loss(config: ConfigDict, net: Peer, batch: Mapping[str, Tensor]) -> Cal
     d, dropout = config.diffusion, config.conditions.dropout
     kept = (1 - dropout) * (1 - config.conditions.label.dropout)
     shift, dtype = time_shift(config), getattr(torch, config.model.dtype)
+    # torch.compile reads numbers from a closure, but not from a config.
+    mean, std, low = float(d.noise_mean), float(d.noise_std), float(d.noise_low)
+    per_frame, prediction = d.per_frame, d.prediction
     B, T = batch["video"].shape[:2]
     device = batch["video"].device
 
     def loss() -> Tensor:
         x0 = batch["video"].float() / 127.5 - 1
-        logit = d_mean + d_std * torch.randn(B, T if per_frame else 1, device=device)
+        logit = mean + std * torch.randn(B, T if per_frame else 1, device=device)
         level = low + (1 - low) * torch.sigmoid(logit)
         level = (level / (level + (1 - level) / shift)).expand(B, T)
         eps = torch.randn_like(x0)
@@ -665,9 +668,6 @@ def make_loss(config: ConfigDict, net: Peer, batch: Mapping[str, Tensor]) -> Cal
             output = net(x_t, level, batch["time"], label)
         return F.mse_loss(velocity_of(output, x_t, t, prediction), eps - x0)
 
-    # torch.compile reads numbers from a closure, but not from a config.
-    d_mean, d_std, low = float(d.noise_mean), float(d.noise_std), float(d.noise_low)
-    per_frame, prediction = bool(d.per_frame), str(d.prediction)
     return loss
 
 
