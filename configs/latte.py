@@ -2,7 +2,8 @@
 
     python -m jaxvid.train --config=configs/latte.py:XL/2
 
-The argument is SIZE/PATCH: S, B, L or XL, and patches of 2, 4 or 8 pixels. Latte counts each space
+The argument is SIZE/PATCH: S, B, L or XL, and patches of 2, 4 or 8 pixels. SIZE-128, such as
+XL-128/2, has heads of 128 features, which suit the matrix units of TPUs. Latte counts each space
 block and each time block as a layer, so the line is repeated half as often. docs/benchmarks.md has
 the parameters and FLOPs of all sizes, from `python -m benchmarks.sizes`.
 
@@ -39,13 +40,16 @@ PATCHES = (2, 4, 8)
 
 def get_config(arg: str = "S/2") -> ConfigDict:
     """The config for `arg`, SIZE/PATCH; raises InputError for another form."""
-    size, _, patch = arg.partition("/")
+    name, _, patch = arg.partition("/")
+    size = name.removesuffix("-128")
     if size not in SIZES or patch not in map(str, PATCHES):
         raise InputError(
             f"latte.py:{arg}: give SIZE/PATCH, one of {', '.join(SIZES)} and one of "
-            f"{', '.join(map(str, PATCHES))}, such as latte.py:S/2"
+            f"{', '.join(map(str, PATCHES))}, such as latte.py:S/2; or SIZE-128/PATCH"
         )
     layers, width, heads = SIZES[size]
+    if name != size:
+        heads = width // 128
     config = base.get_config()
     config.steps, config.batch_size = 100_000, 64
     config.data.update(frames=16, size=32, shapes=(2, 3), spin=1.0, workers=4)

@@ -59,13 +59,13 @@ def _show_samples(run: Run, source: Source, workdir: Path, log: Log) -> list[Act
     data, num, key = run.config.data, run.config.sampler.num, jax.random.key(run.config.seed)
     example = _examples(run, source, padded(num, run.mesh))[0]
     own, titles = _own_part(run, example), describe(run.conditions, example["given"])[:num]
+    draw = make_sampler(run.config, run.denoiser, run.mesh)
 
     def action(task: str) -> Action:
         given = observed_frames(task, data.frames, max(1, data.frames // 4))
-        draw = make_sampler(run.config, run.denoiser, run.mesh, given)
 
         def show(step: int, state: TrainState) -> None:
-            videos = np.asarray(jax.device_get(draw(state.ema, key, own)))[:num]
+            videos = np.asarray(jax.device_get(draw(state.ema, key, own, given)))[:num]
             log.videos(step, task, videos, data.fps)
             if jax.process_index() == 0:
                 target = workdir / "samples" / f"{step:07d}-{task}"
@@ -84,10 +84,11 @@ def _score(run: Run, source: Source, log: Log) -> list[Action]:
         return []
     num, nothing = padded(config.evals.num, run.mesh), np.zeros(config.data.frames, bool)
     examples = _examples(run, source, num)
-    draw = make_sampler(config, run.denoiser, run.mesh, nothing)
+    draw = make_sampler(config, run.denoiser, run.mesh)
 
     def score(step: int, state: TrainState) -> None:
-        drawn = draw(state.ema, jax.random.key(config.seed), _own_part(run, examples[0]))
+        own = _own_part(run, examples[0])
+        drawn = draw(state.ema, jax.random.key(config.seed), own, nothing)
         drawn, real = np.asarray(jax.device_get(drawn)), examples[1]["video"]
         values = {}
         for name in config.evals.metrics:

@@ -28,7 +28,7 @@ from jaxvid.data import pipeline
 from jaxvid.denoiser import Denoiser, make_denoiser
 from jaxvid.diffusion.process import PROCESSES
 from jaxvid.errors import InputError
-from jaxvid.parallel import rules
+from jaxvid.parallel import compiler, rules
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.sampling import plans  # noqa: F401
 from jaxvid.training.optimizer import make_optimizer
@@ -128,7 +128,8 @@ class Run:
     @functools.cached_property
     def train_step(self) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, Any]]:
         """The jitted step `(state, batch) -> (state, metrics)`; the state is donated."""
-        return jit_train_step(self.config, self.denoiser, self.optimizer, self.state)
+        options = compiler.options(self.mesh.devices.flat[0].device_kind)
+        return jit_train_step(self.config, self.denoiser, self.optimizer, self.state, options)
 
 
 def build(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Run:

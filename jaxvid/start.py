@@ -1,4 +1,4 @@
-"""The start of a command, before its slow imports: handles Ctrl-C and turns on huge pages.
+"""The start of a command, before its slow imports: Ctrl-C, huge pages and the compilation cache.
 
 A command module begins with
 
@@ -12,9 +12,11 @@ This file imports only the standard library. Importing a command module has no e
 
 import importlib.util
 import os
+import platform
 import signal
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
@@ -34,6 +36,8 @@ _actions: dict[int, Callable[[int], None]] = {}
 
 def begin(huge_pages: bool = True) -> None:
     """Starts a command; call it first. With `huge_pages` the process may restart itself once."""
+    for name, value in cache_settings().items():
+        os.environ.setdefault(name, value)
     environment = os.environ.copy()
     if huge_pages and not huge_pages_on() and huge_pages_help(environment) and sys.executable:
         # glibc reads this only when a process starts.
@@ -41,6 +45,26 @@ def begin(huge_pages: bool = True) -> None:
         environment["GLIBC_TUNABLES"] = ":".join([own] * bool(own) + [*TUNABLES])
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     on_signal([signal.SIGINT], leave)
+
+
+def cache_settings() -> dict[str, str]:
+    """Variables that make JAX keep what it compiles in the user's cache folder.
+
+    A compiled step takes a few MB. JAX's own variables have priority; for example
+    JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    try:  # code for one CPU may not run on another that shares the folder
+        with open("/proc/cpuinfo", "rb") as file:
+            cpu = zlib.crc32(
+                next(line for line in file if line.startswith((b"flags", b"Features")))
+            )
+    except (OSError, StopIteration):
+        cpu = zlib.crc32(platform.processor().encode())
+    return {
+        "JAX_COMPILATION_CACHE_DIR": os.path.join(home, "jaxvid", f"compiled-{cpu:08x}"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
 
 
 def huge_pages_help(environment: Mapping[str, str]) -> bool:

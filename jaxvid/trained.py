@@ -194,10 +194,9 @@ class Drawing:
     def _parts(self, report: Report | None) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
         run, params, key = self.model.run, self.model.params, jax.random.key(self.seed)
         if not self.frames:
-            draw = make_sampler(run.config, run.denoiser, run.mesh, self.observed, report)
-            yield np.asarray(
-                draw(params, key, pipeline.put(self.clips, rules.batch_sharding(run.mesh)))
-            )
+            draw = make_sampler(run.config, run.denoiser, run.mesh, report)
+            clips = pipeline.put(self.clips, rules.batch_sharding(run.mesh))
+            yield np.asarray(draw(params, key, clips, self.observed))
             return
         done = 0
         for part in long_videos(

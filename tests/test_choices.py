@@ -15,6 +15,7 @@ CHOICES = {
     for name, key in KEYS.items()
     if (key.rule is FLAG or key.rule.choices) and name != "data.source"
 }
+CHOICES["model.attention"].remove("cudnn")  # needs a GPU
 RUNS = max(map(len, CHOICES.values()))
 
 

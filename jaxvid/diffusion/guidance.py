@@ -16,7 +16,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxvid.errors import InputError
 
@@ -41,13 +42,15 @@ def guide(
     *,
     interval: tuple[float | int, float | int] = (0, 1),
     rescale: float | int = 0,
+    frames: Bool[Array | np.ndarray, " T"] | None = None,
 ) -> Callable[[Array, Array], Array]:
     """Turns `denoise(x, noise, condition)` into a guided `denoise(x, noise)`: equations (1), (2).
 
     `condition` and `null` are pytrees of the same structure with leaves [B, ...]. One call of the
     network computes both, on a batch of 2B; a `scale` of exactly 1 skips the null. Frames are
-    guided if their noise level is in `interval`, bounds included. Raises InputError unless
-    0 <= low <= high <= 1 and `rescale` is in [0, 1].
+    guided if their noise level is in `interval`, bounds included. Calls in which none of `frames`
+    (by default all) is guided skip the null too. Raises InputError unless 0 <= low <= high <= 1 and
+    `rescale` is in [0, 1].
     """
     low, high = interval
     if not 0 <= low <= high <= 1:
@@ -70,7 +73,15 @@ def guide(
             # A frame without contrast is left as it is.
             ratio = jnp.where(got > 0, wanted / jnp.where(got > 0, got, 1), 1)
             x0 *= 1 - rescale + rescale * ratio
-        inside = (low <= noise) & (noise <= high)
-        return jnp.where(inside[:, :, None, None, None], x0, conditional)
+        return jnp.where(inside(noise)[:, :, None, None, None], x0, conditional)
 
-    return guided
+    def plain(x: Float[Array, "B T H W C"], noise: Float[Array, "B T"]) -> Array:
+        return denoise(x, noise, condition).astype(jnp.float32)
+
+    def inside(noise: Float[Array, "B T"]) -> Bool[Array, "B T"]:
+        return (low <= noise) & (noise <= high)
+
+    if (low, high) == (0, 1):
+        return guided
+    which = True if frames is None else frames
+    return lambda x, noise: jax.lax.cond(jnp.any(inside(noise) & which), guided, plain, x, noise)

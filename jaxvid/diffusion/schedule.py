@@ -50,7 +50,7 @@ def ladder(process: Process, steps: int, spacing: str = "uniform") -> Float32[Ar
 
 def staggered(
     levels: Float[Array, " levels"],
-    observed: Bool[np.ndarray, " T"],
+    observed: Bool[np.ndarray | Array, " T"],
     lag: int = 0,
     observed_level: float | int = 0,
 ) -> Float32[Array, "rows T"]:
@@ -58,12 +58,13 @@ def staggered(
 
     Each starts `lag` rows after the unknown frame before it, so U unknown frames take
     steps + lag (U - 1) + 1 rows. Observed frames stay at `observed_level`. Raises InputError for a
-    `lag` outside [0, steps]; a larger one would give rows in which no frame moves.
+    `lag` outside [0, steps]; a larger one would give rows in which no frame moves. Without a lag,
+    `observed` may be traced.
     """
     steps = len(levels) - 1
     if not 0 <= lag <= steps:
         raise InputError(f"lag={lag} with {steps} steps: it must be from 0 to {steps}")
-    start = lag * np.maximum(np.cumsum(~observed) - 1, 0)
+    start = lag * np.maximum(np.cumsum(~observed) - 1, 0) if lag else np.zeros(len(observed), int)
     rows = np.arange(steps + start.max() + 1)
     rung = np.clip(rows[:, None] - start, 0, steps)
     return jnp.where(observed, observed_level, levels[rung]).astype(jnp.float32)

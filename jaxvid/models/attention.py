@@ -9,9 +9,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from jaxvid.errors import InputError
+from jaxvid.models.kernels import factorized as kernel
+from jaxvid.models.layers import devices_of
 
 
 class Causal(NamedTuple):
@@ -59,7 +64,7 @@ def attention(
         if implementation.forced:
             raise InputError(f"config.model.attention={implementation.name}: {reason}")
         implementation = EINSUM
-    return implementation.attend(query, key, value, mask)
+    return checkpoint_name(implementation.attend(query, key, value, mask), "attention")
 
 
 def dense(mask: Mask, queries: int, keys: int) -> Bool[Array, "#G #K #L S"] | None:
@@ -129,6 +134,8 @@ def _cudnn_refuses(query: Array, key: Array, mask: Mask) -> str:
 class Implementation:
     """An implementation of attention, chosen for the devices of a run.
 
+    "pallas" has kernels for the words `space` and `time` only, see `factorized`.
+
     Attributes:
       name: one of `CHOICES` but "auto".
       forced: whether what it cannot do is an error; otherwise the plain implementation does it.
@@ -148,6 +155,68 @@ class Implementation:
 
 
 EINSUM = Implementation("einsum")
+
+
+def factorized(
+    parts: list[Float[Array, "B T N D"]],
+    scales: list[Float32[Array, " d"]],
+    turn: Float32[Array, "2 #B #T #N F"] | None,
+    *,
+    over: str,
+    causal: bool,
+    implementation: Implementation,
+) -> Float[Array, "B T N D"] | None:
+    """Attention within frames or places by the fused kernel; None if it cannot run.
+
+    Args:
+      parts: query, key and value, with joined heads.
+      scales: of the norms of query and key.
+      turn: from `embeddings.rotary`, without seconds over "space", without places over "time".
+      over, causal: as in `kernels.factorized.fused_attention`.
+      implementation: of the run; None is returned unless it has Pallas kernels.
+
+    Raises InputError if it was forced and cannot run.
+    """
+    if implementation.name != "pallas":
+        return None
+    B, T, N, D = parts[0].shape
+    batch, _, _, width = nn.logical_to_mesh_axes(("batch", "frames", "tokens", "heads")) or [()] * 4
+    devices, splits = devices_of(batch), devices_of(width)
+    heads = D // len(scales[0]) // splits
+    fits = kernel.supports((B, T, N, 3 * D // splits), heads, parts[0].dtype, over)
+    if not fits and implementation.forced:
+        raise InputError(
+            f"config.model.attention=pallas: {T} frames of {N} tokens with {heads} heads, for "
+            f"'{over}', do not fit into a core's memory; choose auto"
+        )
+    if not fits or B % devices:  # such as the one clip with which a network is initialised
+        return None
+
+    def on_device(parts: Any, scales: Any, turn: Any) -> Array:
+        return kernel.fused_attention(
+            jnp.concatenate(parts, axis=-1),
+            *scales,
+            turn,
+            heads=heads,
+            over=over,
+            causal=causal,
+            interpret=implementation.interpret,
+        )
+
+    of_turn = P()
+    if turn is not None:
+        turn, of_turn = (
+            (turn[:, 0, 0], P()) if over == "space" else (turn[:, :, :, 0], P(None, batch))
+        )
+    if devices * splits == 1:
+        return on_device(parts, scales, turn)
+    tokens = P(batch, None, None, width)
+    # XLA cannot divide a kernel: each device runs it on its own clips and heads.
+    return jax.shard_map(
+        on_device, in_specs=(tokens, P(), of_turn), out_specs=tokens, check_vma=False
+    )(parts, scales, turn)
+
+
 FASTEST = {"gpu": "cudnn", "tpu": "pallas"}
 CHOICES = ("auto", "einsum", "cudnn", "pallas")
 

@@ -30,6 +30,12 @@ def carried(module: nn.Module, name: str, start: Callable[[], Any]) -> nn.Variab
     return module.variable("cache", name, start)
 
 
+def streaming(module: nn.Module) -> bool:
+    """Whether `module` reads or writes state in this call."""
+    writes = module.is_mutable_collection("cache") or module.has_variable("cache", "past")
+    return writes and not module.is_initializing()
+
+
 def carry(state: nn.Variable | None, value: Any) -> None:
     """Stores `value` for the next window, if the state can be written."""
     if state is not None and state.is_mutable():

@@ -33,9 +33,22 @@ from jaxvid.models.conditioning import NOISE_FREQUENCIES, Setting, concat_channe
 from jaxvid.models.layers import dense, layer_norm, modulation
 from jaxvid.models.mixers import MIXERS, Context, MixerConfig
 
+
+def _keeps_products(primitive: Any, *arguments: Any, **parameters: Any) -> bool:
+    """The policy "dots": products of layers and the output of attention are kept."""
+    by_name = jax.checkpoint_policies.save_only_these_names("attention")
+    return (
+        primitive.name == "dot_product_attention_fwd_wrapper"  # of cuDNN, with its residuals
+        or by_name(primitive, *arguments, **parameters)
+        or jax.checkpoint_policies.dots_with_no_batch_dims_saveable(
+            primitive, *arguments, **parameters
+        )
+    )
+
+
 REMAT_POLICIES = {
     "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": _keeps_products,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 POSITIONS = ("rotary", "sincos", "learned")
@@ -56,7 +69,7 @@ declare(
     remat=key(
         "none",
         one_of(REMAT_POLICIES),
-        'what the backward pass recomputes to save memory; "dots" keeps matrix products',
+        'what the backward pass recomputes to save memory; "dots" keeps products and attention',
         free=True,
     ),
     unroll=key(1, POSITIVE, "repeats per iteration of the scan over depth", free=True),

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float32, PyTree, UInt8
 from ml_collections import ConfigDict
@@ -56,6 +57,9 @@ declare(
     ),
     observed_noise=key(0.0, UNIT, "noise level of observed frames in sampling", free=True),
     num=key(8, POSITIVE, "clips drawn during training", free=True),
+    batch_size=key(
+        16, NATURAL, "clips drawn at once, on all devices together; 0 for all", free=True
+    ),
 )
 declare(
     "diffusion",
@@ -72,20 +76,74 @@ def make_sampler(
     config: ConfigDict,
     denoiser: Denoiser,
     mesh: Mesh,
-    observed: Bool[np.ndarray, " T"],
     report: Report | None = None,
-) -> Callable[[Any, Array, dict[str, Any]], UInt8[Array, "B T H W 3"]]:
-    """Makes a jitted `(params, key, clips) -> videos` with the settings of `config.sampler`.
+) -> Callable[[Any, Array, dict[str, Any], Bool[np.ndarray, " T"]], UInt8[Array, "B T H W 3"]]:
+    """Makes a jitted `(params, key, clips, observed) -> videos` with the settings of the config.
 
     `clips` is a batch: its `time` and `given` describe the clips to draw. The frames of its `video`
-    that are `observed` are kept; the others are ignored. Every device holds all videos. `report` is
-    called with the number of sampling steps that are done and that of all steps.
+    that are `observed` are kept; the others are ignored. It is compiled once for all `observed`,
+    unless `sampler.lag` makes the number of steps depend on them. `sampler.batch_size` clips are
+    drawn at once. Every device holds all videos.
+    `report` is called with the number of sampling steps that are done and that of all steps.
     """
+    lag = config.sampler.lag
 
-    def run(params: Any, key: Array, clips: dict[str, Any]) -> UInt8[Array, "B T H W 3"]:
-        return draw(config, denoiser, {"params": params}, key, clips, observed, report)
+    def run(params: Any, key: Array, clips: dict[str, Any], observed: Any) -> Array:
+        observed = np.array(observed) if lag else observed
+        variables = {"params": _in_dtype(params, config.model.dtype)}
+        B = len(clips["video"])
+        groups = _groups(B, config.sampler.batch_size, rules.batch_parts(mesh))
+        if groups == 1:
+            return draw(config, denoiser, variables, key, clips, observed, report)
+        # Every group takes clips from each device, so that no clip moves between devices.
+        split = jax.tree.map(
+            lambda x: rearrange(x, "(b n) ... -> n b ...", n=groups), (clips, first_eps(key, clips))
+        )
+        told = report and _over_groups(report, groups)
 
-    return jax.jit(run, out_shardings=rules.replicated(mesh))
+        def draw_group(group: tuple[Array, tuple[dict[str, Any], Array]]) -> Array:
+            key, (clips, eps) = group
+            return draw(config, denoiser, variables, key, clips, observed, told, eps)
+
+        videos = jax.lax.map(draw_group, (jax.random.split(key, groups), split))
+        return rearrange(videos, "n b ... -> (b n) ...")
+
+    jitted = jax.jit(run, static_argnums=3 if lag else (), out_shardings=rules.replicated(mesh))
+    return lambda params, key, clips, observed: jitted(
+        params, key, clips, tuple(observed.tolist()) if lag else observed
+    )
+
+
+def _groups(clips: int, size: int, parts: int) -> int:
+    """The fewest groups of at most `size` clips that divide the clips, and each over `parts`."""
+    if not size:
+        return 1
+    counts = [n for n in range(1, clips + 1) if clips % (n * parts) == 0]
+    return next((n for n in counts if clips // n <= size), counts[-1])
+
+
+def _over_groups(report: Report, groups: int) -> Report:
+    """A report for groups that are drawn one after another, each of which counts from 1."""
+    before, last = 0, 0
+
+    def told(done: Any, total: Any) -> None:  # arrays
+        nonlocal before, last
+        done, total = int(done), int(total)
+        if done < last:
+            before += total
+        last = done
+        report(before + done, groups * total)
+
+    return told
+
+
+def _in_dtype(params: Any, dtype: str) -> Any:
+    """Parameters whose kernels and tables have the dtype of the activations, once for all steps."""
+
+    def convert(path: tuple, x: Array) -> Array:
+        return x.astype(dtype) if path[-1].key in ("kernel", "embedding") else x
+
+    return jax.tree_util.tree_map_with_path(convert, params)
 
 
 def draw(
@@ -94,10 +152,14 @@ def draw(
     variables: Mapping[str, Any],
     key: Array,
     clips: dict[str, Any],
-    observed: Bool[np.ndarray, " T"],
+    observed: Bool[np.ndarray | Array, " T"],
     report: Report | None = None,
+    eps: Float32[Array, "B T H W 3"] | None = None,
 ) -> UInt8[Array, "B T H W 3"]:
-    """The function that `make_sampler` jits; `variables` may also hold the cache of a stream."""
+    """Draws clips at once, for `make_sampler`; `variables` may also hold the cache of a stream.
+
+    `eps` is the noise that they start from, by default `first_eps`.
+    """
     c = config.sampler
 
     def x0(x: Array, noise: Array, condition: tuple[Array, Any]) -> Float32[Array, "B T H W C"]:
@@ -106,14 +168,14 @@ def draw(
     kept = jnp.asarray(observed)[:, None, None, None]
     levels = shift(schedule.ladder(denoiser.process, c.steps, c.spacing), time_shift(config))
     rows = schedule.staggered(levels, observed, c.lag, c.observed_noise)
-    eps_key, step_key = jax.random.split(key)
-    eps = jax.random.normal(eps_key, clips["video"].shape)
+    _, step_key = jax.random.split(key)
+    eps = first_eps(key, clips) if eps is None else eps
     first = jnp.broadcast_to(rows[0], clips["time"].shape)
     seen = process.corrupt(denoiser.process, to_float(clips["video"]), eps, first)
     x = sampler.sample(
         guidance.guide(
             x0, *_conditional_and_null(denoiser, key, clips), guidance_scale(config, denoiser),
-            interval=tuple(c.cfg_interval), rescale=c.cfg_rescale,
+            interval=tuple(c.cfg_interval), rescale=c.cfg_rescale, frames=~observed,
         ),
         denoiser.process,
         jnp.where(kept, seen, denoiser.process.sigma(jnp.ones(())) * eps),
@@ -124,6 +186,12 @@ def draw(
         report=report,
     )  # fmt: skip
     return jnp.where(kept, clips["video"], to_uint8(x))
+
+
+def first_eps(key: Array, clips: dict[str, Any]) -> Float32[Array, "B T H W 3"]:
+    """The noise that clips start from; it does not depend on how they are divided into groups."""
+    eps_key, _ = jax.random.split(key)
+    return jax.random.normal(eps_key, clips["video"].shape)
 
 
 def remember(

@@ -125,18 +125,16 @@ def run_plan(
     calls: list[Call],
 ) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
     """Carries out the calls of `sliding`, each of which sees the last frames drawn."""
-    samplers: dict[int, Any] = {}
     T, shown = config.data.frames, clips["video"]
+    sampler = make_sampler(config, denoiser, mesh)
     for number, call in enumerate(calls):
         if number:  # the frames that this call sees come first; the rest is ignored
             shown = np.roll(shown, call.seen, axis=1)
-        if call.seen not in samplers:
-            samplers[call.seen] = make_sampler(config, denoiser, mesh, np.arange(T) < call.seen)
         given = window(denoiser.conditions, clips["given"], call.start, T)
         batch = {"video": shown, "time": clips["time"], "given": given}
         batch = pipeline.put(batch, rules.batch_sharding(mesh))
         at = jax.random.fold_in(key, call.start + call.seen)
-        shown = np.asarray(samplers[call.seen](params, at, batch))
+        shown = np.asarray(sampler(params, at, batch, np.arange(T) < call.seen))
         yield shown[:, call.seen :]
 
 

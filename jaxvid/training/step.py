@@ -153,11 +153,16 @@ def make_train_step(
 
 
 def jit_train_step(
-    config: ConfigDict, denoiser: Denoiser, tx: optax.GradientTransformation, state: TrainState
+    config: ConfigDict,
+    denoiser: Denoiser,
+    tx: optax.GradientTransformation,
+    state: TrainState,
+    compiler_options: dict[str, str],
 ) -> Any:
     """Jits `make_train_step`; the state is donated and keeps the shardings of `state`."""
     return jax.jit(
         make_train_step(config, denoiser, tx),
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda x: x.sharding, state), state.step.sharding),
+        compiler_options=compiler_options,
     )

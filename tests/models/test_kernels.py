@@ -119,36 +119,6 @@ def test_large_scales_are_safe(over, dtype):
             np.testing.assert_allclose(a, b, rtol=0, atol=2e-3 * np.abs(b).max())
 
 
-def kernels(jaxpr) -> list[str]:
-    names = []
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "pallas_call":
-            names.append(str(eqn.params["name"] or eqn.params["name_and_src_info"]).split(" ")[0])
-            continue
-        for inner in jax.tree.leaves(
-            list(eqn.params.values()), is_leaf=lambda a: hasattr(a, "eqns") or hasattr(a, "jaxpr")
-        ):
-            inner = getattr(inner, "jaxpr", inner)
-            names += kernels(inner) if hasattr(inner, "eqns") else []
-    return names
-
-
-def test_a_saved_output_is_not_computed_again():
-    (qkv, *scales), turn, _ = inputs(1, 2, 16, 1, 8, "space")
-    policy = jax.checkpoint_policies.save_only_these_names("attention")
-
-    @functools.partial(jax.checkpoint, policy=policy)
-    def layer(x, w, scales):
-        return jnp.sin(fused(turn, 1, "space")(x @ w, *scales)) @ w[:8]
-
-    def loss(x, w, scales):
-        return jnp.sum(layer(x, w, scales) ** 2)
-
-    x, w = qkv[..., :8], jnp.ones((8, 24))
-    names = kernels(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1, 2)))(x, w, scales).jaxpr)
-    assert sorted(names) == ["attention_backward", "attention_forward"]
-
-
 @pytest.mark.parametrize(("over", "group"), [("space", 16), ("time", 3)])
 def test_flops_are_those_of_the_scores_in_a_group(over, group):
     parameters, turn, _ = inputs(2, 3, 16, 2, 8, over)

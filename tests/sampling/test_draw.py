@@ -18,8 +18,8 @@ def params(config):
 def draw(config, params, clips, observed, devices=1):
     run = build(config, jax.devices()[:devices])
     with jax.set_mesh(run.mesh):
-        sampler = make_sampler(config, run.denoiser, run.mesh, observed)
-        return np.asarray(sampler(params, jax.random.key(1), jax.device_get(clips)))
+        sampler = make_sampler(config, run.denoiser, run.mesh)
+        return np.asarray(sampler(params, jax.random.key(1), jax.device_get(clips), observed))
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
@@ -49,13 +49,42 @@ def test_the_steps_that_are_done_are_reported_once_each_whatever_the_devices(con
     blank = pipeline.blank_batch(config.data, run.encode, 8)
     with jax.set_mesh(run.mesh):
         draw = make_sampler(
-            config, run.denoiser, run.mesh, np.zeros(config.data.frames, bool),
+            config, run.denoiser, run.mesh,
             lambda done, total: told.append((int(done), int(total))),
         )  # fmt: skip
-        jax.block_until_ready(draw(params, jax.random.key(0), blank))
+        jax.block_until_ready(
+            draw(params, jax.random.key(0), blank, np.zeros(config.data.frames, bool))
+        )
     jax.effects_barrier()
     assert sorted(set(told)) == [(i, 2) for i in range(name == "euler", 3)]
     assert len(told) == (2 if name == "euler" else 4)
+
+
+def test_clips_drawn_in_groups_are_those_drawn_at_once(config, params, batch):
+    nothing, told = observed_frames("generate", config.data.frames, 1), []
+    at_once = draw(config, params, batch, nothing)
+    config.sampler.batch_size = 3  # of 8 clips: four groups of two
+    run = build(config, jax.devices()[:1])
+    with jax.set_mesh(run.mesh):
+        sampler = make_sampler(
+            config, run.denoiser, run.mesh,
+            lambda done, total: told.append((int(done), int(total))),
+        )  # fmt: skip
+        groups = sampler(params, jax.random.key(1), jax.device_get(batch), nothing)
+    jax.effects_barrier()
+    assert np.abs(at_once.astype(int) - groups).max() <= 1
+    assert told == [(i + 1, 8) for i in range(8)]
+
+
+def test_one_compilation_serves_every_choice_of_observed_frames(config, params, batch):
+    run, T = build(config, jax.devices()[:1]), config.data.frames
+    with jax.set_mesh(run.mesh):
+        sampler = make_sampler(config, run.denoiser, run.mesh)
+        clips = jax.device_get(batch)
+        sampler(params, jax.random.key(1), clips, np.zeros(T, bool))
+        with jax.no_tracing():
+            videos = sampler(params, jax.random.key(1), clips, np.arange(T) < 2)
+    np.testing.assert_array_equal(np.asarray(videos)[:, :2], batch["video"][:, :2])
 
 
 def test_guidance_moves_clips_that_are_asked_for_and_no_others(config, params, batch):

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Float32
@@ -41,8 +40,7 @@ def fused_attention(
     """Normalises and rotates queries and keys, and attends within frames or within places.
 
     Norms, rotation and softmax are in float32; operands of matrix products are of the dtype of
-    `qkv`. Under `jax.checkpoint`, a policy that saves the name "attention" saves the output, so
-    that the forward kernel does not run again.
+    `qkv`, which is all that the backward pass needs.
 
     Args:
       qkv: queries, keys and values, E = 3 * heads * d: each is `heads` heads of d features.
@@ -170,7 +168,7 @@ def _attention_fwd(
     plan: _Plan, qkv: Array, query_scale: Array, key_scale: Array, turn: Any
 ) -> tuple[Array, tuple[Any, ...]]:
     y = _attention(plan, qkv, query_scale, key_scale, turn)
-    return checkpoint_name(y, "attention"), (qkv, query_scale, key_scale, turn)
+    return y, (qkv, query_scale, key_scale, turn)
 
 
 def _attention_bwd(
@@ -374,16 +372,30 @@ def _for_units(plan: _Plan, body: Callable[[list[Array], Any], Any], init: Any) 
     """Runs the body for several units at a time.
 
     The compiler fills the time that one unit waits for a matrix product with work of the others.
-    The numbers are those for which it schedules the fewest instructions.
     """
-    together = _divisor(plan.units, max(1, min(8, 1024 // plan.tokens)))
-    steps = plan.units // together
-    unroll = _divisor(steps, 3) if LANES < plan.tokens <= 2 * LANES else 1
+    together, steps, unroll = _loop(plan)
 
     def step(i: Array, carry: Any) -> Any:
         return body([i * together + j for j in range(together)], carry)
 
     return jax.lax.fori_loop(0, steps, step, init, unroll=unroll)
+
+
+def _loop(plan: _Plan) -> tuple[int, int, int]:
+    """Units that a step of the loop takes together, steps, and how far the loop is unrolled.
+
+    They are those for which the compiler schedules the fewest instructions.
+    """
+    together = _divisor(plan.units, max(1, min(8, 1024 // plan.tokens)))
+    steps = plan.units // together
+    return together, steps, _divisor(steps, 3) if LANES < plan.tokens <= 2 * LANES else 1
+
+
+def iterations(shape: tuple[int, int, int, int], heads: int, over: str) -> tuple[int, int]:
+    """How often the compiled kernel runs the body of its grid, and in it that of its loop."""
+    plan = _plan(shape, heads, over)
+    _, steps, unroll = _loop(plan)
+    return math.prod(plan.grid), steps // unroll
 
 
 def _divisor(number: int, limit: int) -> int:

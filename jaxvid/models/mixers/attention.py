@@ -10,11 +10,11 @@ from jaxtyping import Array, Float
 
 from jaxvid.config import POSITIVE
 from jaxvid.models import embeddings, windows
-from jaxvid.models.attention import Causal, Dense, Mask, attention, dense
+from jaxvid.models.attention import Causal, Dense, Mask, attention, dense, factorized
 from jaxvid.models.grammar import argument
 from jaxvid.models.layers import Linear, Linears, Scale, kernel, rms_norm
 from jaxvid.models.mixers.base import Context, MixerConfig, mixer
-from jaxvid.models.streaming import carried, carry
+from jaxvid.models.streaming import carried, carry, streaming
 
 
 class Attention(nn.Module):
@@ -31,15 +31,28 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T N D"], context: Context) -> Float[Array, "B T N D"]:
-        query, key, value = (by_head(self.config, a) for a in projections(self.config, x, 3, "qkv"))
-        d = query.shape[-1]
-        query = rms_norm(query, Scale(name="query_norm")(d))
-        key = rms_norm(key, Scale(name="key_norm")(d))
-        if context.turns:
-            turn = context.turns[self.differ]
-            query, key = (embeddings.rotate(a, turn) for a in (query, key))
-        y = self.attend(query, key, value, context)
-        return joined(self.config, rearrange(y, "b t n k d -> b t n (k d)"))
+        parts = projections(self.config, x, 3, "qkv")
+        d = x.shape[-1] // self.config.heads
+        scales = [Scale(name=f"{of}_norm")(d) for of in ("query", "key")]
+        turn = context.turns.get(self.differ)
+        y = None
+        if self.differ != "both" and not streaming(self):
+            y = factorized(
+                parts,
+                scales,
+                turn,
+                over=self.differ,
+                causal=self.config.causal,
+                implementation=self.config.attention,
+            )
+        if y is None:
+            query, key, value = (by_head(self.config, a) for a in parts)
+            query, key = (rms_norm(a, s) for a, s in zip((query, key), scales, strict=True))
+            if turn is not None:
+                query, key = (embeddings.rotate(a, turn) for a in (query, key))
+            y = self.attend(query, key, value, context)
+            y = rearrange(y, "b t n k d -> b t n (k d)")
+        return joined(self.config, y)
 
     def past_and_present(
         self,

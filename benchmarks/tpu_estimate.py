@@ -1,0 +1,253 @@
+"""Estimate the time of a training step on TPUs that are not there.
+
+    python -m benchmarks.tpu_estimate --config=configs/latte.py:XL/2 --topology=v5p:2x2x1
+        [--config.KEY=VALUE …] [--top=20]
+
+Needs `pip install "jax[tpu]"`, which brings the compiler, and no TPU. The step is compiled for the
+topology, and the cycles that the compiler estimates for each operation are added up, bodies of
+loops as often as they run. `batch_size` is that of all chips.
+
+The compiler makes no estimate inside Pallas kernels. Their cycles are counted in the instructions
+that it emits for them: one bundle is one cycle. Where the bytes that a kernel moves take longer at
+the chip's bandwidth, that time counts. Collectives count nothing.
+
+It is good for comparing two versions of a program, and not a measured time. One plain product of
+16384x1152x4608 comes to 0.97 of the peak on v5e and v5p, and to 0.57 on v6e. Progress goes to
+stderr, one line of JSON to stdout: `cycles` by kind of operation, `mfu` with its denominator,
+`kernel_cycles` of each kernel, and the memory of a chip.
+"""
+
+import os
+import tempfile
+
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin(huge_pages=False)
+    DUMP = tempfile.mkdtemp(prefix="jaxvid-llo-")
+    os.environ.update(
+        JAX_PLATFORMS="cpu",
+        TPU_SKIP_MDS_QUERY="1",
+        TPU_WORKER_HOSTNAMES="localhost",
+        TPU_ACCELERATOR_TYPE="v5litepod-16",
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+        LIBTPU_INIT_ARGS=f"--xla_jf_dump_to={DUMP} --xla_jf_dump_llo_text=true "
+        "--xla_jf_dump_llo_pass_label_regex=final",
+    )
+
+import json
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from absl import flags
+from jax.experimental import topologies
+from ml_collections import ConfigDict, config_flags
+
+from benchmarks.train_step import CONFIG, random_batch, say
+from jaxvid import config as configs
+from jaxvid import errors
+from jaxvid.build import Run, build, check_training
+from jaxvid.errors import InputError
+from jaxvid.models.flops import train_flops
+from jaxvid.models.kernels import factorized
+from jaxvid.parallel import rules
+
+TOPOLOGY = flags.DEFINE_string("topology", "v5p:2x2x1", "Generation and shape, as in v5e:4x4.")
+TOP = flags.DEFINE_integer("top", 0, "Number of the most expensive operations to print.")
+
+
+class Chip(NamedTuple):
+    """A generation of TPUs. Vendors' figures, but for the clock, which fits them.
+
+    Attributes:
+      clock: cycles per second.
+      peak: dense bfloat16, FLOP/s.
+      bandwidth: of the memory, bytes per second.
+      cores: tensor cores, which divide the grid of a kernel.
+    """
+
+    clock: float
+    peak: float
+    bandwidth: float
+    cores: int
+
+
+CHIPS = {
+    "v5e": Chip(1.5e9, 197e12, 819e9, 1),
+    "v5p": Chip(1.75e9, 459e12, 2765e9, 2),
+    "v6e": Chip(1.75e9, 918e12, 1640e9, 1),
+}
+
+
+def main(_: Sequence[str]) -> None:
+    config = configs.from_flag(CONFIG)
+    try:
+        result = estimate(config, TOPOLOGY.value, Path(DUMP), TOP.value)
+    finally:
+        shutil.rmtree(DUMP, ignore_errors=True)
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    name = config_flags.get_config_filename(flags.FLAGS["config"])
+    print(json.dumps({"config": name, "overrides": overrides} | result), flush=True)
+
+
+def estimate(config: ConfigDict, topology: str, dump: Path, top: int) -> dict[str, Any]:
+    """Compiles the step of `jaxvid.train` for a topology and adds up its cycles.
+
+    Raises InputError for an unknown topology, without the compiler, and for an invalid config.
+    """
+    generation = topology.partition(":")[0]
+    if generation not in CHIPS:
+        raise InputError(f"--topology={topology}: give one of {', '.join(CHIPS)}, as in v5e:4x4")
+    chip = CHIPS[generation]
+    try:
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    except RuntimeError as error:
+        raise InputError(f'--topology={topology}: {error}; pip install "jax[tpu]"') from error
+    run = build(config, devices)
+    check_training(run)
+    placed, arrays = rules.batch_sharding(run.mesh), random_batch(run)
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed),
+        {name: arrays[name] for name in ("video", "time", "given")},
+    )
+    began = time.perf_counter()
+    with jax.set_mesh(run.mesh):
+        compiled = run.train_step.lower(run.state, batch).compile()
+    seconds = time.perf_counter() - began
+    say(f"compiled in {seconds:.0f} s")
+    text, memory = compiled.as_text(), compiled.memory_analysis()
+    operations = operations_of(text)
+    kernels = kernel_cycles(run, operations, dump, chip)
+    cycles: Counter[str] = Counter()
+    for op in operations:
+        cycles[op.kind] += op.times * kernels.get(op.name, op.cycles)
+    total = sum(cycles.values())
+    flops = sum(train_flops(*run.network_call(config.batch_size)).values()) / len(devices)
+    by_cost = sorted(operations, key=lambda op: -op.times * kernels.get(op.name, op.cycles))
+    for op in by_cost[:top]:
+        share = op.times * kernels.get(op.name, op.cycles) / total
+        say(f"{share:6.1%} {op.times:4d} x {op.kind:11} {op.shape} {op.path[-90:]}")
+    return {
+        "topology": topology,
+        "chips": len(devices),
+        "batch_per_chip": config.batch_size / len(devices),
+        "parameters": sum(x.size for x in jax.tree.leaves(run.params)),
+        "flops_per_chip": flops,
+        "cycles": dict(cycles.most_common()),
+        "cycles_total": total,
+        "kernel_cycles": kernels,
+        "step_s": total / chip.clock,
+        "mfu": flops / (total / chip.clock) / chip.peak,
+        "mfu_denominator": chip.peak,
+        "compile_s": seconds,
+        "arguments_gib": memory.argument_size_in_bytes / 2**30,
+        "temporaries_gib": memory.temp_size_in_bytes / 2**30,
+    }
+
+
+class Operation(NamedTuple):
+    """An operation of the compiled program.
+
+    Attributes:
+      name: of the instruction.
+      kind: "product", "elementwise", "copy" or "kernel".
+      cycles: the compiler's estimate for one run; 0 for kernels.
+      times: how often it runs.
+      shape: of its (first) output.
+      path: of the module that it came from.
+    """
+
+    name: str
+    kind: str
+    cycles: int
+    times: int
+    shape: str
+    path: str
+
+
+def operations_of(text: str) -> list[Operation]:
+    """The operations of a compiled program that have an estimate, and the attention kernels."""
+    bodies: dict[str, list[str]] = {}
+    for line in text.split("\n"):
+        if begins := re.match(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$", line):
+            body = bodies.setdefault("ENTRY" if begins[1] else begins[2], [])
+        elif bodies:
+            body.append(line)
+    found: list[Operation] = []
+
+    def walk(body: str, times: int) -> None:
+        for line in bodies[body]:
+            cycles = re.search(r'estimated_cycles":"(\d+)"', line)
+            kernel = 'custom_call_target="tpu_custom_call"' in line
+            if cycles or kernel:
+                name, shape = re.search(r"%?([\w.\-]+) = \(?(\w+\[[\d,]*\])", line).groups()
+                path = re.search(r'op_name="([^"]*)"', line)
+                kind = "kernel" if kernel else _kind(line, bodies)
+                found.append(
+                    Operation(
+                        name, kind, 0 if kernel else int(cycles[1]), times, shape,
+                        path[1] if path else "",
+                    )
+                )  # fmt: skip
+            if loop := re.search(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)", line):
+                limit = re.search(r"s32\[\]\S* constant\((\d+)\)", "\n".join(bodies[loop[1]]))
+                walk(loop[2], times * int(limit[1]))
+
+    walk("ENTRY", 1)
+    return found
+
+
+def _kind(line: str, bodies: dict[str, list[str]]) -> str:
+    called = re.search(r"calls=%?([\w.\-]+)", line)
+    inside = "\n".join([line, *bodies.get(called[1] if called else "", [])])
+    if " convolution(" in inside or " dot(" in inside:
+        return "product"
+    return (
+        "copy"
+        if re.match(r"\s*(ROOT )?%?(copy|transpose|bitcast_dynamic)", line)
+        else "elementwise"
+    )
+
+
+def kernel_cycles(
+    run: Run, operations: list[Operation], dump: Path, chip: Chip
+) -> dict[str, float]:
+    """Cycles of one run of each attention kernel, by the name of its instruction."""
+    model, data = run.config.model, run.config.data
+    per_patch, rows, columns = model.patch
+    B = run.config.batch_size // run.config.optimizer.accumulate // rules.batch_parts(run.mesh)
+    T, N = data.frames // per_patch, data.size // rows * (data.size // columns)
+    splits = run.mesh.shape["tensor"]
+    shape = (B, T, N, 3 * model.width // splits)
+    one = B * T * N * model.width // splits * run.denoiser.net.dtype.itemsize
+    cycles = {}
+    for op in operations:
+        if op.kind != "kernel":
+            continue
+        word = re.search(r"/(space|time)_\d+/", op.path)[1]
+        steps, loops = factorized.iterations(shape, model.heads // splits, word)
+        once, in_grid, in_loop = bundles(dump, op.name)
+        issued = once + -(-steps // chip.cores) * (in_grid + loops * in_loop)
+        arrays = 7 if "backward" in op.name else 4  # qkv and y; qkv, its gradient and y's
+        cycles[op.name] = max(issued, arrays * one / chip.bandwidth * chip.clock)
+    return cycles
+
+
+def bundles(dump: Path, name: str) -> tuple[int, int, int]:
+    """Bundles of a kernel outside of its grid's body, in it, and in the loops inside."""
+    (file,) = dump.glob(f"*-{name}-[0-9][0-9]-final_bundles.txt")
+    counts = [0, 0, 0]
+    for line in file.read_text().split("\n"):
+        if bundle := re.match(r"\s*(?:0x[0-9a-f]+|0)\s+(?:[A-Z]{2})?\s*:\s+(>*)\s*\{", line):
+            counts[min(len(bundle[1]), 2)] += 1
+    return tuple(counts)
+
+
+if __name__ == "__main__":
+    errors.run(main, configs.parse_flags)
