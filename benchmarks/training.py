@@ -55,7 +55,7 @@ def train(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Tr
             started = time.perf_counter()
             state, metrics = jax.block_until_ready(compiled(state, batch))
             seconds.append(time.perf_counter() - started)
-            losses.append(metrics["loss"])
+            losses.append(run.metrics_of(metrics)["loss"])
             batch = _put(run, next(batches))
     plan, step_s = compiled.memory_analysis(), float(np.median(seconds))
     return Trained(run, state, np.array(losses), step_s, plan.temp_size_in_bytes)

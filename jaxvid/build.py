@@ -16,9 +16,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
+from jaxtyping import Float32
 from ml_collections import ConfigDict
 
 from jaxvid import config as configs
@@ -28,12 +30,13 @@ from jaxvid.data import pipeline
 from jaxvid.denoiser import Denoiser, make_denoiser
 from jaxvid.diffusion.process import PROCESSES
 from jaxvid.errors import InputError
+from jaxvid.models.attention import choose
 from jaxvid.parallel import compiler, rules
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.sampling import plans  # noqa: F401
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import TrainState, first_state
-from jaxvid.training.step import draw_examples, jit_train_step
+from jaxvid.training.step import draw_examples, jit_train_step, unpack
 from jaxvid.workdir import checkpoint, log  # noqa: F401
 
 
@@ -127,18 +130,27 @@ class Run:
 
     @functools.cached_property
     def train_step(self) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, Any]]:
-        """The jitted step `(state, batch) -> (state, metrics)`; the state is donated."""
+        """The jitted step `(state, batch) -> (state, metrics)`; the state is donated.
+
+        The metrics are one vector, see `metrics_of`.
+        """
         options = compiler.options(self.mesh.devices.flat[0].device_kind)
         return jit_train_step(self.config, self.denoiser, self.optimizer, self.state, options)
+
+    def metrics_of(self, vector: Float32[np.ndarray | jax.Array, " M"]) -> dict[str, Any]:
+        """The metrics of a step by name: `loss`, `lr`, `grad_norm`, … as in `make_train_step`."""
+        return unpack(np.asarray(vector), self.params)
 
 
 def build(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Run:
     """Builds the run of a config, on all devices or on `devices`.
 
-    Raises InputError if the mesh does not fit the devices.
+    Raises InputError if the mesh or `model.attention` does not fit the devices.
     """
     mesh = make_mesh(config.mesh, devices)
-    return Run(config, mesh, make_denoiser(config, mesh.devices.flat[0].platform))
+    platform = mesh.devices.flat[0].platform
+    choose(config.model.attention, platform)
+    return Run(config, mesh, make_denoiser(config, platform))
 
 
 def check_training(run: Run) -> None:

@@ -122,7 +122,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                 for action in actions:
                     if action.due(step):
                         action.act(step, state)
-            meter = Meter(step, config.data.max_bad)
+            meter = Meter(step, config.data.max_bad, run.metrics_of)
             batches = pipeline.batches(dataset, step, config.data)
             should_stop = _stop_signals()
             stopping = False
@@ -139,7 +139,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                     state, metrics = run.train_step(state, batch)
                     step += 1
                     meter.add(metrics)
-                    in_flight.append(metrics["loss"])
+                    in_flight.append(metrics)
                     if len(in_flight) > 1:
                         in_flight.popleft().block_until_ready()
 

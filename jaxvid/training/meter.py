@@ -20,12 +20,13 @@ class Meter:
     Args:
       step: number of steps already taken.
       max_bad: number of bad records above which the run stops.
+      metrics_of: the metrics of a step by name, from what `add` is given.
     """
 
-    def __init__(self, step: int, max_bad: int):
-        self._first, self._max_bad = step + 1, max_bad
+    def __init__(self, step: int, max_bad: int, metrics_of: Callable[[Any], dict[str, Any]] = dict):
+        self._first, self._max_bad, self._metrics_of = step + 1, max_bad, metrics_of
         self._bad: set[int] = set()
-        self._steps: list[dict[str, Any]] = []
+        self._steps: list[Any] = []
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -53,7 +54,7 @@ class Meter:
                 f"{sorted(self._bad)}; prepare the data again, or raise the limit"
             )
 
-    def add(self, metrics: dict[str, Any]) -> None:
+    def add(self, metrics: Any) -> None:
         """Adds the metrics of a step."""
         self._steps.append(metrics)
 
@@ -63,7 +64,7 @@ class Meter:
         Raises InputError, with the step and the arrays, if a loss, a gradient or a parameter is not
         finite.
         """
-        fetched = jax.device_get(self._steps)
+        fetched = [self._metrics_of(metrics) for metrics in jax.device_get(self._steps)]
         for i, metrics in enumerate(fetched):
             _check_finite(self._first + i, metrics)
         seconds = time.monotonic() - self._began

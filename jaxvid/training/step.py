@@ -5,10 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from einops import rearrange
 from flax import struct
-from jaxtyping import Array
+from jaxtyping import Array, Float32
 from ml_collections import ConfigDict
 
 from jaxvid.conditions.condition import drop, prepare
@@ -139,17 +140,34 @@ def make_train_step(
             update_profile(average, params, state.step + 1, width)
             for average, width in zip(state.profiles, config.ema.widths, strict=True)
         )
+        grad_norms = jax.tree.map(jnp.linalg.norm, grads)
         metrics = {
             "loss": value,
             "bins": bins,
             "lr": lr(state.step),
             "param_norm": optax.tree.norm(params),
-            "grad_norm": optax.tree.norm(grads),
-            "grad_norms": jax.tree.map(jnp.linalg.norm, grads),
+            "grad_norm": optax.tree.norm(grad_norms),
+            "grad_norms": grad_norms,
         }
         return TrainState(state.step + 1, params, ema, profiles, opt_state), metrics
 
     return train_step
+
+
+def pack(metrics: dict[str, Any]) -> Float32[Array, " M"]:
+    """The metrics of a step as one vector, so that a step hands the host one array."""
+    leaves = jax.tree.leaves(metrics)
+    return jnp.concatenate([jnp.ravel(x).astype(jnp.float32) for x in leaves])
+
+
+def unpack(vector: Float32[np.ndarray, " M"], params: Any) -> dict[str, Any]:
+    """The inverse of `pack`, for a network with `params`, which may be abstract."""
+    bins = np.zeros(NOISE_BINS)
+    like = dict.fromkeys(("loss", "lr", "param_norm", "grad_norm"), np.zeros(()))
+    like |= {"bins": (bins, bins), "grad_norms": jax.tree.map(lambda _: np.zeros(()), params)}
+    leaves, tree = jax.tree.flatten(like)
+    parts = np.split(np.asarray(vector), np.cumsum([x.size for x in leaves])[:-1])
+    return tree.unflatten(p.reshape(x.shape) for p, x in zip(parts, leaves, strict=True))
 
 
 def jit_train_step(
@@ -159,9 +177,18 @@ def jit_train_step(
     state: TrainState,
     compiler_options: dict[str, str],
 ) -> Any:
-    """Jits `make_train_step`; the state is donated and keeps the shardings of `state`."""
+    """Jits `make_train_step` with packed metrics.
+
+    The state is donated and keeps the shardings of `state`.
+    """
+    step = make_train_step(config, denoiser, tx)
+
+    def train_step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, Array]:
+        state, metrics = step(state, batch)
+        return state, pack(metrics)
+
     return jax.jit(
-        make_train_step(config, denoiser, tx),
+        train_step,
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda x: x.sharding, state), state.step.sharding),
         compiler_options=compiler_options,

@@ -20,7 +20,7 @@ def train(config, batch, devices, steps=20, **mesh):
         start = jax.tree.map(np.array, state.params)
         for _ in range(steps):
             state, metrics = run.train_step(state, placed)
-            losses.append(metrics["loss"])
+            losses.append(run.metrics_of(metrics)["loss"])
     return state, np.array(jax.device_get(losses)), start
 
 

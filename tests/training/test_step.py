@@ -41,6 +41,16 @@ def test_accumulation_is_the_whole_batch_in_parts(config, batch):
         np.testing.assert_allclose(whole, in_parts, rtol=1e-4)
 
 
+def test_the_metrics_of_a_step_come_as_one_vector_and_are_found_in_it_by_name(config, batch):
+    state, step = begin(config)
+    expected = step(state, batch)[1]
+    run = build(config, jax.devices()[:1])
+    vector = run.train_step(state, batch)[1]
+    assert vector.ndim == 1
+    found = run.metrics_of(vector)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), dict(found), expected)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_training_on_one_batch_lowers_its_loss(config, batch, optimizer):
     config.optimizer.update(name=optimizer, lr=3e-3, decay="constant")

@@ -1,0 +1,109 @@
+"""Every implementation of attention against the plain one, and masks against what they say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvid.build import build
+from jaxvid.errors import InputError
+from jaxvid.models import attention as seam
+from jaxvid.models.attention import Causal, Dense, Lengths, attention, choose, dense
+
+MASKS = {
+    "full": None,
+    "causal": Causal(),
+    "frames": Causal(tokens=2),
+    "reach": Causal(reach=2),
+    "later": Causal(first=jnp.int32(1)),
+    "lengths": Lengths(jnp.array([6, 1, 3])),
+    "dense": Dense(jnp.tril(jnp.ones((6, 6), bool))[None, None]),
+}
+SEEN = {  # by (query, key), for the second of three groups
+    "full": lambda q, k: True,
+    "causal": lambda q, k: k <= q,
+    "frames": lambda q, k: k // 2 <= q // 2,
+    "reach": lambda q, k: q - 1 <= k <= q,
+    "later": lambda q, k: 1 <= k <= q,
+    "lengths": lambda q, k: k < 1,
+    "dense": lambda q, k: k <= q,
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_mask_hides_what_it_says(name):
+    expected = [[SEEN[name](q, k) for k in range(6)] for q in range(6)]
+    seen = dense(MASKS[name], 6, 6)
+    seen = np.ones((1, 1, 6, 6), bool) if seen is None else seen
+    np.testing.assert_array_equal(np.broadcast_to(seen, (3, 1, 6, 6))[1, 0], expected)
+
+
+def test_the_queries_of_a_stream_are_the_last_frames():
+    seen = dense(Causal(tokens=1, reach=2), 2, 5)[0, 0]
+    np.testing.assert_array_equal(seen, [[0, 0, 1, 1, 0], [0, 0, 0, 1, 1]])
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_the_arguments_for_cudnn_say_the_same_as_the_mask(name):
+    """They are checked with JAX's own implementation, because cuDNN needs a GPU."""
+    if name == "later":
+        pytest.skip("its first row sees nothing, which is not defined")
+    query, key, value, weights = jax.random.normal(jax.random.key(0), (4, 3, 6, 2, 8))
+    options = seam.cudnn_options(MASKS[name], 6, 6)
+
+    def jaxs(*arrays):
+        return jnp.sum(weights * jax.nn.dot_product_attention(*arrays, **options))
+
+    def plain(*arrays):
+        return jnp.sum(weights * attention(*arrays, MASKS[name]))
+
+    gradients = [jax.grad(f, argnums=(0, 1, 2))(query, key, value) for f in (jaxs, plain)]
+    for a, b in zip(*gradients, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_cudnn_runs_where_it_can_and_says_why_where_not():
+    forced, chosen = seam.Implementation("cudnn", forced=True), seam.Implementation("cudnn")
+    query = jnp.ones((1, 5, 1, 8))
+    with pytest.raises(InputError, match=r"attention=cudnn: .* float32; set model.dtype=bfloat16"):
+        attention(query, query, query, None, forced)
+    np.testing.assert_allclose(attention(query, query, query, None, chosen), query, rtol=1e-6)
+    half = jnp.ones((1, 5, 1, 12), jnp.bfloat16)
+    assert "a head has 12 features" in forced.refuses(half, half, None)
+    half = half[..., :8]
+    assert "odd number of tokens" in forced.refuses(half, half, MASKS["frames"])
+    assert not forced.refuses(half, half, MASKS["reach"])
+
+
+@pytest.mark.parametrize(
+    ("platform", "name"), [("cpu", "einsum"), ("gpu", "cudnn"), ("tpu", "pallas")]
+)
+def test_auto_takes_what_the_devices_are_fastest_with(platform, name):
+    assert choose("auto", platform) == seam.Implementation(name)
+
+
+def test_cudnn_without_a_gpu_is_refused_before_anything_is_compiled(config):
+    config.model.attention = "cudnn"
+    with pytest.raises(InputError, match=r"attention=cudnn needs a GPU; the devices are cpus"):
+        build(config)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+@pytest.mark.parametrize("mesh", [{}, {"data": 2, "fsdp": 2, "tensor": 2}])
+def test_the_kernel_trains_as_the_plain_code_does(config, batch, mesh, remat, causal):
+    """Through the config, and on a mesh whose axes divide clips and heads."""
+    config.model.update(depth=1, remat=remat, causal=causal)
+    config.mesh.update(mesh or {"data": 1})
+    results = []
+    for name in ("einsum", "pallas"):
+        config.model.attention = name
+        run = build(config, jax.devices()[: 8 if mesh else 1])
+        state = run.init()
+        moved = jax.tree.map(
+            lambda x: x + 0.05 * jax.random.normal(jax.random.key(x.size), x.shape), state.params
+        )
+        with jax.set_mesh(run.mesh):
+            metrics = run.train_step(state.replace(params=moved), batch)[1]
+        results.append(np.asarray(metrics))
+    np.testing.assert_allclose(results[0], results[1], rtol=2e-4)
