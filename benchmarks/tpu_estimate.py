@@ -226,24 +226,30 @@ def kernel_cycles(
     splits = run.mesh.shape["tensor"]
     shape = (B, T, N, 3 * model.width // splits)
     one = B * T * N * model.width // splits * run.denoiser.net.dtype.itemsize
-    cycles = {}
+    calls: dict[tuple[str, str], list[str]] = {}
     for op in operations:
-        if op.kind != "kernel":
-            continue
-        word = re.search(r"/(space|time)_\d+/", op.path)[1]
+        if op.kind == "kernel":
+            word = re.search(r"/(space|time)_\d+/", op.path)[1]
+            calls.setdefault((word, op.name.partition(".")[0]), []).append(op.name)
+    cycles = {}
+    for (word, kernel), names in calls.items():
         steps, loops = factorized.iterations(shape, model.heads // splits, word)
-        once, in_grid, in_loop = bundles(dump, op.name)
+        once, in_grid, in_loop = bundles(dump, names)
         issued = once + -(-steps // chip.cores) * (in_grid + loops * in_loop)
-        arrays = 7 if "backward" in op.name else 4  # qkv and y; qkv, its gradient and y's
-        cycles[op.name] = max(issued, arrays * one / chip.bandwidth * chip.clock)
+        arrays = 7 if kernel == "attention_backward" else 4  # qkv and y; or their gradients too
+        moved = arrays * one / chip.bandwidth * chip.clock
+        cycles |= dict.fromkeys(names, max(issued, moved))
     return cycles
 
 
-def bundles(dump: Path, name: str) -> tuple[int, int, int]:
-    """Bundles of a kernel outside of its grid's body, in it, and in the loops inside."""
-    (file,) = dump.glob(f"*-{name}-[0-9][0-9]-final_bundles.txt")
+def bundles(dump: Path, names: list[str]) -> tuple[int, int, int]:
+    """Bundles of a kernel outside of its grid's body, in it, and in the loops inside.
+
+    The compiler emits equal kernels once, under one of their names.
+    """
+    found = [file for name in names for file in dump.glob(f"*-{name}-??-final_bundles.txt")]
     counts = [0, 0, 0]
-    for line in file.read_text().split("\n"):
+    for line in found[0].read_text().split("\n"):
         if bundle := re.match(r"\s*(?:0x[0-9a-f]+|0)\s+(?:[A-Z]{2})?\s*:\s+(>*)\s*\{", line):
             counts[min(len(bundle[1]), 2)] += 1
     return tuple(counts)

@@ -103,6 +103,12 @@ def _convolution(eqn: JaxprEqn, path: str) -> int:
     return 2 * eqn.outvars[0].aval.size * kernel.size // outputs
 
 
+def _cudnn(eqn: JaxprEqn, path: str) -> int:
+    """Scores and weighted sums of cuDNN's attention; query and key are [G,L,K,d], [G,S,K,d]."""
+    query, key = (x.aval for x in eqn.invars[:2])
+    return 4 * query.size * key.shape[1]
+
+
 def _declared(eqn: JaxprEqn, path: str) -> int:
     cost = eqn.params["cost_estimate"]
     if cost is None:
@@ -124,5 +130,5 @@ COSTS: dict[str, Callable[[JaxprEqn, str], int]] = {
     "conv_general_dilated": _convolution,
     "pallas_call": _declared,
     "ffi_call": _undeclared,
-    "dot_product_attention_fwd_wrapper": _undeclared,
+    "dot_product_attention_fwd_wrapper": _cudnn,
 }

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 from jax.experimental import pallas as pl
+from jax.extend.core import Primitive
 from jax.sharding import PartitionSpec
 
 from jaxvid.conditions.text import Text
@@ -163,6 +164,13 @@ def sharded(x):
     return jax.shard_map(lambda x: x @ x.T, mesh=mesh, in_specs=spec, out_specs=spec)(x)
 
 
+def cudnn(x):
+    """The equation that cuDNN's attention leaves in a jaxpr, which only a GPU can run."""
+    primitive = Primitive("dot_product_attention_fwd_wrapper")
+    primitive.def_abstract_eval(lambda query, key: query)
+    return primitive.bind(jnp.ones((2, 3, 5, 8)), jnp.ones((2, 7, 5, 8)))
+
+
 PRODUCT = 2 * 8**3
 DECLARED = pl.CostEstimate(flops=7, transcendentals=0, bytes_accessed=0)
 
@@ -175,6 +183,7 @@ DECLARED = pl.CostEstimate(flops=7, transcendentals=0, bytes_accessed=0)
         (jax.checkpoint(jax.jit(lambda x: x @ x)), PRODUCT),
         (functools.partial(fused, cost=DECLARED), 7),
         (sharded, 8 * 2 * 8),
+        (cudnn, 2 * 2 * 5 * 3 * 7 * 2 * 8),
         (lambda x: jax.lax.ragged_dot(x, jnp.ones((2, 8, 8)), jnp.array([3, 5])), PRODUCT),
         (lambda x: jax.lax.fori_loop(0, x[0, 0].astype(int), lambda i, y: y + i, x), 0),
     ],
