@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxvid.models import embeddings
-from jaxvid.models.attention import attention
+from jaxvid.models.attention import Causal, attention
 from jaxvid.models.flops import count
 from jaxvid.models.kernels.factorized import fused_attention, supports
 
@@ -49,7 +49,7 @@ def plain(qkv, query_scale, key_scale, turn, heads, over, causal):
         y = attention(*(a.reshape(B * T, N, heads, -1) for a in (query, key, value)))
         return y.reshape(B, T, N, -1)
     groups = [jnp.swapaxes(a, 1, 2).reshape(B * N, T, heads, -1) for a in (query, key, value)]
-    y = attention(*groups, jnp.tril(jnp.ones((T, T), bool))[None, None] if causal else None)
+    y = attention(*groups, Causal() if causal else None)
     return jnp.swapaxes(y.reshape(B, N, T, -1), 1, 2)
 
 
