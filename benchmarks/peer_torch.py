@@ -35,13 +35,17 @@ from typing import Any
 
 import jax
 import numpy as np
-import torch
-import torch.nn.functional as F
 from absl import flags
 from einops import rearrange
 from ml_collections import ConfigDict, config_flags
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+
+try:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor, nn
+    from torch.utils.checkpoint import checkpoint
+except ImportError:
+    sys.exit("error: benchmarks.peer_torch needs PyTorch: pip install torch")
 
 from benchmarks import train_step
 from benchmarks.train_step import CONFIG, REPEATS, WARMUP, say

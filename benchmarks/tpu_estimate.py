@@ -27,6 +27,7 @@ if __name__ == "__main__":
     DUMP = tempfile.mkdtemp(prefix="jaxvid-llo-")
     os.environ.update(
         JAX_PLATFORMS="cpu",
+        JAX_ENABLE_COMPILATION_CACHE="false",  # what is not compiled is not dumped
         TPU_SKIP_MDS_QUERY="1",
         TPU_WORKER_HOSTNAMES="localhost",
         TPU_ACCELERATOR_TYPE="v5litepod-16",
@@ -208,11 +209,8 @@ def _kind(line: str, bodies: dict[str, list[str]]) -> str:
     inside = "\n".join([line, *bodies.get(called[1] if called else "", [])])
     if " convolution(" in inside or " dot(" in inside:
         return "product"
-    return (
-        "copy"
-        if re.match(r"\s*(ROOT )?%?(copy|transpose|bitcast_dynamic)", line)
-        else "elementwise"
-    )
+    moves = re.match(r"\s*(ROOT )?%?(copy|transpose|bitcast_dynamic)", line)
+    return "copy" if moves else "elementwise"
 
 
 def kernel_cycles(

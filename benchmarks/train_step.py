@@ -14,10 +14,13 @@ Run it from the repository's root. Progress goes to stderr, one line of JSON to 
   any dtype of the config; null if the peak of the device is not in `PEAK_FLOPS`.
 """
 
+import os
+
 from jaxvid import start
 
 if __name__ == "__main__":
     start.begin()
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # `compile_s` is of a first start
 
 import json
 import math

@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from benchmarks.tpu_estimate import operations_of
+
 
 @pytest.mark.parametrize("name", ["train_step", "architectures", "formulations", "layouts"])
 def test_a_benchmark_reads_its_flags_as_the_commands_do(name):
@@ -55,3 +57,28 @@ def _benchmark(name: str, argument: str) -> subprocess.CompletedProcess[str]:
 def _run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ)
+
+
+PROGRAM = """
+%limit (a: s32[]) -> pred[] {
+  %n = s32[]{:T(128)} constant(14)
+  ROOT %lt = pred[] compare(%a, %n), direction=LT
+}
+%body (a: s32[]) -> s32[] {
+  %fused = bf16[8,4]{1,0} fusion(%a), calls=%inner, backend_config={"estimated_cycles":"10"}
+  %attention_forward.2 = bf16[4]{0} custom-call(%a), custom_call_target="tpu_custom_call"
+}
+%inner (a: s32[]) -> bf16[8,4] {
+  ROOT %conv = bf16[8,4]{1,0} convolution(%a, %a)
+}
+ENTRY %main (a: s32[]) -> s32[] {
+  %copy.1 = f32[2]{0} copy(%a), backend_config={"estimated_cycles":"3"}
+  %loop = s32[] while(%a), condition=%limit, body=%body
+}
+"""
+
+
+def test_the_body_of_a_loop_counts_as_often_as_it_runs():
+    found = [(op.name, op.kind, op.times * op.cycles) for op in operations_of(PROGRAM)]
+    kernel = ("attention_forward.2", "kernel", 0)
+    assert found == [("copy.1", "copy", 3), ("fused", "product", 140), kernel]

@@ -48,18 +48,44 @@ class Dense(NamedTuple):
 Mask = Causal | Lengths | Dense | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Implementation:
+    """An implementation of attention, chosen for the devices of a run.
+
+    "pallas" has kernels for the words `space` and `time` only, see `factorized`.
+
+    Attributes:
+      name: one of `CHOICES` but "auto".
+      forced: whether what it cannot do is an error; otherwise the plain implementation does it.
+      interpret: whether Pallas kernels are interpreted, on devices other than TPUs.
+    """
+
+    name: str
+    forced: bool = False
+    interpret: bool = False
+
+    def refuses(self, query: Array, key: Array, mask: Mask) -> str:
+        """Why it cannot compute `attention` for such arguments, or ""."""
+        return _cudnn_refuses(query, key, mask) if self.name == "cudnn" else ""
+
+    def attend(self, query: Array, key: Array, value: Array, mask: Mask) -> Array:
+        return (cudnn if self.name == "cudnn" else einsum)(query, key, value, mask)
+
+
+EINSUM = Implementation("einsum")
+
+
 def attention(
     query: Float[Array, "G L K d"],
     key: Float[Array, "G S K d"],
     value: Float[Array, "G S K d"],
     mask: Mask = None,
-    implementation: "Implementation | None" = None,
+    implementation: Implementation = EINSUM,
 ) -> Float[Array, "G L K d"]:
     """softmax(q k / sqrt(d)) v over S for each group and head; the softmax is in float32.
 
     Raises InputError if the implementation was forced and cannot run these arguments.
     """
-    implementation = implementation or EINSUM
     if reason := implementation.refuses(query, key, mask):
         if implementation.forced:
             raise InputError(f"config.model.attention={implementation.name}: {reason}")
@@ -115,10 +141,6 @@ def cudnn_options(mask: Mask, queries: int, keys: int) -> dict[str, Any]:
     return {"mask": dense(mask, queries, keys)}
 
 
-def _never(query: Array, key: Array, mask: Mask) -> str:
-    return ""
-
-
 def _cudnn_refuses(query: Array, key: Array, mask: Mask) -> str:
     L, S, d = query.shape[1], key.shape[1], query.shape[-1]
     if query.dtype not in (jnp.bfloat16, jnp.float16):
@@ -128,33 +150,6 @@ def _cudnn_refuses(query: Array, key: Array, mask: Mask) -> str:
     if (L % 2 or S % 2) and "mask" in cudnn_options(mask, L, S):
         return f"under this mask it cannot mix an odd number of tokens ({L} with {S})"
     return ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Implementation:
-    """An implementation of attention, chosen for the devices of a run.
-
-    "pallas" has kernels for the words `space` and `time` only, see `factorized`.
-
-    Attributes:
-      name: one of `CHOICES` but "auto".
-      forced: whether what it cannot do is an error; otherwise the plain implementation does it.
-      interpret: whether Pallas kernels are interpreted, on devices other than TPUs.
-    """
-
-    name: str
-    forced: bool = False
-    interpret: bool = False
-
-    def refuses(self, query: Array, key: Array, mask: Mask) -> str:
-        """Why it cannot compute `attention` for such arguments, or ""."""
-        return (_cudnn_refuses if self.name == "cudnn" else _never)(query, key, mask)
-
-    def attend(self, query: Array, key: Array, value: Array, mask: Mask) -> Array:
-        return (cudnn if self.name == "cudnn" else einsum)(query, key, value, mask)
-
-
-EINSUM = Implementation("einsum")
 
 
 def factorized(

@@ -57,9 +57,7 @@ declare(
     ),
     observed_noise=key(0.0, UNIT, "noise level of observed frames in sampling", free=True),
     num=key(8, POSITIVE, "clips drawn during training", free=True),
-    batch_size=key(
-        16, NATURAL, "clips drawn at once, on all devices together; 0 for all", free=True
-    ),
+    batch_size=key(16, NATURAL, "clips that a device draws at once; 0 for all", free=True),
 )
 declare(
     "diffusion",
@@ -82,17 +80,16 @@ def make_sampler(
 
     `clips` is a batch: its `time` and `given` describe the clips to draw. The frames of its `video`
     that are `observed` are kept; the others are ignored. It is compiled once for all `observed`,
-    unless `sampler.lag` makes the number of steps depend on them. `sampler.batch_size` clips are
-    drawn at once. Every device holds all videos.
-    `report` is called with the number of sampling steps that are done and that of all steps.
+    unless `sampler.lag` makes the number of steps depend on them. A device draws
+    `sampler.batch_size` clips at once, and holds all videos. `report` is called with the number of
+    sampling steps that are done and that of all steps.
     """
     lag = config.sampler.lag
 
     def run(params: Any, key: Array, clips: dict[str, Any], observed: Any) -> Array:
         observed = np.array(observed) if lag else observed
-        variables = {"params": _in_dtype(params, config.model.dtype)}
-        B = len(clips["video"])
-        groups = _groups(B, config.sampler.batch_size, rules.batch_parts(mesh))
+        variables = {"params": in_dtype(params, config.model.dtype)}
+        groups = _groups(len(clips["video"]), config.sampler.batch_size, rules.batch_parts(mesh))
         if groups == 1:
             return draw(config, denoiser, variables, key, clips, observed, report)
         # Every group takes clips from each device, so that no clip moves between devices.
@@ -115,11 +112,9 @@ def make_sampler(
 
 
 def _groups(clips: int, size: int, parts: int) -> int:
-    """The fewest groups of at most `size` clips that divide the clips, and each over `parts`."""
-    if not size:
-        return 1
-    counts = [n for n in range(1, clips + 1) if clips % (n * parts) == 0]
-    return next((n for n in counts if clips // n <= size), counts[-1])
+    """The fewest equal groups of at most `size` clips on each of `parts` devices; 0: one group."""
+    each = clips // parts
+    return next(n for n in range(1, each + 1) if each % n == 0 and each <= n * (size or each))
 
 
 def _over_groups(report: Report, groups: int) -> Report:
@@ -137,7 +132,7 @@ def _over_groups(report: Report, groups: int) -> Report:
     return told
 
 
-def _in_dtype(params: Any, dtype: str) -> Any:
+def in_dtype(params: Any, dtype: str) -> Any:
     """Parameters whose kernels and tables have the dtype of the activations, once for all steps."""
 
     def convert(path: tuple, x: Array) -> Array:

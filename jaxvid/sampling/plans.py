@@ -20,7 +20,7 @@ from jaxvid.data import pipeline
 from jaxvid.denoiser import Denoiser
 from jaxvid.errors import InputError
 from jaxvid.parallel import rules
-from jaxvid.sampling.draw import draw, make_sampler, remember
+from jaxvid.sampling.draw import draw, in_dtype, make_sampler, remember
 
 
 class Call(NamedTuple):
@@ -162,7 +162,7 @@ def stream(
         drawn = draw(config, denoiser, variables, key, clips, nothing)
         return drawn, remember(config, denoiser, variables, key, clips | {"video": drawn})
 
-    variables = {"params": params}
+    variables = {"params": jax.jit(in_dtype, static_argnums=1)(params, config.model.dtype)}
     for call in calls:
         length = call.seen + call.drawn
         batch = {

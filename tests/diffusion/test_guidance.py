@@ -63,6 +63,18 @@ def test_outside_the_interval_nothing_is_guided_frame_by_frame():
     np.testing.assert_array_equal(guided, jnp.where(frames(inside), everywhere, conditional))
 
 
+def test_the_null_costs_nothing_where_no_unknown_frame_is_guided():
+    """Had it been computed, in a batch of twice the size, the result would not be finite."""
+
+    def denoise(x, noise, condition):
+        return x if len(x) == len(X) else jnp.full_like(x, jnp.nan)
+
+    levels = jnp.array([0.5, 0.9])[None].repeat(len(X), 0)
+    for which, computed in ((None, True), (jnp.array([False, True]), False)):
+        guided = guide(denoise, (), (), 2.0, interval=(0.4, 0.6), frames=which)
+        assert jnp.isnan(guided(X, levels)).any() == computed
+
+
 @pytest.mark.parametrize("rescale", [0.3, 1.0])
 def test_rescaling_moves_the_contrast_of_each_frame_towards_the_conditional_one(rescale):
     network = Network()

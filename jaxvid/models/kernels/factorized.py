@@ -17,7 +17,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Float32
 
-EPSILON = 1e-6  # of the RMS norms, as in flax
+from jaxvid.models.layers import EPSILON
+
 MASKED = -1e30  # added to scores that do not count; finite, so that no difference is nan
 LOG2_E = math.log2(math.e)
 LANES, SUBLANES = 128, 8
