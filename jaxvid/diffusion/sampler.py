@@ -195,7 +195,7 @@ def sample(
     *,
     eta: float | int = 0,
     key: Key[Array, ""] | None = None,
-    report: Callable[[int, int], None] | None = None,
+    report: Callable[[Array, int], None] | None = None,
 ) -> Video:
     """Takes `x` from the noise levels of the first row of `schedule` to those of the last.
 
@@ -208,7 +208,7 @@ def sample(
       sampler: one of `SAMPLERS`.
       eta: share of the noise that a step of "ddim" renews, in [0, 1].
       key: needed for "ddpm" and for an `eta` above 0; row k draws from `fold_in(key, k)`.
-      report: called on the host with the number of rows that are done and that of all rows.
+      report: traced after each step, with the number of rows that are done and that of all rows.
 
     Raises InputError for an unknown `sampler`, an invalid `eta` and a missing `key`.
     """
@@ -232,7 +232,7 @@ def sample(
         fresh = [jax.random.normal(jax.random.fold_in(key, k), x.shape)] if eta else []
         state, stepped = jax.lax.switch(stage, steps, state, x, t_from, t_to, x0_hat, *fresh)
         if report:
-            jax.debug.callback(report, k + (stage == len(steps) - 1), rows)
+            report(k + (stage == len(steps) - 1), rows)
         return (state, jnp.where(_per_pixel(t_from == t_to), x, stepped)), None
 
     rows = len(schedule) - 1

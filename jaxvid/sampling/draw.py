@@ -90,19 +90,23 @@ def make_sampler(
         observed = np.array(observed) if lag else observed
         variables = {"params": in_dtype(params, config.model.dtype)}
         groups = _groups(len(clips["video"]), config.sampler.batch_size, rules.batch_parts(mesh))
-        if groups == 1:
-            return draw(config, denoiser, variables, key, clips, observed, report)
-        # Every group takes clips from each device, so that no clip moves between devices.
-        split = jax.tree.map(
-            lambda x: rearrange(x, "(b n) ... -> n b ...", n=groups), (clips, first_eps(key, clips))
-        )
-        told = report and _over_groups(report, groups)
 
-        def draw_group(group: tuple[Array, tuple[dict[str, Any], Array]]) -> Array:
-            key, (clips, eps) = group
+        def draw_group(number: Any, key: Array, clips: dict[str, Any], eps: Array) -> Array:
+            def tell(done: Array, total: int) -> None:
+                jax.debug.callback(report, number * total + done, groups * total)
+
+            told = tell if report else None
             return draw(config, denoiser, variables, key, clips, observed, told, eps)
 
-        videos = jax.lax.map(draw_group, (jax.random.split(key, groups), split))
+        eps = first_eps(key, clips)
+        if groups == 1:
+            return draw_group(0, key, clips, eps)
+        # Every group takes clips from each device, so that no clip moves between devices.
+        clips, eps = jax.tree.map(
+            lambda x: rearrange(x, "(b n) ... -> n b ...", n=groups), (clips, eps)
+        )
+        numbered = (jnp.arange(groups), jax.random.split(key, groups), clips, eps)
+        videos = jax.lax.map(lambda group: draw_group(*group), numbered)
         return rearrange(videos, "n b ... -> (b n) ...")
 
     jitted = jax.jit(run, static_argnums=3 if lag else (), out_shardings=rules.replicated(mesh))
@@ -115,21 +119,6 @@ def _groups(clips: int, size: int, parts: int) -> int:
     """The fewest equal groups of at most `size` clips on each of `parts` devices; 0: one group."""
     each = clips // parts
     return next(n for n in range(1, each + 1) if each % n == 0 and each <= n * (size or each))
-
-
-def _over_groups(report: Report, groups: int) -> Report:
-    """A report for groups that are drawn one after another, each of which counts from 1."""
-    before, last = 0, 0
-
-    def told(done: Any, total: Any) -> None:  # arrays
-        nonlocal before, last
-        done, total = int(done), int(total)
-        if done < last:
-            before += total
-        last = done
-        report(before + done, groups * total)
-
-    return told
 
 
 def in_dtype(params: Any, dtype: str) -> Any:
@@ -148,12 +137,13 @@ def draw(
     key: Array,
     clips: dict[str, Any],
     observed: Bool[np.ndarray | Array, " T"],
-    report: Report | None = None,
+    report: Callable[[Array, int], None] | None = None,
     eps: Float32[Array, "B T H W 3"] | None = None,
 ) -> UInt8[Array, "B T H W 3"]:
     """Draws clips at once, for `make_sampler`; `variables` may also hold the cache of a stream.
 
-    `eps` is the noise that they start from, by default `first_eps`.
+    `eps` is the noise that they start from, by default `first_eps`; `report` is that of
+    `sampler.sample`.
     """
     c = config.sampler
 

@@ -60,7 +60,9 @@ def test_the_steps_that_are_done_are_reported_once_each_whatever_the_devices(con
     assert len(told) == (2 if name == "euler" else 4)
 
 
-def test_clips_drawn_in_groups_are_those_drawn_at_once(config, params, batch):
+@pytest.mark.parametrize("steps", [1, 2])
+def test_clips_drawn_in_groups_are_those_drawn_at_once(config, params, batch, steps):
+    config.sampler.steps = steps
     nothing, told = observed_frames("generate", config.data.frames, 1), []
     at_once = draw(config, params, batch, nothing)
     config.sampler.batch_size = 3  # of 8 clips: four groups of two
@@ -70,10 +72,11 @@ def test_clips_drawn_in_groups_are_those_drawn_at_once(config, params, batch):
             config, run.denoiser, run.mesh,
             lambda done, total: told.append((int(done), int(total))),
         )  # fmt: skip
-        groups = sampler(params, jax.random.key(1), jax.device_get(batch), nothing)
+        for _ in range(2):
+            groups = sampler(params, jax.random.key(1), jax.device_get(batch), nothing)
     jax.effects_barrier()
     assert np.abs(at_once.astype(int) - groups).max() <= 1
-    assert told == [(i + 1, 8) for i in range(8)]
+    assert told == 2 * [(i + 1, 4 * steps) for i in range(4 * steps)]
 
 
 def test_one_compilation_serves_every_choice_of_observed_frames(config, params, batch):
