@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from benchmarks.tpu_estimate import operations_of
+from benchmarks.tpu_program import operations_of
 
 
 @pytest.mark.parametrize("name", ["train_step", "architectures", "formulations", "layouts"])
