@@ -1,5 +1,6 @@
 """Basic layers, with logical axis names on every parameter."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float, Float32
 
 Axes = tuple[int, ...]
 EPSILON = 1e-6  # added to variances before their root
+SHORT = 128  # features of a row that a CPU sums by a product
 
 
 class Weight(nn.LogicallyPartitioned, eq=False):
@@ -174,11 +176,64 @@ def layer_norm(x: Float[Array, "*S D"], dtype: jnp.dtype) -> Float[Array, "*S D"
 
     The statistics are in float32; the rest is in `dtype`.
     """
+    return standardised(x.astype(dtype), True)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def standardised(x: Float[Array, "*S D"], centred: bool) -> Float[Array, "*S D"]:
+    """y = (x - mean(x)) / std(x) over the last axis; x / rms(x) unless `centred`.
+
+    The statistics are in float32. The gradient is (g - mean(g) - y mean(g y)) / std(x), without
+    mean(g) unless `centred`: two sums over each row, where JAX's own derivative takes more.
+    """
+    return _standardised(x, *_statistics(x, centred))
+
+
+def _standardised(x: Array, mean: Array | None, scale: Array) -> Array:
+    centred = x if mean is None else x - mean.astype(x.dtype)
+    return centred * scale.astype(x.dtype)
+
+
+def _statistics(x: Array, centred: bool) -> tuple[Array | None, Array]:
+    """The mean, if `centred`, and 1 / std(x)."""
     exact = x.astype(jnp.float32)
-    mean = exact.mean(-1, keepdims=True)
-    variance = jnp.maximum(jnp.square(exact).mean(-1, keepdims=True) - jnp.square(mean), 0)
-    scale = jax.lax.rsqrt(variance + EPSILON)
-    return (x.astype(dtype) - mean.astype(dtype)) * scale.astype(dtype)
+    size = row_mean(jnp.square(exact))
+    if not centred:
+        return None, jax.lax.rsqrt(size + EPSILON)
+    mean = row_mean(exact)
+    return mean, jax.lax.rsqrt(jnp.maximum(size - jnp.square(mean), 0) + EPSILON)
+
+
+def _forward(x: Array, centred: bool) -> tuple[Array, tuple[Any, ...]]:
+    statistics = _statistics(x, centred)
+    return _standardised(x, *statistics), (x, *statistics)
+
+
+def _backward(centred: bool, kept: tuple[Any, ...], gradient: Array) -> tuple[Array]:
+    y, scale = _standardised(*kept).astype(jnp.float32), kept[2]
+    g = gradient.astype(jnp.float32)
+    part = g - y * row_mean(g * y)
+    return ((scale * (part - row_mean(g) if centred else part)).astype(gradient.dtype),)
+
+
+standardised.defvjp(_forward, _backward)
+
+
+def row_mean(x: Float32[Array, "*S D"]) -> Float32[Array, "*S 1"]:
+    """The mean over the last axis.
+
+    On a CPU, short rows are summed by a product, which takes half the time of XLA's reduction.
+    """
+    D = x.shape[-1]
+    if D > SHORT or not on_cpu():
+        return x.mean(-1, keepdims=True)
+    return x @ jnp.full((D, 1), 1 / D, jnp.float32)
+
+
+def on_cpu() -> bool:
+    """Whether the devices of the current mesh are CPUs; False without a mesh."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device is not None and device.device_kind == "cpu"
 
 
 class Scale(nn.Module):
@@ -192,9 +247,7 @@ class Scale(nn.Module):
 
 def rms_norm(x: Float[Array, "*S d"], scale: Float32[Array, " d"]) -> Float[Array, "*S d"]:
     """x / rms(x) * scale over the last axis, computed in float32 (Zhang & Sennrich 2019)."""
-    exact = x.astype(jnp.float32)
-    size = jnp.square(exact).mean(-1, keepdims=True)
-    return (exact * (jax.lax.rsqrt(size + EPSILON) * scale)).astype(x.dtype)
+    return (standardised(x.astype(jnp.float32), False) * scale).astype(x.dtype)
 
 
 @jax.custom_jvp
