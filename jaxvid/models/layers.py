@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Float32
 
 Axes = tuple[int, ...]
@@ -250,16 +251,21 @@ def rms_norm(x: Float[Array, "*S d"], scale: Float32[Array, " d"]) -> Float[Arra
     return (standardised(x.astype(jnp.float32), False) * scale).astype(x.dtype)
 
 
-@jax.custom_jvp
+@jax.custom_vjp
 def squared_relu(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
-    """max(x, 0)^2, whose derivative 2 max(x, 0) needs one array for the backward pass, not two."""
+    """y = max(x, 0)^2. Its derivative is 2 sqrt(y): the backward pass reads no array but y.
+
+    The product that follows needs y for the gradient of its weights, so "dots" keeps it.
+    """
     return jax.nn.relu(x) ** 2
 
 
-@squared_relu.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    positive = jax.nn.relu(primals[0])
-    return positive**2, 2 * positive * tangents[0]
+def _squared(x: Array) -> tuple[Array, Array]:
+    y = checkpoint_name(squared_relu(x), "hidden")
+    return y, y
+
+
+squared_relu.defvjp(_squared, lambda y, gradient: (2 * jnp.sqrt(y) * gradient,))
 
 
 def modulation(parts: int, dtype: jnp.dtype, name: str):

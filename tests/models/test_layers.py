@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.models.layers import EPSILON, layer_norm, row_mean, standardised
+from jaxvid.models.layers import EPSILON, layer_norm, row_mean, squared_relu, standardised
 
 ON_CPU = [False, True]
 
@@ -60,3 +60,11 @@ def test_a_cpu_sums_short_rows_by_a_product():
 
     assert products(128, True) == 1
     assert products(129, True) == products(128, False) == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_derivative_of_a_squared_relu_follows_from_its_result(dtype):
+    x = jnp.array([-2.0, -0.0, 0.0, 1e-3, 0.3, 5.0], dtype)
+    slopes = jax.grad(lambda x: squared_relu(x).sum())(x)
+    tolerance = 4 * jnp.finfo(dtype).eps
+    np.testing.assert_allclose(slopes.astype(float), 2 * np.maximum(x, 0), rtol=tolerance)
