@@ -73,7 +73,7 @@ class Implementation:
 
 
 EINSUM = Implementation("einsum")
-FEW_KEYS = 32
+FEW_KEYS = 64
 
 
 def attention(
@@ -116,45 +116,45 @@ def einsum(query: Array, key: Array, value: Array, mask: Mask) -> Array:
     """
     query = query * query.shape[-1] ** -0.5
     query, key, value = (jnp.swapaxes(a, 1, 2) for a in (query, key, value))
-    short = key.shape[2] <= FEW_KEYS and query.dtype == jnp.float32 and on_cpu()
-    logits = (_products if short else _exact_products)(query, key)
     seen = dense(mask, query.shape[2], key.shape[2])
+    by_own_gradient = query.dtype == jnp.float32 and on_cpu()
+    y = (_weighted_sum if by_own_gradient else _forward)(query, key, value, seen)
+    return jnp.swapaxes(y if by_own_gradient else y[0], 1, 2)
+
+
+def _forward(
+    query: Array, key: Array, value: Array, seen: Array | None
+) -> tuple[Array, tuple[Array, ...]]:
+    """The sums [G,K,L,d], and the arrays that `_backward` needs."""
+    logits = jnp.einsum("gkld,gksd->gkls", query, key, preferred_element_type=jnp.float32)
     if seen is not None:
         logits = jnp.where(seen, logits, -jnp.inf)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-    return jnp.swapaxes((_sums if short else jnp.matmul)(weights, value), 1, 2)
+    y = weights @ value
+    return y, (query, key, value, weights, y)
 
 
-def _exact_products(query: Array, key: Array) -> Array:
-    return jnp.einsum("gkld,gksd->gkls", query, key, preferred_element_type=jnp.float32)
+def _backward(kept: tuple[Array, ...], gradient: Array) -> tuple[Array | None, ...]:
+    """The gradient on a CPU: softmax's sum over keys is taken over features, which are fewer."""
+    query, key, value, weights, y = kept
+    of_weights = gradient @ jnp.swapaxes(value, -1, -2)
+    of_logits = weights * (of_weights - (gradient * y).sum(-1, keepdims=True))
+    of_key, of_value = _transposed(of_logits) @ query, _transposed(weights) @ gradient
+    return of_logits @ key, of_key, of_value, None
 
 
-# A CPU is five times slower with products over few rows, such as frames, where the left matrix is
-# read by column. In the backward pass it is transposed apart.
+def _transposed(weights: Array) -> Array:
+    """[..., S, L]. For few keys, CPUs are five times faster if this is not a part of a product."""
+    turned = jnp.swapaxes(weights, -1, -2)
+    return jax.lax.optimization_barrier(turned) if weights.shape[-1] <= FEW_KEYS else turned
 
 
 @jax.custom_vjp
-def _products(query: Array, key: Array) -> Array:
-    return jnp.einsum("gkld,gksd->gkls", query, key)
+def _weighted_sum(query: Array, key: Array, value: Array, seen: Array | None) -> Array:
+    return _forward(query, key, value, seen)[0]
 
 
-@jax.custom_vjp
-def _sums(weights: Array, value: Array) -> Array:
-    return weights @ value
-
-
-def _transposed(a: Array) -> Array:
-    return jax.lax.optimization_barrier(jnp.swapaxes(a, -1, -2))
-
-
-_products.defvjp(
-    lambda query, key: (_products(query, key), (query, key)),
-    lambda kept, g: (_sums(g, kept[1]), _sums(_transposed(g), kept[0])),
-)
-_sums.defvjp(
-    lambda weights, value: (_sums(weights, value), (weights, value)),
-    lambda kept, g: (_products(g, kept[1]), _sums(_transposed(kept[0]), g)),
-)
+_weighted_sum.defvjp(_forward, _backward)
 
 
 def cudnn(query: Array, key: Array, value: Array, mask: Mask) -> Array:

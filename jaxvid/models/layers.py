@@ -184,51 +184,49 @@ def layer_norm(x: Float[Array, "*S D"], dtype: jnp.dtype) -> Float[Array, "*S D"
 def standardised(x: Float[Array, "*S D"], centred: bool) -> Float[Array, "*S D"]:
     """y = (x - mean(x)) / std(x) over the last axis; x / rms(x) unless `centred`.
 
-    The statistics are in float32. The gradient is (g - mean(g) - y mean(g y)) / std(x), without
-    mean(g) unless `centred`: two sums over each row, where JAX's own derivative takes more.
+    The statistics are in float32; "dots" keeps those of `centred` rows, which are long. The
+    gradient is (g - mean(g) - y mean(g y)) / std(x), without mean(g) unless `centred`: two sums
+    over each row, where JAX's own derivative takes more.
     """
-    return _standardised(x, *_statistics(x, centred))
-
-
-def _standardised(x: Array, mean: Array | None, scale: Array) -> Array:
-    centred = x if mean is None else x - mean.astype(x.dtype)
-    return centred * scale.astype(x.dtype)
-
-
-def _statistics(x: Array, centred: bool) -> tuple[Array | None, Array]:
-    """The mean, if `centred`, and 1 / std(x)."""
-    exact = x.astype(jnp.float32)
-    size = row_mean(jnp.square(exact))
-    if not centred:
-        return None, jax.lax.rsqrt(size + EPSILON)
-    mean = row_mean(exact)
-    return mean, jax.lax.rsqrt(jnp.maximum(size - jnp.square(mean), 0) + EPSILON)
+    return _forward(x, centred)[0]
 
 
 def _forward(x: Array, centred: bool) -> tuple[Array, tuple[Any, ...]]:
-    statistics = _statistics(x, centred)
-    return _standardised(x, *statistics), (x, *statistics)
+    exact = x.astype(jnp.float32)
+    mean, size = row_mean(exact) if centred else None, row_mean(jnp.square(exact))
+    if mean is None:
+        kept = x, None, jax.lax.rsqrt(size + EPSILON)
+    else:
+        scale = jax.lax.rsqrt(jnp.maximum(size - jnp.square(mean), 0) + EPSILON)
+        kept = x, checkpoint_name(mean, "statistics"), checkpoint_name(scale, "statistics")
+    return _standardised(*kept), kept
+
+
+def _standardised(x: Array, mean: Array | None, scale: Array) -> Array:
+    x = x if mean is None else x - mean.astype(x.dtype)[..., None]
+    return x * scale.astype(x.dtype)[..., None]
 
 
 def _backward(centred: bool, kept: tuple[Any, ...], gradient: Array) -> tuple[Array]:
     y, scale = _standardised(*kept).astype(jnp.float32), kept[2]
     g = gradient.astype(jnp.float32)
-    part = g - y * row_mean(g * y)
-    return ((scale * (part - row_mean(g) if centred else part)).astype(gradient.dtype),)
+    part = g - y * row_mean(g * y)[..., None]
+    part = part - row_mean(g)[..., None] if centred else part
+    return ((scale[..., None] * part).astype(gradient.dtype),)
 
 
 standardised.defvjp(_forward, _backward)
 
 
-def row_mean(x: Float32[Array, "*S D"]) -> Float32[Array, "*S 1"]:
+def row_mean(x: Float32[Array, "*S D"]) -> Float32[Array, "*S"]:
     """The mean over the last axis.
 
     On a CPU, short rows are summed by a product, which takes half the time of XLA's reduction.
     """
     D = x.shape[-1]
     if D > SHORT or not on_cpu():
-        return x.mean(-1, keepdims=True)
-    return x @ jnp.full((D, 1), 1 / D, jnp.float32)
+        return x.mean(-1)
+    return (x @ jnp.full((D, 1), 1 / D, jnp.float32))[..., 0]
 
 
 def on_cpu() -> bool:

@@ -35,11 +35,11 @@ from jaxvid.models.mixers import MIXERS, Context, MixerConfig
 
 
 def _keeps_products(primitive: Any, *arguments: Any, **parameters: Any) -> bool:
-    """The policy "dots": products of layers, their inputs in MLPs and attention's output are kept.
+    """The policy "dots": products of layers, and what layers name, such as attention's output.
 
     That of the fused kernel is not: to compute it again takes less time than to store it.
     """
-    by_name = jax.checkpoint_policies.save_only_these_names("attention", "hidden")
+    by_name = jax.checkpoint_policies.save_only_these_names("attention", "hidden", "statistics")
     return (
         primitive.name == "dot_product_attention_fwd_wrapper"  # of cuDNN, with its residuals
         or by_name(primitive, *arguments, **parameters)
