@@ -7,7 +7,9 @@ import pytest
 from benchmarks.tpu_program import operations_of
 
 
-@pytest.mark.parametrize("name", ["train_step", "architectures", "formulations", "layouts"])
+@pytest.mark.parametrize(
+    "name", ["train_step", "architectures", "formulations", "layouts", "versions"]
+)
 def test_a_benchmark_reads_its_flags_as_the_commands_do(name):
     done = _benchmark(name, "--config.stepss=1")
     assert done.returncode == 1
@@ -22,6 +24,7 @@ def test_a_benchmark_reads_its_flags_as_the_commands_do(name):
             "--lines=time,text",
             "config.model.blocks: 'text' needs the condition 'text'",
         ),
+        ("versions", "--before=.", "--before=.: give another checkout of jaxvid"),
         ("formulations", "--samplers=helm", "--samplers: 'helm' is not one of euler, ddim, ddpm"),
         ("formulations", "--evaluations=4,5", "--evaluations: '5' must be a positive multiple of"),
     ],
