@@ -3,10 +3,9 @@
     python -m jaxvid.train --config=configs/base.py
 
 Needs: two CPU cores and 2 GiB of memory; no data, no network.
-Measured on two cores of an AMD EPYC, a busy host, 2026-11-25: 14:23 minutes, 17 to 24 clips/s with
-huge pages, no data wait; loss 0.76 (mean of the first 20 steps) to 0.047 (of the last 20). A quiet
-host is twice as fast (docs/benchmarks.md). All of eight shapes keep their form and colour, and
-move on smooth paths.
+Measured on two cores of an AMD EPYC, a busy host, 2026-11-26: 9:38 minutes, 30 clips/s with huge
+pages, no data wait; loss 0.76 (mean of the first 20 steps) to 0.047 (of the last 20).
+All of eight shapes keep their form and colour, and move on smooth paths.
 
 It sets only what differs from the defaults; docs/keys.md lists every key.
 """
