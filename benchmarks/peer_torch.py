@@ -30,6 +30,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from operator import attrgetter, itemgetter
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -163,14 +164,12 @@ def compare(config: ConfigDict) -> dict[str, Any]:
 
 def child(side: str) -> dict[str, Any]:
     """Runs a side in a process of its own, and returns its line of JSON."""
-    command = ["benchmarks.peer_torch", *sys.argv[1:], f"--side={side}"]
     if side == "ours":
-        own = flags.FlagValues()  # the flags that it does not have
-        own["rounds"], own["compiled"] = flags.FLAGS["rounds"], flags.FLAGS["compiled"]
-        command = ["benchmarks.train_step", *own(sys.argv, known_only=True)[1:]]
-    done = subprocess.run([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)
+        return train_step.in_own_process(Path(), "rounds", "compiled")
+    command = [sys.executable, "-m", "benchmarks.peer_torch", *sys.argv[1:], f"--side={side}"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise errors.InputError(f"{command[0]} ended with exit code {done.returncode}, see above")
+        raise errors.InputError(f"side {side} ended with exit code {done.returncode}, see above")
     return json.loads(done.stdout.splitlines()[-1])
 
 

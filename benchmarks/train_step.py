@@ -25,9 +25,11 @@ if __name__ == "__main__":
 import json
 import math
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -150,6 +152,22 @@ def peak_memory(compiled: jax.stages.Compiled) -> tuple[int, str]:
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def in_own_process(checkout: Path, *without: str) -> dict[str, Any]:
+    """The line that this benchmark prints in a checkout, run in a process of its own.
+
+    It has the flags of the present command but those named in `without`. Raises InputError if it
+    fails.
+    """
+    own = flags.FlagValues()
+    for name in without:
+        own[name] = flags.FLAGS[name]
+    command = [sys.executable, "-m", "benchmarks.train_step", *own(sys.argv, known_only=True)[1:]]
+    done = subprocess.run(command, cwd=checkout, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise errors.InputError(f"benchmarks.train_step ended with {done.returncode}, see above")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

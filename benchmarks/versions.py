@@ -13,8 +13,6 @@ the median over rounds of the step before divided by the step now: above 1, this
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -22,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks.train_step import CONFIG, say
+from benchmarks.train_step import CONFIG, in_own_process, say
 from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.errors import InputError
@@ -39,7 +37,7 @@ def main(_: Sequence[str]) -> None:
     found: dict[str, list[dict[str, Any]]] = {"before": [], "now": []}
     for i in range(ROUNDS.value):
         for name, folder in (("before", before), ("now", Path())):
-            found[name].append(time_step(folder))
+            found[name].append(in_own_process(folder, "before", "rounds"))
             step = found[name][-1]["step_s_median"]
             say(f"round {i + 1} of {ROUNDS.value}, {name}: {step:.4f} s")
     steps = {name: [line["step_s_median"] for line in lines] for name, lines in found.items()}
@@ -54,19 +52,6 @@ def main(_: Sequence[str]) -> None:
     }
     pairs = zip(steps["before"], steps["now"], strict=True)
     print(json.dumps(result | {"ratio": median(a / b for a, b in pairs)}), flush=True)
-
-
-def time_step(folder: Path) -> dict[str, Any]:
-    """What `benchmarks.train_step` of a checkout prints, with the flags of this command."""
-    own = flags.FlagValues()  # the flags that it does not have
-    own["before"], own["rounds"] = flags.FLAGS["before"], flags.FLAGS["rounds"]
-    command = [sys.executable, "-m", "benchmarks.train_step", *own(sys.argv, known_only=True)[1:]]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise InputError(
-            f"benchmarks.train_step in {folder} ended with exit code {done.returncode}"
-        )
-    return json.loads(done.stdout)
 
 
 if __name__ == "__main__":

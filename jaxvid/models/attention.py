@@ -73,7 +73,7 @@ class Implementation:
 
 
 EINSUM = Implementation("einsum")
-FEW_KEYS = 64
+FEW_KEYS = 64  # up to which a CPU transposes the weights apart, see `_transposed`
 
 
 def attention(
@@ -117,9 +117,8 @@ def einsum(query: Array, key: Array, value: Array, mask: Mask) -> Array:
     query = query * query.shape[-1] ** -0.5
     query, key, value = (jnp.swapaxes(a, 1, 2) for a in (query, key, value))
     seen = dense(mask, query.shape[2], key.shape[2])
-    by_own_gradient = query.dtype == jnp.float32 and on_cpu()
-    y = (_weighted_sum if by_own_gradient else _forward)(query, key, value, seen)
-    return jnp.swapaxes(y if by_own_gradient else y[0], 1, 2)
+    mix = _mix_on_cpu if query.dtype == jnp.float32 and on_cpu() else _mix
+    return jnp.swapaxes(mix(query, key, value, seen), 1, 2)
 
 
 def _forward(
@@ -149,12 +148,12 @@ def _transposed(weights: Array) -> Array:
     return jax.lax.optimization_barrier(turned) if weights.shape[-1] <= FEW_KEYS else turned
 
 
-@jax.custom_vjp
-def _weighted_sum(query: Array, key: Array, value: Array, seen: Array | None) -> Array:
+def _mix(query: Array, key: Array, value: Array, seen: Array | None) -> Array:
     return _forward(query, key, value, seen)[0]
 
 
-_weighted_sum.defvjp(_forward, _backward)
+_mix_on_cpu = jax.custom_vjp(_mix)
+_mix_on_cpu.defvjp(_forward, _backward)
 
 
 def cudnn(query: Array, key: Array, value: Array, mask: Mask) -> Array:
