@@ -15,10 +15,10 @@ clips are still mosaics.
 With thousands of clips and an accelerator, prepare at --size=64 and set
 
     --config.steps=100000 --config.batch_size=64
-    --config.model.width=384 --config.model.heads=6 --config.model.depth=6 --config.model.unroll=1
+    --config.model.width=384 --config.model.heads=6 --config.model.depth=6 --config.model.unroll=6
     --config.optimizer.name=adamw --config.optimizer.lr=1e-4 --config.optimizer.warmup=1000
     --config.optimizer.decay=constant --config.ema.decay=0.9999 --config.checkpoint.every=2000
-    --config.model.dtype=bfloat16 --config.model.remat=dots --config.data.workers=8
+    --config.model.dtype=bfloat16 --config.data.workers=8
 
 A token is a patch of 4x4 pixels at any size: raise model.patch if memory or time is short.
 """

@@ -147,7 +147,7 @@ class SpaceTimeTransformer(nn.Module):
         share one modulation, plus a learned offset.
       conditions: the conditions of the network; see `conditioning`.
       remat: what the backward pass recomputes: "none", all but matrix products ("dots"), "full".
-      unroll: repeats per iteration of the scan; a larger value can run faster but compiles longer.
+      unroll: repeats per iteration of the scan; `depth` is faster than a loop and compiles longer.
       attention: its implementation, one of `attention.CHOICES`.
       platform: the platform of the devices, "cpu", "gpu" or "tpu".
       dtype: the type of the activations; parameters are float32.
@@ -293,3 +293,10 @@ def _check_network(config: ConfigDict) -> None:
                 f"config.data.{name}={size} does not divide into patches of {patch} "
                 f"(config.model.patch={tuple(model.patch)}): choose a multiple or another patch"
             )
+    repeats = max(repeats for _, repeats in stacks(model.blocks, model.depth))
+    if model.remat != "none" and 1 < repeats < 2 * model.unroll:
+        # The compiler finds what is recomputed among what it has, and keeps that.
+        raise InputError(
+            f"config.model.remat={model.remat} needs a loop over depth, and saves nothing with "
+            f"config.model.unroll={model.unroll} of {repeats} repeats: set model.unroll=1"
+        )
