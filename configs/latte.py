@@ -3,9 +3,10 @@
     python -m jaxvid.train --config=configs/latte.py:XL/2
 
 The argument is SIZE/PATCH: S, B, L or XL, and patches of 2, 4 or 8 pixels. SIZE-128, such as
-XL-128/2, has heads of 128 features, which suit the matrix units of TPUs. Latte counts each space
-block and each time block as a layer, so the line is repeated half as often. docs/benchmarks.md has
-the parameters and FLOPs of all sizes, from `python -m benchmarks.sizes`.
+XL-128/2, has fewer heads, of 128 features, which suit the matrix units of TPUs: a step of XL takes
+an estimated 1% less, but fewer heads learned less in a small trial (docs/benchmarks.md). Latte
+counts each space block and each time block as a layer, so the line is repeated half as often.
+docs/benchmarks.md has the parameters and FLOPs of all sizes, from `python -m benchmarks.sizes`.
 
 As published: layers, width and heads; alternating space and time blocks; adaLN-Zero; 16 frames;
 AdamW at a constant 1e-4 without weight decay; an EMA with decay 0.9999.
