@@ -298,5 +298,6 @@ def _check_network(config: ConfigDict) -> None:
         # The compiler finds what is recomputed among what it has, and keeps that.
         raise InputError(
             f"config.model.remat={model.remat} needs a loop over depth, and saves nothing with "
-            f"config.model.unroll={model.unroll} of {repeats} repeats: set model.unroll=1"
+            f"config.model.unroll={model.unroll} of {repeats} repeats: set model.unroll=1 "
+            "or model.remat=none"
         )
