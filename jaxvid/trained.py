@@ -248,7 +248,7 @@ def load(
 
 
 def _changed(config: ConfigDict, changes: Mapping[str, str]) -> ConfigDict:
-    """The config with new values for some keys, and a mesh of all devices."""
+    """The config with new values for some keys, a mesh of all devices, and nothing of training."""
     for name, value in changes.items():
         configs.check_name(name)
         if not configs.KEYS[name].free:
@@ -259,6 +259,7 @@ def _changed(config: ConfigDict, changes: Mapping[str, str]) -> ConfigDict:
         configs.override(config, name, value)
     with config.unlocked():
         config.mesh = ConfigDict(dict.fromkeys(config.mesh, 1) | {"data": -1})
+    config.model.remat = "none"
     configs.check(config)
     return config
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from configs import base, latte, videos
-from jaxvid import build  # noqa: F401  declares all keys
 from jaxvid import config as configs
+from jaxvid import trained
 from jaxvid.config import FLAG, POSITIVE, TEXT, UNIT, declare, key
 from jaxvid.errors import InputError
 from jaxvid.sampling.tasks import TASKS
@@ -346,3 +346,11 @@ def test_a_work_directory_keeps_its_config_but_may_move_to_other_devices(config,
     with pytest.raises(InputError, match="seed: 1 then, 3 now"):
         folder.claim(tmp_path, config, write=True)
     assert folder.load(tmp_path).seed == 1
+
+
+def test_a_run_that_was_trained_with_what_training_refuses_today_can_be_sampled(config, tmp_path):
+    config.model.update(depth=2, unroll=2, remat="full")
+    with pytest.raises(InputError, match=r"config\.model\.remat=full needs a loop over depth"):
+        configs.check(config)
+    folder.claim(tmp_path, config, write=True)
+    assert trained.load(tmp_path).run.config.model.remat == "none"
