@@ -35,7 +35,10 @@ class Action(NamedTuple):
 def make_actions(
     run: Run, source: Source, workdir: Path, snapshots: Snapshots, log: Log
 ) -> list[Action]:
-    """The actions of a run's config, in order: snapshots, samples, scores."""
+    """The actions of a run's config, in order: snapshots, samples, scores.
+
+    `source` is the validation split, or the training split if that has no clips.
+    """
     return [
         _keep_snapshots(run.config, snapshots),
         *_show_samples(run, source, workdir, log),
@@ -78,7 +81,7 @@ def _show_samples(run: Run, source: Source, workdir: Path, log: Log) -> list[Act
 
 
 def _score(run: Run, source: Source, log: Log) -> list[Action]:
-    """Scores clips drawn with the EMA weights against clips of the data, in a separate order."""
+    """Scores clips drawn with the EMA weights against clips of `source`."""
     config = run.config
     if not config.evals.every:
         return []
@@ -101,10 +104,10 @@ def _score(run: Run, source: Source, log: Log) -> list[Action]:
 
 
 def _examples(run: Run, source: Source, num: int) -> grain.MapDataset:
-    """Batches of clips in another order than that of training; every process sees all of them."""
+    """Batches of clips without augmentation; every process sees all of them."""
     config = run.config
     return pipeline.make_dataset(
-        source, config.data, run.encode, seed=config.seed + 1, batch_size=num
+        source, config.data, run.encode, seed=config.seed + 1, batch_size=num, augmented=False
     )
 
 

@@ -99,7 +99,7 @@ def _write_shards(source: Path, output: Path, manifest: dict[str, Any], workers:
     """Writes the planned shards in processes; a shard enters the manifest when it is complete."""
     files = manifest["files"]
     jobs = collections.defaultdict(dict)
-    for name, entry in files.items():
+    for name, entry in sorted(files.items()):  # `manifest.held_out` relies on this order
         if entry["status"] == "pending":
             folder = scan.class_of(name)
             jobs[entry["shard"]][name] = manifest["classes"].index(folder) if folder else -1

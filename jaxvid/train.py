@@ -68,7 +68,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
     started, lead = time.monotonic(), jax.process_index() == 0
 
     # The parts of the run. All mistakes of the user are found before the first compile.
-    source = make_source(config.data)
+    source, validation = (make_source(config.data, split) for split in ("train", "validation"))
     config.conditions.label.names = tuple(source.labels)  # for `sample --label=NAME`
     run = build(config)
     check_training(run)
@@ -115,9 +115,10 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                 f"{parameters / 1e6:.2f} M parameters, {run.mesh.size} x "
                 f"{jax.devices()[0].device_kind}"
             )
+            log.say(f"{len(source)} clips to train on, {len(validation)} held out for validation")
             for line in notes + advice(config):
                 log.say(line)
-            actions = make_actions(run, source, workdir, snapshots, log)
+            actions = make_actions(run, validation or source, workdir, snapshots, log)
             if step:  # repeat the actions of this step, which may have been interrupted
                 for action in actions:
                     if action.due(step):

@@ -74,7 +74,8 @@ class TrainedModel:
           seed: of all random draws.
           task: generate, predict, interpolate or random.
           observed: number of frames that the task observes; by default a quarter of a clip.
-          video: file of the observed frames; by default they come from the training data.
+          video: file of the observed frames; by default they come from the validation clips of
+            the data, or from its training clips if there are none.
           frames: number of frames of a long video, which is drawn window by window; by default a
             video is one clip.
           overlap: number of past frames that a window sees; by default half a clip.
@@ -126,8 +127,9 @@ class TrainedModel:
                 video, frames=seen, size=data.size, fps=data.fps
             )
         elif needs_low_res or observed.any():
+            source = make_source(data, "validation") or make_source(data)
             dataset = pipeline.make_dataset(
-                make_source(data), data, run.encode, seed=seed, batch_size=num
+                source, data, run.encode, seed=seed, batch_size=num, augmented=False
             )
             clips = dataset[0]  # `pipeline.put` leaves out what is not of the clips
         else:

@@ -14,15 +14,21 @@ It contains
 Older folders may lack `classes`, `settled`, `hashes`, `mtimes` and `caption`.
 """
 
+import collections
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool
+
 from jaxvid.errors import InputError
 
 VERSION = 1
+FEWEST = 10  # videos of which one can be spared
 NAME = "manifest.json"
 
 
@@ -76,6 +82,34 @@ def label_of(manifest: Mapping[str, Any]) -> dict[int, int]:
     labels = manifest["labels"]
     classes = manifest.get("classes", labels)
     return {i: labels.index(name) for i, name in enumerate(classes) if name in labels}
+
+
+def held_out(manifest: Mapping[str, Any], share: float) -> Bool[np.ndarray, " records"]:
+    """For each record, in the order of `shards`, whether its video is held out.
+
+    A video is held out if the hash of its path, as a number in [0,1), is below `share`. So they are
+    the same in every folder that is made of these videos, and no other video is held out when some
+    are added. Of ten videos or more at least one is held out, the one with the lowest hash; of
+    fewer, none. In a folder that does not say whose a record is, a shard counts as a video; it
+    never has a part of one.
+    """
+    of_shard = collections.defaultdict(list)
+    for name, entry in sorted(manifest.get("files", {}).items()):  # the order in a shard
+        if entry["status"] == "done":
+            of_shard[entry["shard"]].append((name, entry["clips"]))
+    videos = []
+    for shard, count in manifest["shards"].items():
+        whole = sum(clips for _, clips in of_shard[shard]) == count
+        videos += of_shard[shard] if whole else [(shard, count)]
+    at = np.array([_position(name) for name, _ in videos])
+    chosen = (at < share) | (at == at.min()) if share and len(at) >= FEWEST else at < 0
+    return np.repeat(chosen, [count for _, count in videos])
+
+
+def _position(name: str) -> float:
+    """A number in [0,1) that is evenly spread over names."""
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def save(folder: Path, manifest: Mapping[str, Any]) -> None:

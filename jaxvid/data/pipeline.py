@@ -44,6 +44,7 @@ def make_dataset(
     batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
+    augmented: bool = True,
 ) -> grain.MapDataset:
     """The batches of one host; element k holds its clips of step k.
 
@@ -58,6 +59,7 @@ def make_dataset(
       batch_size: clips per step over all hosts.
       process_index: index of this host, p.
       process_count: number of hosts, P.
+      augmented: False leaves out the augmentations, for validation.
 
     Returns:
       An endless dataset of dicts of arrays: `video` uint8 [B,T,H,W,3], `time` float32 [B,T] in
@@ -72,7 +74,7 @@ def make_dataset(
             f"batch_size={batch_size} does not divide over {process_count} processes: "
             f"make it a multiple of {process_count}"
         )
-    changes = augment.active(config)
+    changes = augment.active(config) if augmented else ()
     clip_of = functools.partial(_load, source, config, changes, encode)
     clips = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(clip_of)
     # Slicing batches, not clips, keeps the number of every clip, which seeds its generator.

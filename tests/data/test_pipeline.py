@@ -111,6 +111,17 @@ def test_seeds_differ_in_order_and_in_augmentation():
     assert (one != other).any()
 
 
+def test_clips_for_validation_are_not_augmented():
+    def clips(config, **choices):
+        world = make_source(CONFIG, "validation")
+        return make_dataset(world, config, encode, seed=0, batch_size=8, **choices)[0]["video"]
+
+    plain = CONFIG.copy_and_resolve_references()
+    plain.update(flip=False, crop=1.0, reverse=False, brightness=0.0, contrast=0.0)
+    assert (clips(CONFIG, augmented=False) == clips(plain)).all()
+    assert (clips(CONFIG) != clips(plain)).any()
+
+
 def test_every_pass_takes_each_record_once_in_a_new_order():
     labels = np.concatenate([b["given"]["label"] for b in stream(0, 15, source=Numbered(40))])
     passes = labels.reshape(3, 40)

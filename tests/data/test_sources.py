@@ -8,6 +8,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from configs import base
 from jaxvid.config import check
+from jaxvid.data import manifest as manifests
 from jaxvid.data import records
 from jaxvid.data.pipeline import batches, make_dataset
 from jaxvid.data.sources import SOURCES, make_source, source
@@ -114,8 +115,8 @@ def test_the_fingerprint_tells_other_clips_and_not_another_place(folder, tmp_pat
 
 def test_a_source_from_outside_is_one_function():
     @source("constant")
-    def constant(data):
-        return make_source(config(size=data.size))
+    def constant(data, split):
+        return make_source(config(size=data.size), split)
 
     try:
         whole = base.get_config()
@@ -172,3 +173,68 @@ def test_a_manifest_that_is_damaged_or_new_or_without_clips(folder):
 def test_a_config_that_does_not_suit_the_folder(folder, changes, message):
     with pytest.raises(InputError, match=message):
         make_source(config(source="clips", path=str(folder), **changes))
+
+
+def many_videos(path):
+    """A folder with the clips of 40 videos: three videos to a shard, 1 to 3 clips of each."""
+    counts, files = {}, {}
+    time, frames = np.arange(2, dtype=np.float32), np.zeros((2, SIZE, SIZE, 3), np.uint8)
+    for shard in range(14):
+        name = f"clips-{shard:05d}.array_record"
+        writer = ArrayRecordWriter(str(path / name), "group_size:1,uncompressed")
+        for video in range(3 * shard, min(3 * shard + 3, 40)):
+            clips = 1 + video % 3
+            files[f"{video:02d}.mp4"] = {"status": "done", "shard": name, "clips": clips}
+            counts[name] = counts.get(name, 0) + clips
+            for clip in range(clips):
+                of = f"{video:02d}.mp4#t={clip}"
+                writer.write(records.encode(frames, time, label=-1, source=of, quality=95))
+        writer.close()
+    manifest = {"version": 1, "size": SIZE, "fps": 1.0, "frames": 2, "labels": []}
+    (path / "manifest.json").write_text(json.dumps(manifest | {"shards": counts, "files": files}))
+    return files
+
+
+def videos_of(clips):
+    """The video of each clip."""
+    return [records.source_of(clips._read(clips._records, int(i))) for i in clips._index]
+
+
+@pytest.mark.parametrize("share", [0.001, 0.2])
+def test_no_video_has_clips_in_both_splits_of_a_folder(tmp_path, share):
+    files = many_videos(tmp_path)
+    split = {s: ClipFolder(tmp_path, split=s, held_out=share) for s in ("train", "validation")}
+    whose = {s: set(videos_of(clips)) for s, clips in split.items()}
+    assert not whose["train"] & whose["validation"]
+    assert whose["train"] | whose["validation"] == set(files)
+    assert sum(map(len, split.values())) == len(ClipFolder(tmp_path))
+    assert (
+        (len(whose["validation"]) == 1) if share == 0.001 else 3 <= len(whose["validation"]) <= 16
+    )
+    assert (
+        len({clips.fingerprint for clips in split.values()} | {ClipFolder(tmp_path).fingerprint})
+        == 3
+    )
+
+
+def test_a_video_that_was_trained_on_is_not_held_out_when_others_are_added():
+    rng, manifest = np.random.default_rng(0), {"shards": {}}
+    for _ in range(20):
+        names = [f"{number}.mp4" for number in rng.permutation(10_000)[:60]]
+        trained = set(names[:9])
+        for count in range(10, 60, 5):
+            manifest["shards"] = dict.fromkeys(names[:count], 1)
+            out = manifests.held_out(manifest, 0.03)
+            held = {name for name, is_out in zip(names, out, strict=False) if is_out}
+            assert held
+            if count > 10:
+                assert not held & trained
+            trained = set(names[:count]) - held
+
+
+def test_the_clips_of_the_world_that_are_held_out_are_others():
+    train, validation = (make_source(config(), split) for split in ("train", "validation"))
+    assert not set(train.numbers) & set(validation.numbers)
+    assert train.fingerprint != validation.fingerprint
+    first = [split[0].decode(np.arange(2)) for split in (train, validation)]
+    assert np.any(first[0] != first[1])

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import grain
+import numpy as np
 from ml_collections import ConfigDict
 
-from jaxvid.config import TEXT, declare, key, requirement
+from jaxvid.config import FRACTION, TEXT, declare, key, requirement
 from jaxvid.data import manifest, records, text
 from jaxvid.data.clips import Clip, span
 from jaxvid.data.sources.registry import source
@@ -19,13 +20,16 @@ declare(
     "data",
     path=key("", TEXT, 'folder of "clips", made by jaxvid.prepare', free=True),
     text_embeddings=key("", TEXT, "name of the embeddings that replace the captions' bytes"),
+    validation=key(
+        0.05, FRACTION, 'share of the videos of "clips" that are held out, by name', before=0.0
+    ),
 )
 
 
 @source("clips")
-def open_clips(config: ConfigDict) -> "ClipFolder":
+def open_clips(config: ConfigDict, split: str) -> "ClipFolder":
     """Opens the folder `data.path`; raises InputError, naming all keys that do not fit it."""
-    folder = ClipFolder(config.path, config.text_embeddings)
+    folder = ClipFolder(config.path, config.text_embeddings, split, config.validation)
     size, fps, frames = (folder.manifest[name] for name in ("size", "fps", "frames"))
     settings = [
         f"--config.data.{name}={there:g} ({config[name]:g} now)"
@@ -40,6 +44,11 @@ def open_clips(config: ConfigDict) -> "ClipFolder":
             f"{config.path} holds clips of {frames} frames of {size}x{size} pixels at {fps:g} fps: "
             f"set {', '.join(settings)}; --config=configs/videos.py:{config.path} sets them all"
         )
+    if split == "train" and not len(folder):
+        raise InputError(
+            f"{config.path}: config.data.validation={config.validation:g} holds out all videos: "
+            "lower it, or prepare more videos"
+        )
     return folder
 
 
@@ -53,12 +62,16 @@ class ClipFolder:
         the sizes of the shards in an older folder.
     """
 
-    def __init__(self, path: str | Path, embeddings: str = ""):
+    def __init__(
+        self, path: str | Path, embeddings: str = "", split: str = "train", held_out: float = 0.0
+    ):
         """Checks that all files exist, without opening the shards.
 
         Args:
           path: path of the folder.
           embeddings: name of the embeddings to read, see `jaxvid.data.text`; "" for none.
+          split: "train" or "validation".
+          held_out: share of the videos in the validation split, see `manifest.held_out`.
 
         Raises:
           InputError: the folder is missing, empty, incomplete or not made by prepare, or it lacks
@@ -81,20 +94,25 @@ class ClipFolder:
                 counts,
                 "write them with jaxvid.data.text.write_embeddings",
             )
-        self.fingerprint = self._fingerprint(counts, embeddings)
+        self.fingerprint = self._fingerprint(counts, embeddings, split, held_out)
+        chosen = manifest.held_out(self.manifest, held_out) == (split == "validation")
+        self._index = np.flatnonzero(chosen)
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._index)
 
     def __getitem__(self, index: int) -> Clip:
         """Reads a clip; raises InputError if its record cannot be read or is damaged."""
+        index = int(self._index[index])
         clip = records.decode(self._read(self._records, index))
         clip = dataclasses.replace(clip, label=self._label_of.get(clip.label, -1))
         if self._text is None:
             return clip
         return dataclasses.replace(clip, text=text.decode_tokens(self._read(self._text, index)))
 
-    def _fingerprint(self, counts: Mapping[str, int], embeddings: str) -> str:
+    def _fingerprint(
+        self, counts: Mapping[str, int], embeddings: str, split: str, held_out: float
+    ) -> str:
         hashes, size = self.manifest.get("hashes", {}), lambda path: path.stat().st_size
         content = {
             "settings": [self.manifest[name] for name in ("size", "fps", "frames")],
@@ -102,6 +120,8 @@ class ClipFolder:
             "label_of": self._label_of,
             "shards": [(s, n, hashes.get(s) or size(self.path / s)) for s, n in counts.items()],
         }
+        if held_out:
+            content["split"] = [split, held_out]
         if embeddings:
             folder = text.folder_of(self.path, embeddings)
             content["text"] = [size(folder / shard) for shard in counts]

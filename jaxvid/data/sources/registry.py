@@ -1,7 +1,10 @@
 """The interface of a source of clips, and the registered sources.
 
 @source("clips")
-def open_clips(config: ConfigDict) -> Source: ...
+def open_clips(config: ConfigDict, split: str) -> Source: ...
+
+A source has two splits: "train", and "validation", whose clips are never trained on. Scores and
+examples come from the latter.
 """
 
 from collections.abc import Callable
@@ -30,14 +33,15 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Clip: ...
 
 
-Open = Callable[[ConfigDict], Source]
+Open = Callable[[ConfigDict, str], Source]
 SOURCES: dict[str, Open] = {}
 
 
 def source(name: str) -> Callable[[Open], Open]:
-    """Registers a function that opens a source, for `data.source=name`.
+    """Registers a function that opens a split of a source, for `data.source=name`.
 
-    It gets the `data` section of a config.
+    It gets the `data` section of a config, and "train" or "validation". A validation split without
+    clips has length 0.
     """
 
     def register(function: Open) -> Open:
@@ -47,10 +51,10 @@ def source(name: str) -> Callable[[Open], Open]:
     return register
 
 
-def make_source(config: ConfigDict) -> Source:
-    """Opens the source that the `data` section of a config describes.
+def make_source(config: ConfigDict, split: str = "train") -> Source:
+    """Opens a split of the source that the `data` section of a config describes.
 
     Raises:
       InputError: the config does not fit the source's clips.
     """
-    return SOURCES[config.source](config)
+    return SOURCES[config.source](config, split)

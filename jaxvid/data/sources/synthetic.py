@@ -42,11 +42,12 @@ VERSION = 1
 CORNERS = {"circle": 0, "square": 4, "triangle": 3}
 COLOURS = ("red", "yellow", "green", "cyan", "blue", "magenta")  # evenly around the circle of hues
 TEXTURES = ("halves", "quarters", "stripes")
+SPLITS = {"train": range(1_000_000), "validation": range(1_000_000, 1_100_000)}
 
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticWorld:
-    """A random-access source in which record i is a pure function of `seed` and i.
+    """A random-access source in which a clip is a pure function of `seed` and its number.
 
     A clip shows several shapes of one kind, which is its label. `truth["position"]` is float32
     [N,S,2]: the (x, y) of the centres in [0,1] image coordinates, padded with NaN to the largest
@@ -64,6 +65,7 @@ class SyntheticWorld:
       fps: frames per second; a shape travels 1/4 to 3/4 of the picture's side in a second.
       shapes: fewest and most shapes in a clip.
       spin: fastest rotation in radians per second; with 0 all shapes have the same angle.
+      numbers: the numbers of the clips.
     """
 
     labels: ClassVar[tuple[str, ...]] = tuple(CORNERS)
@@ -74,6 +76,7 @@ class SyntheticWorld:
     fps: float = 8.0
     shapes: tuple[int, int] = (2, 3)
     spin: float = 1.0
+    numbers: range = SPLITS["train"]
 
     @property
     def fingerprint(self) -> str:
@@ -83,10 +86,10 @@ class SyntheticWorld:
         return hashlib.sha256(f"synthetic {VERSION} {chosen}".encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
-        return 1_000_000
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> Clip:
-        rng = np.random.default_rng((self.seed, index))
+        rng = np.random.default_rng((self.seed, self.numbers[index]))
         time = np.arange(self.frames) / self.fps
         label = int(rng.integers(len(CORNERS)))
         count = int(rng.integers(self.shapes[0], self.shapes[1] + 1))
@@ -112,10 +115,10 @@ class SyntheticWorld:
 
 
 @source("synthetic")
-def open_synthetic(config: ConfigDict) -> SyntheticWorld:
+def open_synthetic(config: ConfigDict, split: str) -> SyntheticWorld:
     """The world of the `data` section of a config; its clips fit the largest stride."""
-    frames = span(config.frames, max(config.strides))
-    return SyntheticWorld(0, frames, config.size, config.fps, tuple(config.shapes), config.spin)
+    c, frames = config, span(config.frames, max(config.strides))
+    return SyntheticWorld(0, frames, c.size, c.fps, tuple(c.shapes), c.spin, SPLITS[split])
 
 
 @dataclasses.dataclass(frozen=True)
