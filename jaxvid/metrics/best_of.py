@@ -26,9 +26,10 @@ def best_of(scores: Float[np.ndarray, "k N T"], higher_is_better: bool) -> BestO
     """Averages over N clips the scores of the best of k predictions of each clip.
 
     The best prediction of a clip is that with the best mean over its frames, and it gives all
-    points of the clip's curve (Denton & Fergus 2018, arXiv 1802.07687, who draw k = 100). Scores
-    with different k must not be compared: the best of more predictions is better. Standard errors
-    are those of a mean over N >= 2 independent clips.
+    points of the clip's curve (Denton & Fergus 2018, arXiv 1802.07687, who draw k = 100). Another
+    kind of score chooses its own best. Results with different k must not be compared: the best of
+    more predictions is better. Standard errors are those of a mean over independent clips, of which
+    there must be at least two.
     """
     by_clip = scores.mean(axis=2)
     best = by_clip.argmax(axis=0) if higher_is_better else by_clip.argmin(axis=0)
@@ -37,5 +38,5 @@ def best_of(scores: Float[np.ndarray, "k N T"], higher_is_better: bool) -> BestO
     return BestOf(*_over_clips(chosen), float(mean), float(error))
 
 
-def _over_clips(values: Float64[np.ndarray, "N *T"]):
+def _over_clips(values: Float64[np.ndarray, " N *shape"]):
     return values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(len(values))

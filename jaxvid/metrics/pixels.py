@@ -2,11 +2,11 @@
 
 import cv2
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, UInt8
 
 from jaxvid.errors import InputError
-from jaxvid.metrics.metric import Clips
 
+Clips = UInt8[np.ndarray, "N T H W 3"]
 Scores = Float64[np.ndarray, "N T"]
 
 PEAK = 255.0
@@ -19,12 +19,12 @@ def psnr(drawn: Clips, real: Clips) -> Scores:
 
         10 log10(255^2 / MSE)
 
-    MSE is the mean over the pixels and channels of the frame. The ratio of equal frames would be
-    infinite, and so would a mean over them. 60 dB is therefore the highest score, as in libvmaf: no
-    more than one value in 15 may differ, and that by 1.
+    MSE is the mean square of the differences over the pixels and channels of the frame. Equal
+    frames would have an infinite ratio, and so would every mean that includes one. The highest
+    score is therefore 60 dB, as in libvmaf: a difference of 1 in one value of 15.
     """
-    square = np.square(drawn.astype(np.float64) - real)
-    mse = square.mean(axis=(2, 3, 4))
+    pairs = zip(drawn, real, strict=True)
+    mse = np.array([np.square(x.astype(np.float64) - y).mean(axis=(1, 2, 3)) for x, y in pairs])
     return 10 * np.log10(PEAK**2 / np.maximum(mse, PEAK**2 / 10 ** (BEST_PSNR / 10)))
 
 

@@ -62,5 +62,5 @@ def test_more_noise_and_more_blur_are_worse_in_every_frame(score):
 
 def test_frames_smaller_than_the_window_of_ssim_are_refused():
     small = np.zeros((1, 1, 10, 64, 3), np.uint8)
-    with pytest.raises(InputError, match="10x64.*11x11"):
+    with pytest.raises(InputError, match=r"10x64.*11x11"):
         ssim(small, small)
