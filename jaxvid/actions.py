@@ -1,11 +1,10 @@
 """Periodic actions of the training loop, after a step is logged and saved."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -14,13 +13,15 @@ from jaxvid.build import Run
 from jaxvid.conditions.condition import describe
 from jaxvid.data import pipeline
 from jaxvid.data.sources import Source
-from jaxvid.metrics.metric import METRICS
+from jaxvid.evaluators import Evaluator, is_better
 from jaxvid.parallel import rules
 from jaxvid.sampling.draw import make_sampler, padded
 from jaxvid.sampling.tasks import observed_frames
 from jaxvid.training.ema import is_due
 from jaxvid.training.state import TrainState
-from jaxvid.workdir.checkpoint import Snapshots
+from jaxvid.workdir import pictures
+from jaxvid.workdir.agree import from_first
+from jaxvid.workdir.checkpoint import Best, Snapshots
 from jaxvid.workdir.log import Log
 from jaxvid.workdir.samples import write_samples
 
@@ -33,16 +34,23 @@ class Action(NamedTuple):
 
 
 def make_actions(
-    run: Run, source: Source, workdir: Path, snapshots: Snapshots, log: Log
+    run: Run,
+    source: Source,
+    evaluators: Sequence[Evaluator],
+    workdir: Path,
+    snapshots: Snapshots,
+    best: Best,
+    log: Log,
 ) -> list[Action]:
     """The actions of a run's config, in order: snapshots, samples, scores.
 
-    `source` is the validation split, or the training split if that has no clips.
+    `source` has the clips that samples show: the validation split, or the training split if that
+    has none.
     """
     return [
         _keep_snapshots(run.config, snapshots),
         *_show_samples(run, source, workdir, log),
-        *_score(run, source, log),
+        *_evaluate(run.config, evaluators, workdir, best, log),
     ]
 
 
@@ -60,15 +68,17 @@ def _show_samples(run: Run, source: Source, workdir: Path, log: Log) -> list[Act
     Conditions and observed frames are always those of the same few clips of the data.
     """
     data, num, key = run.config.data, run.config.sampler.num, jax.random.key(run.config.seed)
-    example = _examples(run, source, padded(num, run.mesh))[0]
-    own, titles = _own_part(run, example), describe(run.conditions, example["given"])[:num]
+    example = _example(run, source, padded(num, run.mesh))
+    titles = describe(run.conditions, example["given"])[:num]
+    clips = {name: example[name] for name in ("video", "time", "given")}
+    clips = pipeline.put_whole(clips, rules.batch_sharding(run.mesh))
     draw = make_sampler(run.config, run.denoiser, run.mesh)
 
     def action(task: str) -> Action:
         given = observed_frames(task, data.frames, max(1, data.frames // 4))
 
         def show(step: int, state: TrainState) -> None:
-            videos = np.asarray(jax.device_get(draw(state.ema, key, own, given)))[:num]
+            videos = np.asarray(jax.device_get(draw(state.ema, key, clips, given)))[:num]
             log.videos(step, task, videos, data.fps)
             if jax.process_index() == 0:
                 target = workdir / "samples" / f"{step:07d}-{task}"
@@ -80,42 +90,36 @@ def _show_samples(run: Run, source: Source, workdir: Path, log: Log) -> list[Act
     return [action(task) for task in ("generate", "predict") if run.config.tasks[task]]
 
 
-def _score(run: Run, source: Source, log: Log) -> list[Action]:
-    """Scores clips drawn with the EMA weights against clips of `source`."""
-    config = run.config
-    if not config.evals.every:
-        return []
-    num, nothing = padded(config.evals.num, run.mesh), np.zeros(config.data.frames, bool)
-    examples = _examples(run, source, num)
-    draw = make_sampler(config, run.denoiser, run.mesh)
+def _evaluate(
+    config: ConfigDict, evaluators: Sequence[Evaluator], workdir: Path, best: Best, log: Log
+) -> list[Action]:
+    """Calls the evaluators on the EMA weights, and keeps the weights with the best score."""
+    name, earlier = f"evals/{config.evals.best}", []
+    if evaluators and jax.process_index() == 0:
+        lines = pictures.read_metrics(workdir / "metrics.jsonl")
+        earlier = [values[name] for _, values in lines if name in values]
 
-    def score(step: int, state: TrainState) -> None:
-        own = _own_part(run, examples[0])
-        drawn = draw(state.ema, jax.random.key(config.seed), own, nothing)
-        drawn, real = np.asarray(jax.device_get(drawn)), examples[1]["video"]
+    def act(step: int, state: TrainState) -> None:
         values = {}
-        for name in config.evals.metrics:
-            value, error = METRICS[name](drawn, real)
-            values |= {f"evals/{name}": value, f"evals/{name}_error": error}
-            log.say(f"step {step}: {name} {value:.4g} ± {error:.2g} from {num} clips")
+        for evaluator in evaluators:
+            values |= evaluator(state.ema, lambda line: log.say(f"step {step}: {line}"))
         log.metrics(step, values)
+        if config.evals.best:
+            is_best = all(is_better(name, values[name], value) for value in earlier)
+            earlier.append(values[name])
+            if from_first(is_best):
+                best.save(step, state.ema)
 
-    return [Action(functools.partial(_every, config, config.evals.every), score)]
+    due = functools.partial(_every, config, config.evals.every)
+    return [Action(due, act)] * bool(evaluators)
 
 
-def _examples(run: Run, source: Source, num: int) -> grain.MapDataset:
-    """Batches of clips without augmentation; every process sees all of them."""
+def _example(run: Run, source: Source, num: int) -> dict[str, Any]:
+    """A batch of clips without augmentation; every process has all of them."""
     config = run.config
     return pipeline.make_dataset(
         source, config.data, run.encode, seed=config.seed + 1, batch_size=num, augmented=False
-    )
-
-
-def _own_part(run: Run, batch: dict[str, Any]) -> dict[str, Any]:
-    """The clips of a batch, this process's part of them on its devices."""
-    index, count = jax.process_index(), jax.process_count()
-    own = jax.tree.map(lambda x: np.split(x, count)[index], batch)
-    return pipeline.put(own, rules.batch_sharding(run.mesh))
+    )[0]
 
 
 def _every(config: ConfigDict, every: int, step: int) -> bool:

@@ -323,6 +323,23 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         ) from error
 
 
+OVERRIDES: dict[str, str] = {}  # new values of keys, for the config of an existing run
+
+
+def parse_overrides(argv: Sequence[str]) -> list[str]:
+    """Parses as `parse_flags`, and stores `--config.KEY=VALUE` in `OVERRIDES` for a run's config.
+
+    Raises InputError and `flags.Error` for wrong arguments.
+    """
+    import_plugins(argv)
+    words = [word for word in argv if word.startswith("--config.")]
+    for word in words:
+        name, _, value = word.removeprefix("--config.").partition("=")
+        check_name(name)
+        OVERRIDES[name] = value
+    return parse_flags([word for word in argv if word not in words])
+
+
 _HELP = {"--help", "-help", "-h", "-?"}
 
 

@@ -38,7 +38,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.", requir
 NUM = flags.DEFINE_integer("num", 16, "Number of clips.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Random seed of the clips.", lower_bound=0)
 CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "Its step; by default the newest.")
-WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "raw"], "Averaged or raw weights.")
+WEIGHTS = flags.DEFINE_enum(
+    "weights", "ema", ["ema", "raw", "best"], "Averaged, raw, or averaged with the best score."
+)
 EMA_WIDTH = flags.DEFINE_float(
     "ema_width", None, "Relative width of a post-hoc EMA, up to 0.28; by default the plain EMA."
 )
@@ -58,7 +60,7 @@ def main(_: Sequence[str]) -> None:
         checkpoint=CHECKPOINT.value,
         weights=WEIGHTS.value,
         ema_width=EMA_WIDTH.value,
-        changes=OVERRIDES,
+        changes=configs.OVERRIDES,
     )
     config, task = model.run.config, TASK.value or "generate"
     frames = FRAMES.value or config.data.frames
@@ -101,22 +103,11 @@ def _show(bar: tqdm, done: int, total: int) -> None:
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """Parses flags with absl, with one for each condition; stores `--config.KEY=VALUE` for later.
-
-    Raises InputError and `flags.Error` for wrong arguments.
-    """
+    """Parses as `config.parse_overrides`, with a flag for each condition."""
     configs.import_plugins(argv)
     for condition in CONDITIONS.values():
         flags.DEFINE_string(condition.flag, None, condition.flag_help)
-    overrides = [word for word in argv if word.startswith("--config.")]
-    for word in overrides:
-        name, _, value = word.removeprefix("--config.").partition("=")
-        configs.check_name(name)
-        OVERRIDES[name] = value
-    return configs.parse_flags([word for word in argv if word not in overrides])
-
-
-OVERRIDES: dict[str, str] = {}
+    return configs.parse_overrides(argv)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,6 @@ def cache_settings() -> dict[str, str]:
     A compiled step takes a few MB. JAX's own variables have priority; for example
     JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     try:  # code for one CPU may not run on another that shares the folder
         with open("/proc/cpuinfo", "rb") as file:
             cpu = zlib.crc32(
@@ -62,9 +61,15 @@ def cache_settings() -> dict[str, str]:
     except (OSError, StopIteration):
         cpu = zlib.crc32(platform.processor().encode())
     return {
-        "JAX_COMPILATION_CACHE_DIR": os.path.join(home, "jaxvid", f"compiled-{cpu:08x}"),
+        "JAX_COMPILATION_CACHE_DIR": os.path.join(cache_folder(), f"compiled-{cpu:08x}"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }
+
+
+def cache_folder() -> str:
+    """The folder in the user's cache for what can be computed again."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(home, "jaxvid")
 
 
 def huge_pages_help(environment: Mapping[str, str]) -> bool:

@@ -30,11 +30,12 @@ from jaxvid.build import advice, build, check_training, least_memory
 from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
 from jaxvid.data.sources import make_source
+from jaxvid.evaluators import make_evaluators
 from jaxvid.parallel import processes, rules
 from jaxvid.training.meter import Meter
 from jaxvid.training.state import from_parts, to_parts
 from jaxvid.workdir import folder, pictures
-from jaxvid.workdir.checkpoint import Checkpoints, Snapshots, start_from
+from jaxvid.workdir.checkpoint import Best, Checkpoints, Snapshots, start_from
 from jaxvid.workdir.log import Log
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -73,6 +74,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
     run = build(config)
     check_training(run)
     check_source(run.conditions, source)
+    evaluators = make_evaluators(run, validation)
     dataset = pipeline.make_dataset(
         source,
         config.data,
@@ -88,6 +90,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
         folder.lock(workdir),
         Checkpoints(workdir, config.checkpoint.keep) as checkpoints,
         Snapshots(workdir, config.ema.widths, write=True) as snapshots,
+        Best(workdir, write=True) as best,
     ):
         notes = folder.claim(workdir, config, lead, source.fingerprint, accept)
         if lead:
@@ -118,7 +121,9 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
             log.say(f"{len(source)} clips to train on, {len(validation)} held out for validation")
             for line in notes + advice(config):
                 log.say(line)
-            actions = make_actions(run, validation or source, workdir, snapshots, log)
+            actions = make_actions(
+                run, validation or source, evaluators, workdir, snapshots, best, log
+            )
             if step:  # repeat the actions of this step, which may have been interrupted
                 for action in actions:
                     if action.due(step):
@@ -165,6 +170,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                         meter.restart_clock()
             checkpoints.wait()
             snapshots.wait()
+            best.wait()
             batches.close()
             if lead and (workdir / "metrics.jsonl").stat().st_size:
                 pictures.write_loss_curve(workdir / "loss.png", workdir / "metrics.jsonl")

@@ -36,7 +36,7 @@ from jaxvid.sampling.plans import long_videos
 from jaxvid.sampling.tasks import observed_frames
 from jaxvid.training import ema
 from jaxvid.workdir import folder
-from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
+from jaxvid.workdir.checkpoint import Best, Checkpoints, Snapshots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ class TrainedModel:
             dataset = pipeline.make_dataset(
                 source, data, run.encode, seed=seed, batch_size=num, augmented=False
             )
-            clips = dataset[0]  # `pipeline.put` leaves out what is not of the clips
+            clips = dataset[0]
         else:
             clips["given"] = by_default(run.conditions, clips["given"])
         for name, arrays in chosen.items():
@@ -197,7 +197,8 @@ class Drawing:
         run, params, key = self.model.run, self.model.params, jax.random.key(self.seed)
         if not self.frames:
             draw = make_sampler(run.config, run.denoiser, run.mesh, report)
-            clips = pipeline.put(self.clips, rules.batch_sharding(run.mesh))
+            clips = {name: self.clips[name] for name in ("video", "time", "given")}
+            clips = pipeline.put_whole(clips, rules.batch_sharding(run.mesh))
             yield np.asarray(draw(params, key, clips, self.observed))
             return
         done = 0
@@ -224,7 +225,8 @@ def load(
     Args:
       workdir: of a run of `jaxvid.train`.
       checkpoint: step of the checkpoint; by default the newest.
-      weights: "ema" (averaged) or "raw".
+      weights: "ema" (averaged), "raw", or "best": averaged, with the best score in a run with
+        `evals.best`.
       ema_width: relative width of a post-hoc EMA, up to 0.28, from the snapshots of a run with
         `ema.widths`.
       changes: new values of config keys as texts, such as {"sampler.steps": "50"}. Only keys that
@@ -235,12 +237,17 @@ def load(
         last when the parameters are first used).
     """
     workdir = files.to_path(str(workdir), "--workdir")
-    if ema_width is not None and (weights == "raw" or checkpoint is not None):
-        raise InputError("--ema_width excludes --weights=raw and --checkpoint: leave them out")
+    if ema_width is not None and (weights != "ema" or checkpoint is not None):
+        raise InputError("--ema_width excludes --weights and --checkpoint: leave them out")
+    if weights == "best" and checkpoint is not None:
+        raise InputError("--weights=best excludes --checkpoint: leave one of them out")
 
     def read(abstract: Any) -> Any:
         if ema_width is not None:
             return _averaged(workdir, run.config, ema_width, abstract)
+        if weights == "best":
+            with Best(workdir) as best:
+                return best.restore(abstract)
         with Checkpoints(workdir) as checkpoints:
             part = "ema" if weights == "ema" else "train/params"
             return checkpoints.restore_part(part, abstract, checkpoint)

@@ -22,9 +22,9 @@ def test_one_run_trains_and_samples_with_every_example(tmp_path):
         "--config.data.darken=0.5", "--config.conditions.height.on=True",
         "--config.diffusion.process=square", "--config.optimizer.name=lion",
         "--config.sampler.name=restart", "--config.steps=4", "--config.evals.every=4",
-        "--config.evals.metrics=('brightness',)", "--config.evals.num=4", env=env)  # fmt: skip
+        "--config.evals.metrics=('brightness',)", "--config.evals.num=12", env=env)  # fmt: skip
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    assert "evals/brightness" in json.loads(lines[-1])
+    assert "evals/quick/brightness" in json.loads(lines[-1])
     said = run("sample", *given, "--height=0.2", "--num=1", env=env)
     assert "1 clips of 4 frames" in said
     assert "give a number" in run("sample", *given, "--height=high", expect=1, env=env)

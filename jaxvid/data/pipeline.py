@@ -160,6 +160,16 @@ def batches(
     return iter(ready)
 
 
+def put_whole(batch: Any, sharding: jax.sharding.Sharding) -> Any:
+    """Puts a tree of arrays on the devices, as `put`; every host has all of the clips."""
+
+    def to_global(x: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(x.shape, sharding, lambda part: x[part])
+
+    with jax.transfer_guard_host_to_device("allow"):
+        return jax.tree.map(to_global, batch)
+
+
 def put(batch: Mapping[str, Any], sharding: jax.sharding.Sharding) -> dict[str, Any]:
     """Puts the clips of this host's part of a batch on its devices, as global arrays in order."""
     to_global = functools.partial(jax.make_array_from_process_local_data, sharding)

@@ -21,13 +21,14 @@ _LONGEST_GAP_SECONDS = 60.0
 
 
 def read_frames(
-    path: str | os.PathLike, *, size: int, fps: int | float | None = None
+    path: str | os.PathLike, *, size: int | None = None, fps: int | float | None = None
 ) -> Iterator[tuple[UInt8[np.ndarray, "S S 3"], float]]:
     """Streams the frames of a video file, with at most two frames in memory.
 
     Args:
       path: a file in any container and codec that PyAV reads.
-      size: S; the largest centred square of the picture is resized to S x S, by area.
+      size: S; the largest centred square of the picture is resized to S x S, by area. None leaves
+        it as it is.
       fps: frame k of the result is the frame nearest to k / fps seconds; None takes every frame at
         its presentation time.
 
@@ -219,12 +220,15 @@ def _resample(
         count += 1
 
 
-def _square(frame: av.VideoFrame, size: int, pixel_aspect: float) -> UInt8[np.ndarray, "S S 3"]:
+def _square(
+    frame: av.VideoFrame, size: int | None, pixel_aspect: float
+) -> UInt8[np.ndarray, "S S 3"]:
     image = frame.to_ndarray(format="rgb24")
     height = min(frame.height, round(frame.width * pixel_aspect))
     width = min(frame.width, round(frame.height / pixel_aspect))
     top, left = (frame.height - height) // 2, (frame.width - width) // 2
     crop = image[top : top + height, left : left + width]
+    size = size or min(crop.shape[:2])
     small = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(np.rot90(small, frame.rotation // 90))
 

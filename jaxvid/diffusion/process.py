@@ -51,7 +51,7 @@ EDM_RHO = 7
 FIRST_STEP = 1e-3
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Process:
     """Equation (1): `alpha` and `sigma` are differentiable functions of the noise level in [0, 1].
 

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float
 
-from jaxvid.metrics.metric import Clips, metric
+from jaxvid.metrics.metric import Clips, Extract, feature, metric
 
 View = Callable[[Float[np.ndarray, " n *shape"]], Float[np.ndarray, " n *other"]]
 
@@ -34,16 +35,15 @@ def energy_distance(
     x: Float[np.ndarray, " n *shape"],
     y: Float[np.ndarray, " m *shape"],
     views: Sequence[View] = (_itself,),
-) -> tuple[float, float]:
-    """The energy distance of the distributions of `x` and `y`, and its standard error.
+) -> float:
+    """The energy distance of the distributions of `x` and `y`.
 
         2 E|X - Y| - E|X - X'| - E|Y - Y'|
 
     (Székely & Rizzo 2013), which is 0 for equal distributions and above 0 for all others. |.| is
     the root mean square over the elements of a sample. With several `views`, which are linear maps,
     the norm is the sum over the views, and so is the distance. The estimate is unbiased, because X
-    and X' are never the same sample, so it can be below 0. The standard error is the jackknife's
-    over the samples of both, of which each must have at least three.
+    and X' are never the same sample, so it can be below 0.
     """
     between, among_x, among_y = (
         sum(_distances(view(a), view(b)) for view in views) for a, b in ((x, y), (x, x), (y, y))
@@ -51,25 +51,10 @@ def energy_distance(
     # The distance of a sample to itself: the square root would enlarge the rounding error.
     for among in (among_x, among_y):
         np.fill_diagonal(among, 0)
-    pairs_x, pairs_y = (_mean_of_pairs(among.sum(), len(among)) for among in (among_x, among_y))
-    without_x = _jackknife(between, among_x) - pairs_y
-    without_y = _jackknife(between.T, among_y) - pairs_x
-    variance = sum((len(v) - 1) * v.var() for v in (without_x, without_y))
-    return float(2 * between.mean() - pairs_x - pairs_y), float(np.sqrt(variance))
-
-
-def _jackknife(
-    between: Float[np.ndarray, "n m"], among: Float[np.ndarray, "n n"]
-) -> Float[np.ndarray, " n"]:
-    """2 E|X - Y| - E|X - X'|, leaving out each X in turn."""
-    n, m = between.shape
-    means = (between.sum() - between.sum(axis=1)) / ((n - 1) * m)
-    return 2 * means - _mean_of_pairs(among.sum() - 2 * among.sum(axis=1), n - 1)
-
-
-def _mean_of_pairs(total, n: int):
-    """The mean over the n (n - 1) ordered pairs of different samples, from their sum."""
-    return total / (n * (n - 1))
+    pairs_x, pairs_y = (
+        among.sum() / (len(among) * (len(among) - 1)) for among in (among_x, among_y)
+    )
+    return float(2 * between.mean() - pairs_x - pairs_y)
 
 
 def _distances(
@@ -80,8 +65,13 @@ def _distances(
     return np.sqrt(np.maximum(square, 0) / max(x.shape[1], 1))
 
 
-@metric("energy")
-def energy(drawn: Clips, real: Clips) -> tuple[float, float]:
+@feature("pixels", version="1")
+def pixels(mesh: Mesh) -> Extract:
+    """The clips themselves."""
+    return lambda clips: clips
+
+
+@metric("energy", of="pixels", better="lower")
+def energy(drawn: Clips, real: Clips) -> float:
     """The energy distance in all `VIEWS`, in thousandths of the pixel range."""
-    value, error = energy_distance(drawn / 255, real / 255, VIEWS)
-    return 1000 * value, 1000 * error
+    return 1000 * energy_distance(drawn / 255, real / 255, VIEWS)

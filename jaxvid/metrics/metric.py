@@ -1,28 +1,82 @@
-"""The registry of metrics, which training computes every `evals.every` steps.
+"""The registries of features and metrics.
 
-    @metric("energy")
-    def energy(drawn, real): ...
+A feature describes each clip by an array of numbers. A metric compares the features of drawn clips
+with those of real clips. Several metrics may use the same feature, which is computed once.
 
-A metric is a function `(drawn, real) -> (value, error)` of clips, uint8 [N,T,H,W,3] and
-[M,T,H,W,3]. It returns the score of the drawn clips and its standard error.
+    @feature("brightness", version="1")
+    def brightness(mesh):
+        return lambda clips: clips.mean((2, 3, 4))
+
+    @metric("contrast", of="brightness", better="real")
+    def contrast(drawn, real):
+        return drawn.std()
 """
 
+import dataclasses
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jax.sharding import Mesh
+from jaxtyping import Shaped, UInt8
 
 Clips = UInt8[np.ndarray, "N T H W 3"]
-Metric = Callable[[Clips, Clips], tuple[float, float]]
+Features = Shaped[np.ndarray, "N *shape"]
+Extract = Callable[[Clips], Features]
+Compare = Callable[[Features, Features], float]
+Better = Literal["lower", "higher", "real"]
 
+
+@dataclasses.dataclass(frozen=True)
+class Feature:
+    """A registered feature.
+
+    Attributes:
+      make: maps a mesh to a function from any number of clips to a row per clip, which may use the
+        devices of the mesh. The row of a clip must not depend on the other clips.
+      version: changes when the same clip gives another row, such as a hash of a network's weights.
+      frames: fewest frames of a clip.
+    """
+
+    make: Callable[[Mesh], Extract]
+    version: str
+    frames: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A registered metric.
+
+    Attributes:
+      of: name of its feature.
+      compare: maps the features of drawn and of real clips to a number.
+      better: whether a lower or a higher number is better, or one closer to that of real clips.
+    """
+
+    of: str
+    compare: Compare
+    better: Better
+
+
+FEATURES: dict[str, Feature] = {}
 METRICS: dict[str, Metric] = {}
 
 
-def metric(name: str) -> Callable[[Metric], Metric]:
-    """Registers a function as the metric `name`."""
+def feature(name: str, *, version: str, frames: int = 1) -> Callable:
+    """Registers a function as the feature `name`; see `Feature`."""
 
-    def register(function: Metric) -> Metric:
-        METRICS[name] = function
-        return function
+    def register(make: Callable[[Mesh], Extract]) -> Callable[[Mesh], Extract]:
+        FEATURES[name] = Feature(make, version, frames)
+        return make
+
+    return register
+
+
+def metric(name: str, *, of: str, better: Better) -> Callable[[Compare], Compare]:
+    """Registers a function as the metric `name`; see `Metric`."""
+
+    def register(compare: Compare) -> Compare:
+        METRICS[name] = Metric(of, compare, better)
+        return compare
 
     return register

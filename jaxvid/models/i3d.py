@@ -167,7 +167,7 @@ def features(
     """Logits and features of RGB clips, as `I3D` gives them.
 
     Clips are resized to 224 x 224 pixels as for the Fréchet video distance (FVD) of StyleGAN-V
-    (Skorokhodov et al. 2022, arXiv 2112.14683): linearly, without a filter when they become smaller.
+    (Skorokhodov et al. 2022, arXiv 2112.14683): linearly, without a filter when they shrink.
 
     Args:
       params: those of `load_params`.

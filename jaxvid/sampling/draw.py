@@ -1,5 +1,6 @@
 """Drawing clips from a denoiser, on all devices."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from einops import rearrange
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float32, PyTree, UInt8
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxvid.conditions.condition import Condition, null, prepare
 from jaxvid.config import (
@@ -82,8 +83,16 @@ def make_sampler(
     that are `observed` are kept; the others are ignored. It is compiled once for all `observed`,
     unless `sampler.lag` makes the number of steps depend on them. A device draws
     `sampler.batch_size` clips at once, and holds all videos. `report` is called with the number of
-    sampling steps that are done and that of all steps.
+    sampling steps that are done and that of all steps. Equal arguments give the same function, so
+    that it is compiled once.
     """
+    return _make_sampler(FrozenConfigDict(config), denoiser, mesh, report)
+
+
+@functools.lru_cache(maxsize=8)
+def _make_sampler(
+    config: FrozenConfigDict, denoiser: Denoiser, mesh: Mesh, report: Report | None
+) -> Callable[[Any, Array, dict[str, Any], Bool[np.ndarray, " T"]], UInt8[Array, "B T H W 3"]]:
     lag = config.sampler.lag
 
     def run(params: Any, key: Array, clips: dict[str, Any], observed: Any) -> Array:

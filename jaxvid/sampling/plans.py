@@ -6,6 +6,7 @@ and hold one window of a video, so memory and time per frame do not depend on it
 that a window sees again get noise of level `sampler.observed_noise`, which reduces drift.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, UInt8
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxvid.conditions.condition import window
 from jaxvid.data import pipeline
@@ -132,7 +133,7 @@ def run_plan(
             shown = np.roll(shown, call.seen, axis=1)
         given = window(denoiser.conditions, clips["given"], call.start, T)
         batch = {"video": shown, "time": clips["time"], "given": given}
-        batch = pipeline.put(batch, rules.batch_sharding(mesh))
+        batch = pipeline.put_whole(batch, rules.batch_sharding(mesh))
         at = jax.random.fold_in(key, call.start + call.seen)
         shown = np.asarray(sampler(params, at, batch, np.arange(T) < call.seen))
         yield shown[:, call.seen :]
@@ -148,9 +149,31 @@ def stream(
     calls: list[Call],
 ) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
     """Carries out the calls of `streaming`; after each, the network has seen what it drew."""
-    drawn = calls[-1].drawn
-    net = denoiser.net.clone(memory=config.data.frames - drawn)
-    denoiser = Denoiser(net, denoiser.process, denoiser.prediction)
+    net = denoiser.net.clone(memory=config.data.frames - calls[-1].drawn)
+    see, draw_and_remember = _make_stream(
+        FrozenConfigDict(config), Denoiser(net, denoiser.process, denoiser.prediction)
+    )
+    variables = {"params": jax.jit(in_dtype, static_argnums=1)(params, config.model.dtype)}
+    for call in calls:
+        length = call.seen + call.drawn
+        batch = {
+            "video": clips["video"][:, :length],
+            "time": clips["time"][:, :length] + np.float32(call.start / config.data.fps),
+            "given": window(denoiser.conditions, clips["given"], call.start, length),
+        }
+        batch = pipeline.put_whole(batch, rules.batch_sharding(mesh))
+        if not call.drawn:
+            variables |= see(variables, key, batch)
+            continue
+        at = jax.random.fold_in(key, call.start)
+        frames, cache = draw_and_remember(variables, at, batch)
+        variables |= cache
+        yield np.asarray(frames)
+
+
+@functools.lru_cache(maxsize=8)
+def _make_stream(config: FrozenConfigDict, denoiser: Denoiser) -> tuple[Any, Any]:
+    """Jits `(variables, key, clips)` to the cache after the clips, and to drawn clips and cache."""
 
     @jax.jit
     def see(variables: Any, key: Array, clips: dict[str, Any]) -> Any:
@@ -162,19 +185,4 @@ def stream(
         drawn = draw(config, denoiser, variables, key, clips, nothing)
         return drawn, remember(config, denoiser, variables, key, clips | {"video": drawn})
 
-    variables = {"params": jax.jit(in_dtype, static_argnums=1)(params, config.model.dtype)}
-    for call in calls:
-        length = call.seen + call.drawn
-        batch = {
-            "video": clips["video"][:, :length],
-            "time": clips["time"][:, :length] + np.float32(call.start / config.data.fps),
-            "given": window(denoiser.conditions, clips["given"], call.start, length),
-        }
-        batch = pipeline.put(batch, rules.batch_sharding(mesh))
-        if not call.drawn:
-            variables |= see(variables, key, batch)
-            continue
-        at = jax.random.fold_in(key, call.start)
-        frames, cache = draw_and_remember(variables, at, batch)
-        variables |= cache
-        yield np.asarray(frames)
+    return see, draw_and_remember

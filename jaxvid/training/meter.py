@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Float, Int32
 
 from jaxvid.errors import InputError
 
@@ -69,20 +69,29 @@ class Meter:
             _check_finite(self._first + i, metrics)
         seconds = time.monotonic() - self._began
         sums, counts = (sum(m["bins"][i] for m in fetched) for i in range(2))
-        edges = np.linspace(0, 1, len(sums) + 1)
         values = {
             name: float(np.mean([m[name] for m in fetched]))
             for name in ("loss", "lr", "grad_norm", "param_norm")
         }
-        for low, high, total, count in zip(edges, edges[1:], sums, counts, strict=False):
-            if count:
-                values[f"loss/noise_{low:.2f}-{high:.2f}"] = float(total / count)
+        values |= by_level("loss", sums, counts)
         values["clips_per_s"] = len(fetched) * batch_size / seconds
         values["data_wait"] = self._waited / seconds
         values["bad_records"] = len(self._bad)
         self._first, self._steps = step + 1, []
         self.restart_clock()
         return values
+
+
+def by_level(
+    name: str, sums: Float[np.ndarray, " bins"], counts: Float[np.ndarray, " bins"]
+) -> dict[str, float]:
+    """Mean losses in equal intervals of the noise level, by name; see `loss.by_noise_level`."""
+    edges = np.linspace(0, 1, len(sums) + 1)
+    return {
+        f"{name}/noise_{low:.2f}-{high:.2f}": float(total / count)
+        for low, high, total, count in zip(edges, edges[1:], sums, counts, strict=False)
+        if count
+    }
 
 
 def _check_finite(step: int, metrics: dict[str, Any]) -> None:

@@ -92,6 +92,22 @@ def draw_examples(
     )
 
 
+def loss_by_noise(
+    config: ConfigDict, denoiser: Denoiser, params: Any, examples: Examples
+) -> tuple[Array, Array]:
+    """Sums and counts of the losses of unknown frames, [4] each, by their noise levels.
+
+    `loss.by_noise_level` has the levels.
+    """
+    d, e = config.diffusion, examples
+    output = denoiser.predict({"params": params}, e.x_t, e.noise, e.time, e.given)
+    errors = loss.frame_errors(
+        denoiser.process, output, e.x_t, e.x0, e.eps, e.noise,
+        denoiser.prediction, d.loss_space, d.weighting, gamma=d.gamma, bias=d.bias,
+    )  # fmt: skip
+    return loss.by_noise_level(errors, e.noise, e.unknown, NOISE_BINS)
+
+
 def make_train_step(
     config: ConfigDict, denoiser: Denoiser, tx: optax.GradientTransformation
 ) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, Any]]]:
@@ -100,15 +116,10 @@ def make_train_step(
     With `optimizer.accumulate` = n the network processes the batch in n parts, one after another.
     The loss is always the mean over the unknown frames of the whole batch.
     """
-    d, parts, lr = config.diffusion, config.optimizer.accumulate, make_schedule(config)
+    parts, lr = config.optimizer.accumulate, make_schedule(config)
 
     def part_loss(params: Any, part: Examples, unknown: Array) -> tuple[Array, tuple]:
-        output = denoiser.predict({"params": params}, part.x_t, part.noise, part.time, part.given)
-        errors = loss.frame_errors(
-            denoiser.process, output, part.x_t, part.x0, part.eps, part.noise,
-            denoiser.prediction, d.loss_space, d.weighting, gamma=d.gamma, bias=d.bias,
-        )  # fmt: skip
-        bins = loss.by_noise_level(errors, part.noise, part.unknown, NOISE_BINS)
+        bins = loss_by_noise(config, denoiser, params, part)
         return jnp.sum(bins[0]) / unknown, bins
 
     def train_step(state: TrainState, batch: dict[str, Any]):

@@ -249,6 +249,42 @@ def start_from(path: Path, params: Any, part: str = "ema") -> tuple[Any, reading
         return checkpoints._read(step, lambda folder: reading.read_fitting(folder, part, params))
 
 
+class Best(_Saves):
+    """The EMA weights with the best score so far, in `workdir/best`.
+
+    Args:
+      workdir: work directory of the run.
+      write: False only reads.
+    """
+
+    name = "best checkpoint"
+    policy = POLICIES.LatestN(1)
+
+    def __init__(self, workdir: Path, write: bool = False):
+        super().__init__(workdir)
+        self.folder, self.write = workdir.absolute() / "best", write
+
+    def save(self, step: int, ema: Any) -> None:
+        """Starts to write weights that replace those before; see `Checkpoints.save`."""
+        self._save(step, {"ema": ema})
+
+    def restore(self, wanted: Any) -> Any:
+        """Reads the weights, in the shapes, dtypes and shardings of `wanted`.
+
+        Raises InputError if there are none, or they cannot be read.
+        """
+        step = self._newest()
+        if step < 0:
+            raise InputError(
+                f"{self.folder}: no checkpoint was best; train with config.evals.every and "
+                "config.evals.best"
+            )
+        try:
+            return together(lambda: reading.read(self.folder / str(step), {"ema": wanted}))["ema"]
+        except Damaged as error:
+            raise InputError(f"{self.folder / str(step)} is damaged ({error})") from error
+
+
 class Snapshots(_Saves):
     """The snapshots of a run's power-function averages, in `workdir/snapshots`.
 

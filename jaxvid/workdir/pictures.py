@@ -137,6 +137,33 @@ def write_loss_curve(path: str | Path, metrics_jsonl: str | Path) -> None:
     write_whole(path, file.getvalue())
 
 
+def write_scores(path: str | Path, scores: Sequence[Any]) -> None:
+    """Plots scores as PNG: a panel for each, with its 95 % interval and the score of real clips.
+
+    Args:
+      path: path of the PNG.
+      scores: `metrics.score.Score`s.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 0.9 + 0.75 * len(scores)), dpi=150, layout="constrained")
+    for axes, s in zip(figure.subplots(len(scores), 1, squeeze=False)[:, 0], scores, strict=True):
+        if s.floor is not None:
+            reach = 1.96 * s.floor_error
+            axes.axvspan(s.floor - reach, s.floor + reach, color="tab:green", alpha=0.25, lw=0)
+            axes.axvline(s.floor, color="tab:green", label="real clips")
+        axes.errorbar(s.value, 0, xerr=1.96 * s.error, fmt="o", capsize=3, label="drawn clips")
+        axes.set(yticks=[0], yticklabels=[s.metric], ylim=(-1, 1))
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params("y", length=0)
+    figure.axes[0].legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    figure.axes[-1].set_xlabel(f"{scores[0].protocol}, {scores[0].drawn} clips; 95 % intervals")
+    file = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(file)
+    write_whole(path, file.getvalue())
+
+
 def read_metrics(path: str | Path) -> Iterator[tuple[int, dict[str, float]]]:
     """The step and the values, finite or not, of each line of a metrics.jsonl.
 

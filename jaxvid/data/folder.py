@@ -1,0 +1,58 @@
+"""A folder of video files as clips, without preparing them."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxvid.data.clips import span
+from jaxvid.data.scan import find_files
+from jaxvid.data.video import read_frames, read_video
+from jaxvid.errors import InputError
+
+
+class VideoFolder:
+    """The videos below a folder in a random order; each gives one clip, its first frames.
+
+    Attributes:
+      names: the files, in an order that depends only on their names and the seed.
+    """
+
+    def __init__(self, folder: Path, size: int | None = None, seed: int = 0):
+        """Finds the files.
+
+        Args:
+          folder: folder of video files.
+          size: height and width to which frames are resized; by default they keep theirs.
+          seed: seed of the order.
+
+        Raises:
+          InputError: the folder has no files, or some that cannot be read.
+        """
+        found, problems = find_files(folder, Path())
+        if problems:
+            raise InputError(f"{folder}: {problems[0]}; remove it")
+        order = np.random.default_rng(seed).permutation(len(found))
+        self.names = [folder / sorted(found)[i] for i in order]
+        self._size, self._first = size, None
+
+    def frames(self, index: int) -> int:
+        """The number of frames of a video. Raises InputError if it cannot be read."""
+        return sum(1 for _ in read_frames(self.names[index]))
+
+    def read(self, index: int, frames: int, stride: int = 1) -> UInt8[np.ndarray, "T S S 3"]:
+        """Every `stride`-th frame of a video from the first on, `frames` in all.
+
+        Raises:
+          InputError: the video cannot be read, is too short, or has not the size of those before.
+        """
+        name = self.names[index]
+        video, _ = read_video(name, frames=span(frames, stride), size=self._size)
+        side, first = video.shape[1], self._first or (name, video.shape[1])
+        if side != first[1]:
+            raise InputError(
+                f"{name} is {side} pixels high or wide, but {first[0]} is {first[1]}: "
+                "give --size, to which all are resized"
+            )
+        self._first = first
+        return video[::stride]

@@ -1,0 +1,143 @@
+"""Score a trained model, or a folder of videos, against real videos.
+
+    python -m jaxvid.evaluate --workdir=DIR [--protocol=fvd2048_16f --checkpoint=STEP]
+    python -m jaxvid.evaluate --workdir=DIR --num=64 --metrics=energy,motion
+    python -m jaxvid.evaluate --videos=DIR --reference=DIR [--protocol=fvd256_16f --size=64]
+
+A protocol fixes the metrics, the number of clips, their length and their split; scores of different
+protocols must not be compared. With `--workdir`, a run's model draws the clips, and its data gives
+the real ones. An evaluation that is interrupted goes on where it was. With `--videos`, both are
+folders of video files, of which each gives one clip.
+
+It prints a table and writes `scores.json` and `scores.png`. Each score comes with its standard
+error and with the score of real clips, which a perfect model would reach.
+"""
+
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from tqdm import tqdm
+
+from jaxvid import config as configs
+from jaxvid import errors, files
+from jaxvid.errors import InputError
+from jaxvid.evaluation import evaluate, evaluate_folders, hash_of
+from jaxvid.metrics.protocols import Protocol, choose
+from jaxvid.metrics.score import Score
+from jaxvid.trained import load
+from jaxvid.workdir import pictures
+from jaxvid.workdir.checkpoint import Checkpoints
+from jaxvid.workdir.disk import write_whole, writing
+
+WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.")
+VIDEOS = flags.DEFINE_string("videos", None, "Folder of videos to score, without a run.")
+REFERENCE = flags.DEFINE_string("reference", None, "Folder of real videos, for --videos.")
+SIZE = flags.DEFINE_integer(
+    "size", None, "Height and width in pixels to which --videos and --reference are resized."
+)
+PROTOCOL = flags.DEFINE_string("protocol", "quick", "Name of the protocol.")
+NUM = flags.DEFINE_integer("num", 0, "Number of clips, if not the protocol's.", lower_bound=0)
+METRICS = flags.DEFINE_list("metrics", [], "Metrics, if not the protocol's.")
+CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "Its step; by default the newest.")
+WEIGHTS = flags.DEFINE_enum(
+    "weights", "ema", ["ema", "raw", "best"], "Averaged, raw, or averaged with the best score."
+)
+EMA_WIDTH = flags.DEFINE_float(
+    "ema_width", None, "Relative width of a post-hoc EMA, up to 0.28; by default the plain EMA."
+)
+OUTPUT = flags.DEFINE_string(
+    "output", None, "Folder for the scores; by default in the workdir, or ./scores for --videos."
+)
+
+
+def main(_: Sequence[str]) -> None:
+    if (WORKDIR.value is None) == (VIDEOS.value is None):
+        raise InputError("give --workdir=DIR of a run, or --videos=DIR and --reference=DIR")
+    if (VIDEOS.value is None) != (REFERENCE.value is None):
+        raise InputError("--videos and --reference go together: give both folders")
+    try:
+        protocol = choose(PROTOCOL.value, NUM.value, tuple(METRICS.value))
+    except InputError as error:
+        raise InputError(f"--protocol, --num or --metrics: {error}") from None
+    of = _of_videos if WORKDIR.value is None else _of_run
+    output, about, scores = of(protocol)
+    print(table(scores))
+    content = {**about, "scores": [score.to_json() for score in scores]}
+    write_whole(output / "scores.json", (json.dumps(content, indent=1) + "\n").encode())
+    pictures.write_scores(output / "scores.png", scores)
+    print(f"scores.json and scores.png: {output}")
+
+
+def _of_run(protocol: Protocol) -> tuple[Path, dict[str, Any], list[Score]]:
+    """Scores the run of `--workdir`."""
+    workdir, step = files.to_path(WORKDIR.value, "--workdir"), CHECKPOINT.value
+    if step is None and EMA_WIDTH.value is None and WEIGHTS.value != "best":
+        with Checkpoints(workdir) as checkpoints:
+            step = max(checkpoints.steps, default=None)
+    model = load(
+        workdir,
+        checkpoint=step,
+        weights=WEIGHTS.value,
+        ema_width=EMA_WIDTH.value,
+        changes=configs.OVERRIDES,
+    )
+    about = {
+        "workdir": str(workdir),
+        "checkpoint": step,
+        "weights": WEIGHTS.value if EMA_WIDTH.value is None else f"ema_width={EMA_WIDTH.value}",
+        "config": json.loads(model.run.config.to_json()),
+    }
+    which = [about["weights"], step, about["config"], vars(protocol)]
+    name = f"{protocol.name}-{step or WEIGHTS.value}-{hash_of(which)[:8]}"
+    output = files.to_path(OUTPUT.value or f"{workdir}/evals/{name}", "--output")
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+    model.params  # noqa: B018  read before the clips are
+    with _bar(protocol.clips) as bar:
+        scores = evaluate(
+            model, protocol, output / hash_of(which), lambda done: bar.update(done - bar.n)
+        )
+    return output, about, scores
+
+
+def _of_videos(protocol: Protocol) -> tuple[Path, dict[str, Any], list[Score]]:
+    """Scores the videos of `--videos`."""
+    folders = [files.to_path(f.value, f"--{f.name}") for f in (VIDEOS, REFERENCE)]
+    output = files.to_path(OUTPUT.value or "scores", "--output")
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+    with _bar(2 * protocol.clips) as bar:
+        scores = evaluate_folders(*folders, protocol, SIZE.value, lambda: bar.update(1))
+    return output, {"videos": str(folders[0]), "reference": str(folders[1])}, scores
+
+
+def table(scores: Sequence[Score]) -> str:
+    """The scores as text, with what they are scores of."""
+    rows = [("metric", "score", "real clips", "better")]
+    for s in scores:
+        floor = "" if s.floor is None else f"{s.floor:.4g} ± {s.floor_error:.2g}"
+        better = "like real clips" if s.better == "real" else s.better
+        rows.append((s.metric, f"{s.value:.4g} ± {s.error:.2g}", floor, better))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)) for row in rows]
+    first = scores[0]
+    lines.append(f"{first.protocol}: {first.drawn} against {first.real} clips, seed {first.seed}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _bar(total: int) -> tqdm:
+    slow = 0.1 if sys.stdout.isatty() else 10
+    return tqdm(total=total, unit="clip", file=sys.stdout, mininterval=slow)
+
+
+if __name__ == "__main__":
+    errors.run(main, configs.parse_overrides)

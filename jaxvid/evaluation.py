@@ -1,0 +1,254 @@
+"""Scores of a trained model: real clips, drawn clips, their features, and how far they are apart.
+
+Clips are read and drawn in chunks of a fixed number. The noise of a chunk depends on the seed and
+the chunk's number, so a score depends neither on the devices nor on where an evaluation was
+interrupted.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+from ml_collections import ConfigDict
+
+from jaxvid import start
+from jaxvid.build import Run
+from jaxvid.data import pipeline
+from jaxvid.data.folder import VideoFolder
+from jaxvid.data.sources import Source, make_source
+from jaxvid.errors import InputError
+from jaxvid.metrics.metric import FEATURES, Extract, Features
+from jaxvid.metrics.protocols import Protocol
+from jaxvid.metrics.score import Score, compare
+from jaxvid.parallel.mesh import make_mesh
+from jaxvid.sampling.draw import padded
+from jaxvid.trained import Drawing, TrainedModel
+from jaxvid.workdir.disk import write_whole, writing
+
+CHUNK = 64  # clips; another number changes the noise of drawn clips, and so all scores
+OTHER = {"train": "validation", "validation": "train"}
+
+Progress = Callable[[int], None]  # called with the number of clips that are done
+
+
+def evaluate(
+    model: TrainedModel,
+    protocol: Protocol,
+    keep: Path | None = None,
+    progress: Progress | None = None,
+) -> list[Score]:
+    """Scores a model by a protocol.
+
+    Args:
+      model: draws the clips.
+      protocol: how many clips, which, and by which metrics.
+      keep: folder for the features of the chunks that are drawn; those that it has are not drawn
+        again.
+      progress: reports the clips that are drawn.
+
+    Raises:
+      InputError: the data does not have the clips that the protocol needs, or what a metric needs
+        is not installed.
+    """
+    run = model.run
+    extract = extractors(run, protocol)
+    real = real_features(run, protocol, protocol.split, extract)
+    floor = None
+    if len(make_source(_data(run, protocol), OTHER[protocol.split])) >= protocol.clips:
+        floor = real_features(run, protocol, OTHER[protocol.split], extract)
+    drawn = drawn_features(model, protocol, extract, keep, progress)
+    return compare(protocol, drawn, real, floor)
+
+
+def evaluate_folders(
+    videos: Path,
+    reference: Path,
+    protocol: Protocol,
+    size: int | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> list[Score]:
+    """Scores the videos in a folder against those in another, by a protocol.
+
+    Each video gives one clip: its first frames, at the stride of the protocol. The floor is that of
+    as many other videos of the reference, if it has them. The split of the protocol has no meaning.
+
+    Args:
+      videos: folder of the videos to score, with all below it.
+      reference: folder of real videos.
+      protocol: as many videos are taken of each folder, in the order of its seed.
+      size: height and width to which frames are resized; by default they keep theirs.
+      progress: called after each video.
+
+    Raises:
+      InputError: a folder has too few videos, or a video cannot be read, is too short, or has
+        another size than the first.
+    """
+    mesh = make_mesh({"replica": 1, "data": -1, "fsdp": 1, "context": 1, "tensor": 1})
+    drawn, real = (VideoFolder(folder, size, protocol.seed) for folder in (videos, reference))
+    for folder, path in ((drawn, videos), (real, reference)):
+        if len(folder.names) < protocol.clips:
+            raise InputError(
+                f"{path} has {len(folder.names)} videos, but {protocol.label} needs "
+                f"{protocol.clips}: add some, or ask for fewer with --num"
+            )
+    frames = protocol.frames or -(-drawn.frames(0) // protocol.stride)
+    protocol.check_frames(frames)
+    extract = {name: FEATURES[name].make(mesh) for name in protocol.features}
+
+    def features(folder: VideoFolder, first: int) -> dict[str, Features]:
+        numbers = range(first, first + protocol.clips)
+        return of_videos(extract, _in_chunks(folder, numbers, frames, protocol.stride, progress))
+
+    with jax.set_mesh(mesh):
+        x, y = features(drawn, 0), features(real, 0)
+        others = len(real.names) >= 2 * protocol.clips
+        return compare(protocol, x, y, features(real, protocol.clips) if others else None)
+
+
+def _in_chunks(
+    folder: VideoFolder, numbers: range, frames: int, stride: int, progress: Callable[[], None]
+) -> Iterator[UInt8[np.ndarray, "B T S S 3"]]:
+    """The clips of the videos of these numbers, in parts of up to `CHUNK`."""
+    for chunk in (numbers[i : i + CHUNK] for i in range(0, len(numbers), CHUNK)):
+        clips = []
+        for index in chunk:
+            clips.append(folder.read(index, frames, stride))
+            progress()
+        yield np.stack(clips)
+
+
+def extractors(run: Run, protocol: Protocol) -> dict[str, Extract]:
+    """For each feature of a protocol, the function that computes it on the mesh of a run.
+
+    Raises InputError if the clips are too short for it, or what it needs is not installed.
+    """
+    protocol.check_frames(_data(run, protocol).frames)
+    return {name: FEATURES[name].make(run.mesh) for name in protocol.features}
+
+
+def open_split(run: Run, protocol: Protocol, split: str) -> Source:
+    """A split of the data of a run, with clips of the length of a protocol.
+
+    Raises InputError if it has fewer clips than the protocol needs, or if they are too short.
+    """
+    source = make_source(_data(run, protocol), split)
+    if len(source) < protocol.clips:
+        raise InputError(
+            f"{protocol.label} needs {protocol.clips} clips, but the {split} split has "
+            f"{len(source)}: ask for fewer (--num in jaxvid.evaluate, config.evals.num in "
+            "training), or hold out more (config.data.validation)"
+        )
+    return source
+
+
+def real_features(
+    run: Run, protocol: Protocol, split: str, extract: Mapping[str, Extract]
+) -> dict[str, Features]:
+    """The features of real clips of a split; they are kept in the user's cache folder."""
+    source, data = open_split(run, protocol, split), _data(run, protocol)
+    clips = [source.fingerprint, data.frames, protocol.stride, data.size, data.fps]
+    folder = Path(start.cache_folder()) / "features"
+    files = {}
+    for name in extract:
+        which = [*clips, protocol.seed, protocol.clips, CHUNK, FEATURES[name].version]
+        files[name] = folder / f"{name}-{hash_of(which)}.npy"
+    alone = jax.process_count() == 1  # the caches of several hosts may differ
+    rows = {name: np.load(file) for name, file in files.items() if alone and file.is_file()}
+    if missing := {name: extract[name] for name in extract if name not in rows}:
+        new = of_videos(missing, (batch["video"] for batch in _chunks(run, protocol, source)))
+        for name, x in new.items():
+            if alone:
+                _save(files[name], x)
+        rows |= new
+    return rows
+
+
+def of_videos(
+    extract: Mapping[str, Extract], parts: Iterable[UInt8[np.ndarray, "B T H W 3"]]
+) -> dict[str, Features]:
+    """The features of clips that come in parts."""
+    rows = [{name: function(part) for name, function in extract.items()} for part in parts]
+    return {name: np.concatenate([row[name] for row in rows]) for name in extract}
+
+
+def drawn_features(
+    model: TrainedModel,
+    protocol: Protocol,
+    extract: Mapping[str, Extract],
+    keep: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Features]:
+    """The features of clips that a model draws, under the conditions of real clips.
+
+    `extract` is what `extractors` made; see `evaluate` for the other arguments.
+    """
+    frames, T = _data(model.run, protocol).frames, model.run.config.data.frames
+    # The model draws whole windows, whose conditions must be as long.
+    protocol = dataclasses.replace(protocol, frames=max(frames, T))
+    source, rows = open_split(model.run, protocol, protocol.split), []
+    for k, batch in enumerate(_chunks(model.run, protocol, source)):
+        files = {name: keep / f"{name}-{k:05d}.npy" for name in extract} if keep else {}
+        if files and all(file.is_file() for file in files.values()):
+            rows.append({name: np.load(file) for name, file in files.items()})
+        else:
+            videos = _draw(model, protocol, k, batch)[:, :frames]
+            rows.append({name: function(videos) for name, function in extract.items()})
+            for name, file in files.items():
+                _save(file, rows[-1][name])
+        if progress:
+            progress(k * CHUNK + len(batch["video"]))
+    return {name: np.concatenate([row[name] for row in rows]) for name in extract}
+
+
+def hash_of(content: Any) -> str:
+    """A short hash of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _chunks(run: Run, protocol: Protocol, source: Source) -> Iterator[dict[str, Any]]:
+    """Batches of up to `CHUNK` clips, without augmentation, in the order of the protocol's seed."""
+    dataset = pipeline.make_dataset(
+        source, _data(run, protocol), run.encode,
+        seed=protocol.seed, batch_size=CHUNK, augmented=False,
+    )  # fmt: skip
+    for k in range(-(-protocol.clips // CHUNK)):
+        left = protocol.clips - k * CHUNK
+        clips = {name: dataset[k][name] for name in ("video", "time", "given")}
+        yield jax.tree.map(lambda x, left=left: x[:left], clips)
+
+
+def _draw(
+    model: TrainedModel, protocol: Protocol, k: int, batch: dict[str, Any]
+) -> UInt8[np.ndarray, "B T H W 3"]:
+    """Draws clips under the conditions of chunk `k`."""
+    T, num = model.run.config.data.frames, len(batch["video"])
+    size = padded(num, model.run.mesh)
+    clips = jax.tree.map(lambda x: np.resize(x, (size, *x.shape[1:])), batch)
+    clips["video"] = np.zeros_like(clips["video"][:, :T])
+    clips["time"] = clips["time"][:, :T]
+    seed = int(np.random.SeedSequence((protocol.seed, k)).generate_state(1)[0])
+    frames = protocol.frames if protocol.frames > T else None
+    drawing = Drawing(model, clips, num, seed, np.zeros(T, bool), frames, T // 2)
+    return np.concatenate(list(drawing.parts()), axis=1)
+
+
+def _data(run: Run, protocol: Protocol) -> ConfigDict:
+    """The `data` section of a config for the real clips of a protocol."""
+    data = run.config.data.copy_and_resolve_references()
+    data.update(frames=protocol.frames or data.frames, strides=(protocol.stride,))
+    return data
+
+
+def _save(path: Path, rows: Features) -> None:
+    content = io.BytesIO()
+    np.save(content, rows, allow_pickle=False)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, content.getvalue())

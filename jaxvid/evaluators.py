@@ -1,0 +1,97 @@
+"""Evaluators: what is measured on the EMA weights while a run trains.
+
+An evaluator maps the weights to values by name, which go to metrics.jsonl and TensorBoard. All
+processes call it, and get the same values.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvid.build import Run
+from jaxvid.data import pipeline
+from jaxvid.data.sources import Source
+from jaxvid.evaluation import evaluate, extractors, open_split
+from jaxvid.metrics.metric import METRICS
+from jaxvid.metrics.protocols import Protocol, choose
+from jaxvid.parallel import rules
+from jaxvid.sampling.draw import padded
+from jaxvid.trained import TrainedModel
+from jaxvid.training.meter import by_level
+from jaxvid.training.step import draw_examples, loss_by_noise
+
+Evaluator = Callable[[Any, Callable[[str], None]], dict[str, float]]  # of EMA weights and `say`
+
+
+def make_evaluators(run: Run, validation: Source) -> list[Evaluator]:
+    """The evaluators of a run's config.
+
+    Raises InputError if the data has too few or too short clips for them, or what a metric needs is
+    not installed.
+    """
+    config = run.config
+    if not config.evals.every:
+        return []
+    made = [_make_loss(run, validation)] if config.evals.loss and len(validation) else []
+    for protocol in _protocols(config):
+        open_split(run, protocol, protocol.split)
+        extractors(run, protocol)
+        made.append(functools.partial(_scores, run, protocol))
+    return made
+
+
+def is_better(name: str, new: float, old: float) -> bool:
+    """Whether a score `evals.best` is better than an earlier one."""
+    metric = METRICS.get(name.rpartition("/")[2])
+    return new > old if metric and metric.better == "higher" else new < old
+
+
+def _protocols(config: ConfigDict) -> list[Protocol]:
+    c = config.evals
+    return [choose(name, c.num, tuple(c.metrics)) for name in c.protocols]
+
+
+def _scores(run: Run, protocol: Protocol, ema: Any, say: Callable[[str], None]) -> dict[str, float]:
+    """Draws clips, and scores them by a protocol."""
+    values = {}
+    for score in evaluate(TrainedModel(run, lambda _: ema), protocol):
+        name = f"evals/{protocol.name}/{score.metric}"
+        values |= {name: score.value, f"{name}_error": score.error}
+        if score.floor is not None:
+            values[f"{name}_floor"] = score.floor
+        say(str(score))
+    return values
+
+
+def _make_loss(run: Run, validation: Source) -> Evaluator:
+    """Makes the evaluator of the loss on validation clips, with the same noise at each call."""
+    config = run.config
+    size = padded(min(config.evals.loss, config.batch_size), run.mesh)
+    dataset = pipeline.make_dataset(
+        validation, config.data, run.encode,
+        seed=config.seed, batch_size=size, augmented=False,
+    )  # fmt: skip
+
+    @jax.jit
+    def of_batch(ema: Any, batch: dict[str, Any], number: Any) -> tuple[jax.Array, jax.Array]:
+        key = jax.random.fold_in(jax.random.key(config.seed), number)
+        return loss_by_noise(
+            config, run.denoiser, ema, draw_examples(config, run.denoiser, batch, key)
+        )
+
+    def loss(ema: Any, say: Callable[[str], None]) -> dict[str, float]:
+        sums, counts = np.zeros((2, 4))
+        for number in range(-(-config.evals.loss // size)):
+            batch = {name: dataset[number][name] for name in ("video", "time", "given")}
+            batch = pipeline.put_whole(batch, rules.batch_sharding(run.mesh))
+            more = of_batch(ema, batch, number)
+            sums, counts = sums + np.asarray(more[0]), counts + np.asarray(more[1])
+        values = {"evals/loss": float(sums.sum() / counts.sum())}
+        say(f"validation loss {values['evals/loss']:.4g}")
+        return values | by_level("evals/loss", sums, counts)
+
+    return loss

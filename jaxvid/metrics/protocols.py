@@ -1,0 +1,97 @@
+"""Protocols: named and versioned choices that make scores comparable.
+
+The Fréchet video distance of one model can double with another frame stride, split or number of
+clips. So a score is always that of a protocol, and says so. A protocol with another number is
+another protocol: increase `version` when a choice changes.
+"""
+
+import dataclasses
+
+from jaxvid.errors import InputError
+from jaxvid.metrics.metric import FEATURES, METRICS
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How clips are drawn and what they are compared with.
+
+    Attributes:
+      name: its name in `PROTOCOLS`.
+      metrics: names of the metrics.
+      clips: number of drawn clips, and of real clips.
+      frames: frames of a clip; 0 for those of a training clip. A model that was trained on shorter
+        clips draws window by window.
+      stride: frames of the data from a frame of a real clip to the next.
+      split: split of the real clips, "train" or "validation".
+      seed: seed of the choice of real clips and of all noise.
+      version: increases when a choice changes.
+      wanted: number of clips of the unchanged protocol, if this one has another.
+    """
+
+    name: str
+    metrics: tuple[str, ...]
+    clips: int
+    frames: int = 0
+    stride: int = 1
+    split: str = "validation"
+    seed: int = 0
+    version: int = 1
+    wanted: int = 0
+
+    @property
+    def label(self) -> str:
+        """Name and version, and a warning if it has other numbers than its name promises."""
+        label = f"{self.name}-v{self.version}"
+        return f"{label} with {self.clips} of {self.wanted} clips" if self.wanted else label
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features of its metrics."""
+        return tuple(dict.fromkeys(METRICS[name].of for name in self.metrics))
+
+    def check_frames(self, frames: int) -> None:
+        """Raises InputError if clips of so many frames are too short for a metric."""
+        for name in self.metrics:
+            fewest = FEATURES[METRICS[name].of].frames
+            if frames < fewest:
+                raise InputError(
+                    f"the metric {name} needs clips of at least {fewest} frames, not {frames}: "
+                    "choose a protocol with longer clips, or other metrics"
+                )
+
+
+FEWEST = 12  # clips: each has five neighbours in either half
+I3D = ("fvd", "kvd", "precision", "recall", "density", "coverage")
+MOTION = ("motion", "flicker", "warping")
+PROTOCOLS: dict[str, Protocol] = {}
+
+
+def protocol(new: Protocol) -> Protocol:
+    """Registers a protocol by its name."""
+    PROTOCOLS[new.name] = new
+    return new
+
+
+# Clips of the length that was trained, and nothing to install.
+protocol(Protocol("quick", ("energy", *MOTION), clips=256))
+# As StyleGAN-V (Skorokhodov et al. 2022, arXiv 2112.14683) computes it.
+protocol(Protocol("fvd2048_16f", I3D, clips=2048, frames=16, split="train"))
+protocol(Protocol("fvd256_16f", I3D + MOTION, clips=256, frames=16))
+
+
+def choose(name: str, clips: int = 0, metrics: tuple[str, ...] = ()) -> Protocol:
+    """A registered protocol, with another number of clips (0: its own) or other metrics (if any).
+
+    Raises InputError, which names what can be chosen, for another name or number.
+    """
+    if 0 < clips < FEWEST:
+        raise InputError(f"{clips} clips are too few for a score and its error: {FEWEST} or more")
+    for names, known in (((name,), PROTOCOLS), (metrics, METRICS)):
+        if wrong := set(names) - known.keys():
+            raise InputError(f"{min(wrong)!r} is not one of {', '.join(known)}")
+    found = PROTOCOLS[name]
+    if metrics:
+        found = dataclasses.replace(found, metrics=tuple(metrics))
+    if clips and clips != found.clips:
+        found = dataclasses.replace(found, clips=clips, wanted=found.clips)
+    return found

@@ -1,0 +1,187 @@
+"""Scores of runs and of folders of videos, through the command and in training."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from jaxvid import evaluation
+from jaxvid.build import build
+from jaxvid.data.pipeline import make_dataset
+from jaxvid.data.sources import make_source
+from jaxvid.data.video import write_video
+from jaxvid.evaluation import evaluate
+from jaxvid.metrics.protocols import PROTOCOLS, Protocol, choose, protocol
+from jaxvid.train import train as train_here
+from jaxvid.trained import TrainedModel, load
+from jaxvid.workdir.checkpoint import Checkpoints
+from jaxvid.workdir.pictures import read_metrics
+from tests import tiny
+from tests.test_train import mistakes, run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that was scored while it trained."""
+    config, workdir = tiny.get_config(), tmp_path_factory.mktemp("trained")
+    config.steps = 6
+    config.evals.update(every=2, num=12, metrics=("energy",), loss=16, best="loss")
+    config.checkpoint.update(every=2, keep=3)
+    train_here(config, workdir)
+    return workdir
+
+
+def model_of(config, devices):
+    run = build(config, devices)
+    params = jax.device_put(tiny.trained(run), jax.tree.map(lambda x: x.sharding, run.params))
+    return TrainedModel(run, lambda _: params)
+
+
+def test_scores_depend_on_neither_the_devices_nor_an_interruption(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "CHUNK", 10)
+    quick = choose("quick", 24)
+    whole = evaluate(model_of(config, jax.devices()), quick, tmp_path)
+    assert [score.metric for score in whole] == ["energy", "motion", "flicker", "warping"]
+    (tmp_path / "pixels-00001.npy").unlink()
+    drawn, draw = [], evaluation._draw
+
+    def counted(model, protocol, k, batch):
+        drawn.append(k)
+        return draw(model, protocol, k, batch)
+
+    monkeypatch.setattr(evaluation, "_draw", counted)
+    alone = evaluate(model_of(config, jax.devices()[:1]), quick, tmp_path)
+    assert drawn == [1]
+    for a, b in zip(whole, alone, strict=True):
+        assert (a.value, a.error, a.floor) == pytest.approx((b.value, b.error, b.floor), rel=0.01)
+        assert (a.drawn, a.real, a.protocol) == (24, 24, "quick-v1 with 24 of 256 clips")
+
+
+def test_longer_and_shorter_clips_than_the_model_draws_are_scored(config):
+    model = model_of(config, jax.devices()[:1])
+    for frames in (3, 10):
+        name = f"of_{frames}"
+        protocol(Protocol(name, ("motion",), clips=12, frames=frames, stride=2))
+        try:
+            (score,) = evaluate(model, choose(name))
+        finally:
+            del PROTOCOLS[name]
+        assert score.value > score.floor
+        assert (score.drawn, score.protocol) == (12, f"{name}-v1")
+
+
+def test_real_clips_are_those_of_the_split_and_are_kept_in_a_cache(config, monkeypatch):
+    config.data.flip = True
+    run, quick = build(config, jax.devices()[:1]), choose("quick", 16, ("energy",))
+    extract = evaluation.extractors(run, quick)
+    config.data.flip = False
+    for split in ("train", "validation"):
+        kept = evaluation.real_features(run, quick, split, extract)["pixels"]
+        source = make_source(config.data, split)
+        clips = make_dataset(source, config.data, run.encode, seed=0, batch_size=16)[0]["video"]
+        np.testing.assert_array_equal(kept, clips)
+    monkeypatch.setattr(evaluation, "_chunks", None)
+    again = evaluation.real_features(run, quick, split, extract)["pixels"]
+    np.testing.assert_array_equal(again, kept)
+
+
+def test_the_weights_with_the_best_score_are_kept(trained):
+    lines = {step: v["evals/loss"] for step, v in read_metrics(trained / "metrics.jsonl")
+             if "evals/loss" in v}  # fmt: skip
+    assert list(lines) == [2, 4, 6]
+    step = min(lines, key=lines.get)
+    assert [path.name for path in (trained / "best").iterdir()] == [str(step)]
+    best = load(trained, weights="best")
+    with Checkpoints(trained) as checkpoints:
+        ema = checkpoints.restore_part("ema", best.run.params, step)
+    jax.tree.map(np.testing.assert_array_equal, best.params, ema)
+
+
+def test_the_loss_on_validation_clips_has_the_same_noise_at_each_call(config, tmp_path):
+    config.steps, config.optimizer.lr = 4, 1e-12
+    config.evals.update(every=2, loss=12, protocols=())
+    train_here(config, tmp_path)
+    first, last = (v for _, v in read_metrics(tmp_path / "metrics.jsonl") if "evals/loss" in v)
+    assert first["evals/loss"] == pytest.approx(last["evals/loss"], rel=1e-5)
+    parts = [value for name, value in first.items() if name.startswith("evals/loss/noise_")]
+    assert min(parts) < first["evals/loss"] < max(parts)
+
+
+def test_the_command_scores_a_run(trained):
+    said = run("evaluate", f"--workdir={trained}", "--num=12", "--metrics=energy,flicker",
+               "--config.sampler.steps=1")  # fmt: skip
+    (output,) = (trained / "evals").iterdir()
+    content = json.loads((output / "scores.json").read_text())
+    energy, flicker = content["scores"]
+    assert f"energy   {energy['value']:.4g} ± {energy['error']:.2g}" in said
+    assert "quick-v1 with 12 of 256 clips: 12 against 12 clips, seed 0" in said
+    assert (content["checkpoint"], content["config"]["sampler"]["steps"]) == (6, 1)
+    assert flicker["feature"].startswith("motion ")
+    assert (output / "scores.png").stat().st_size > 1000
+    mistakes("evaluate", *(
+        ([f"--workdir={trained}", *arguments], line)
+        for arguments, line in [
+            (["--protocol=quik"], "'quik' is not one of quick, "),
+            (["--metrics=energie"], "'energie' is not one of energy, "),
+            (["--num=3"], "12 or more"),
+            (["--num=200000"], "the validation split has 100000: ask for fewer"),
+            (["--videos=a"], "give --workdir=DIR of a run, or --videos=DIR and"),
+            (["--protocol=quick", "--metrics=fvd", "--num=12"], "at least 9 frames, not 4"),
+            (["--checkpoint=1"], "has no checkpoint of step 1"),
+        ]
+    ))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Videos of the world, in two folders, and videos of noise."""
+    config, root = tiny.get_config().data, tmp_path_factory.mktemp("folders")
+    config.update(frames=5, size=16)
+    source, rng = make_source(config), np.random.default_rng(0)
+    for i in range(12):
+        for name in ("drawn", "real", "noise"):
+            video = source[2 * i + (name == "real")].decode(np.arange(5))
+            if name == "noise":
+                video = rng.integers(0, 255, video.shape, np.uint8)
+            (root / name / "sub").mkdir(parents=True, exist_ok=True)
+            write_video(root / name / "sub" / f"{i}.mp4", video, 8)
+    return root
+
+
+def test_the_command_scores_a_folder_against_another(folders, tmp_path):
+    values = {}
+    for name in ("drawn", "noise"):
+        run("evaluate", f"--videos={folders / name}", f"--reference={folders / 'real'}",
+            "--num=12", f"--output={tmp_path}")  # fmt: skip
+        scores = json.loads((tmp_path / "scores.json").read_text())["scores"]
+        values[name] = {score["metric"]: score["value"] for score in scores}
+    for metric in ("energy", "motion", "flicker", "warping"):
+        assert values["noise"][metric] > 1.5 * values["drawn"][metric]
+
+
+def test_a_folder_that_cannot_be_scored_is_one_line(folders, tmp_path):
+    odd = np.zeros((5, 12, 12, 3), np.uint8)
+    bad = {}
+    for name, change in {
+        "mixed": lambda path: write_video(path, odd, 8),
+        "short": lambda path: write_video(path, np.zeros((2, 16, 16, 3), np.uint8), 8),
+        "text": lambda path: path.write_text("no video"),
+    }.items():
+        shutil.copytree(folders / "drawn", tmp_path / name)
+        bad[name] = tmp_path / name / "sub" / "5.mp4"
+        change(bad[name])
+    real = f"--reference={folders / 'real'}"
+    mistakes("evaluate", *(
+        ([f"--videos={tmp_path / name}", real, "--num=12", f"--output={tmp_path}/out", *more], line)
+        for name, more, line in [
+            ("mixed", [], "give --size, to which all are resized"),
+            ("short", [], f"{bad['short']}: has 2 frames, 5 are needed"),
+            ("text", [], f"{bad['text']}: not a video"),
+            ("none", [], "none: no such folder"),
+            ("mixed", ["--num=13"], "has 12 videos, but quick-v1 with 13 of 256 clips needs 13"),
+        ]
+    ))  # fmt: skip
+    run("evaluate", f"--videos={tmp_path / 'mixed'}", real, "--num=12", "--size=16",
+        f"--output={tmp_path}/out")  # fmt: skip
