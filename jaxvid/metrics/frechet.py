@@ -10,8 +10,8 @@ from jaxtyping import Float, Float64
 class Moments:
     """Mean and covariance of features, which add up over shards: `Moments.of(a) + Moments.of(b)`.
 
-    The sum has the moments of all rows. It is Chan's formula (Chan, Golub & LeVeque 1983), for a
-    root of the scatter instead of the scatter, which keeps all digits of small variances.
+    The sum is by the formula of Chan, Golub & LeVeque (1983), for a root of the scatter matrix: the
+    matrix itself would lose half of the digits of small variances.
 
     Attributes:
       count: number of rows, n.
@@ -57,8 +57,8 @@ def frechet_distance(drawn: Float[np.ndarray, "n d"], real: Float[np.ndarray, "m
 
     (Heusel et al. 2017, arXiv 1706.08500) with unbiased covariances S. For roots S_1 = A^T A and
     S_2 = B^T B, the eigenvalues of S_1 S_2 are the squared singular values of A B^T, so the trace
-    of the matrix root is their sum. It has no negative or complex terms, also for fewer clips than
-    features. The distance is in squared units of the features, and biased upwards by about 1 / n:
-    compare only values of the same numbers of clips. Raises ValueError for fewer than 2 clips.
+    of the matrix root is their sum, which holds for fewer clips than features too. Computed in
+    float64, in squared units of the features. The bias is upwards, about in proportion to 1 / n, so
+    compare only values of equal numbers of clips. Raises ValueError for fewer than 2 clips.
     """
     return frechet_of_moments(Moments.of(drawn), Moments.of(real))

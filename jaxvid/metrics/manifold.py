@@ -1,8 +1,8 @@
 """Fidelity and diversity, from which clips lie near clips of the other set.
 
 The manifold of a set of features is the union of balls around them. The radius of a ball is the
-distance to the k-th nearest other one of the set. All scores are computed in float64. They raise
-ValueError if the set that forms the manifold has no k other clips.
+distance to the k-th nearest other clip of the set. All scores are computed in float64. They raise
+ValueError if the set that forms the manifold has no more than k clips.
 """
 
 from collections.abc import Iterator

@@ -12,8 +12,9 @@ def wasserstein(drawn: Float[np.ndarray, "n d"], real: Float[np.ndarray, "m d"])
     with the distribution functions F and G of a feature. The standard deviation is that of an equal
     mixture of drawn and real clips. The score is therefore from 0 to 2, whatever the units of the
     features: no feature outweighs all others, and one that is constant in real clips counts too.
-    A feature that is the same in all clips counts as 0. Computed in float64. Biased upwards by
-    about n^(-1/2) for equal distributions. Raises ValueError for fewer than 2 clips.
+    A feature that is the same in all clips counts as 0. Computed in float64. The bias is
+    upwards, in proportion to n^(-1/2) for equal distributions, so compare only values of equal
+    numbers of clips. Raises ValueError for fewer than 2 clips.
     """
     n, m = len(drawn), len(real)
     if min(n, m) < 2:

@@ -59,7 +59,7 @@ def test_it_holds_for_fewer_clips_than_features():
     gap = drawn.mean(axis=0) - real.mean(axis=0)
     expected = gap @ gap + np.trace(s1) + np.trace(s2) - 2 * overlap
     assert frechet_distance(drawn, real) == pytest.approx(expected)
-    assert 0 <= frechet_distance(real, real[::-1]) < 1e-12
+    assert 0 <= frechet_distance(real, real[::-1]) < 1e-10
 
 
 def test_moments_of_shards_add_up_to_those_of_all_rows():
