@@ -18,6 +18,7 @@ from jaxvid import start
 if __name__ == "__main__":
     start.begin()
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ def main(_: Sequence[str]) -> None:
     of = _of_videos if WORKDIR.value is None else _of_run
     output, about, scores = of(protocol)
     print(table(scores))
-    content = {**about, "scores": [score.to_json() for score in scores]}
+    content = {**about, "scores": [dataclasses.asdict(score) for score in scores]}
     write_whole(output / "scores.json", (json.dumps(content, indent=1) + "\n").encode())
     pictures.write_scores(output / "scores.png", scores)
     print(f"scores.json and scores.png: {output}")

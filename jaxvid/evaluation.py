@@ -5,7 +5,6 @@ the chunk's number, so a score depends neither on the devices nor on where an ev
 interrupted.
 """
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -15,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from ml_collections import ConfigDict
 
 from jaxvid import start
@@ -24,11 +23,12 @@ from jaxvid.data import pipeline
 from jaxvid.data.folder import VideoFolder
 from jaxvid.data.sources import Source, make_source
 from jaxvid.errors import InputError
-from jaxvid.metrics.metric import FEATURES, Extract, Features
+from jaxvid.metrics.metric import FEATURES, METRICS, Extract, Features
 from jaxvid.metrics.protocols import Protocol
 from jaxvid.metrics.score import Score, compare
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.sampling.draw import padded
+from jaxvid.sampling.tasks import observed_frames
 from jaxvid.trained import Drawing, TrainedModel
 from jaxvid.workdir.disk import write_whole, writing
 
@@ -98,8 +98,10 @@ def evaluate_folders(
                 f"{path} has {len(folder.names)} videos, but {protocol.label} needs "
                 f"{protocol.clips}: add some, or ask for fewer with --num"
             )
+    if protocol.pairs or protocol.window:
+        raise InputError(f"{protocol.label} is only for runs: choose another --protocol")
     frames = protocol.frames or -(-drawn.frames(0) // protocol.stride)
-    protocol.check_frames(frames)
+    protocol.check(frames, 0)
     extract = {name: FEATURES[name].make(mesh) for name in protocol.features}
 
     def features(folder: VideoFolder, first: int) -> dict[str, Features]:
@@ -129,16 +131,16 @@ def extractors(run: Run, protocol: Protocol) -> dict[str, Extract]:
 
     Raises InputError if the clips are too short for it, or what it needs is not installed.
     """
-    protocol.check_frames(_data(run, protocol).frames)
+    protocol.check(_data(run, protocol).frames, run.config.data.size)
     return {name: FEATURES[name].make(run.mesh) for name in protocol.features}
 
 
-def open_split(run: Run, protocol: Protocol, split: str) -> Source:
-    """A split of the data of a run, with clips of the length of a protocol.
+def open_split(run: Run, protocol: Protocol, split: str, frames: int = 0) -> Source:
+    """A split of the data of a run, with clips of `frames` frames; 0 for those of a protocol.
 
     Raises InputError if it has fewer clips than the protocol needs, or if they are too short.
     """
-    source = make_source(_data(run, protocol), split)
+    source = make_source(_data(run, protocol, frames), split)
     if len(source) < protocol.clips:
         raise InputError(
             f"{protocol.label} needs {protocol.clips} clips, but the {split} split has "
@@ -162,7 +164,7 @@ def real_features(
     alone = jax.process_count() == 1  # the caches of several hosts may differ
     rows = {name: np.load(file) for name, file in files.items() if alone and file.is_file()}
     if missing := {name: extract[name] for name in extract if name not in rows}:
-        new = of_videos(missing, (batch["video"] for batch in _chunks(run, protocol, source)))
+        new = of_videos(missing, (batch["video"] for batch in _chunks(run, protocol, source, 0)))
         for name, x in new.items():
             if alone:
                 _save(files[name], x)
@@ -185,26 +187,48 @@ def drawn_features(
     keep: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Features]:
-    """The features of clips that a model draws, under the conditions of real clips.
+    """The features of clips that a model draws, and their pairs with true clips; see `compare`.
 
-    `extract` is what `extractors` made; see `evaluate` for the other arguments.
+    Clips are drawn under the conditions of real clips of the protocol's split. `extract` is what
+    `extractors` made; see `evaluate` for the other arguments.
     """
-    frames, T = _data(model.run, protocol).frames, model.run.config.data.frames
-    # The model draws whole windows, whose conditions must be as long.
-    protocol = dataclasses.replace(protocol, frames=max(frames, T))
-    source, rows = open_split(model.run, protocol, protocol.split), []
-    for k, batch in enumerate(_chunks(model.run, protocol, source)):
-        files = {name: keep / f"{name}-{k:05d}.npy" for name in extract} if keep else {}
+    run, T = model.run, model.run.config.data.frames
+    frames = protocol.frames or T
+    # The model draws whole windows. Only true frames must be as many as predicted ones.
+    seen = T if protocol.task == "generate" else max(frames, T)
+    source, rows = open_split(run, protocol, protocol.split, seen), []
+    pairs = {name: METRICS[name].make(run.mesh) for name in protocol.pairs}
+    observed = observed_frames(protocol.task, T, protocol.observed or max(1, T // 4))
+    predicted = np.flatnonzero(~np.pad(observed, (0, max(0, frames - T)))[:frames])
+
+    def of_chunk(k: int, batch: dict[str, Any]) -> dict[str, Features]:
+        draws = [
+            _draw(model, protocol, (k, sample)[: 1 + (sample > 0)], batch, observed)[:, :frames]
+            for sample in range(protocol.samples if pairs else 1)
+        ]
+        length = protocol.window or frames
+        parts = [draws[0][:, i : i + length] for i in range(0, frames - length + 1, length)]
+        new = {}
+        for name, function in extract.items():
+            of_parts = [function(part) for part in parts]
+            new[name] = np.stack(of_parts, axis=1) if protocol.window else of_parts[0]
+        true = batch["video"][:, predicted] if pairs else None
+        for name, function in pairs.items():
+            of_draws = [function(draw[:, predicted], true) for draw in draws]
+            new[name] = np.stack(of_draws, axis=1)
+        return new
+
+    for k, batch in enumerate(_chunks(run, protocol, source, seen)):
+        files = {name: keep / f"{name}-{k:05d}.npy" for name in [*extract, *pairs]} if keep else {}
         if files and all(file.is_file() for file in files.values()):
             rows.append({name: np.load(file) for name, file in files.items()})
         else:
-            videos = _draw(model, protocol, k, batch)[:, :frames]
-            rows.append({name: function(videos) for name, function in extract.items()})
+            rows.append(of_chunk(k, batch))
             for name, file in files.items():
                 _save(file, rows[-1][name])
         if progress:
             progress(k * CHUNK + len(batch["video"]))
-    return {name: np.concatenate([row[name] for row in rows]) for name in extract}
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
 def hash_of(content: Any) -> str:
@@ -212,10 +236,10 @@ def hash_of(content: Any) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _chunks(run: Run, protocol: Protocol, source: Source) -> Iterator[dict[str, Any]]:
+def _chunks(run: Run, protocol: Protocol, source: Source, frames: int) -> Iterator[dict[str, Any]]:
     """Batches of up to `CHUNK` clips, without augmentation, in the order of the protocol's seed."""
     dataset = pipeline.make_dataset(
-        source, _data(run, protocol), run.encode,
+        source, _data(run, protocol, frames), run.encode,
         seed=protocol.seed, batch_size=CHUNK, augmented=False,
     )  # fmt: skip
     for k in range(-(-protocol.clips // CHUNK)):
@@ -225,24 +249,28 @@ def _chunks(run: Run, protocol: Protocol, source: Source) -> Iterator[dict[str, 
 
 
 def _draw(
-    model: TrainedModel, protocol: Protocol, k: int, batch: dict[str, Any]
+    model: TrainedModel,
+    protocol: Protocol,
+    number: tuple[int, ...],
+    batch: dict[str, Any],
+    observed: Bool[np.ndarray, " T"],
 ) -> UInt8[np.ndarray, "B T H W 3"]:
-    """Draws clips under the conditions of chunk `k`."""
-    T, num = model.run.config.data.frames, len(batch["video"])
+    """Draws clips under the conditions and from the observed frames of a chunk of real clips."""
+    T, num = len(observed), len(batch["video"])
     size = padded(num, model.run.mesh)
     clips = jax.tree.map(lambda x: np.resize(x, (size, *x.shape[1:])), batch)
-    clips["video"] = np.zeros_like(clips["video"][:, :T])
-    clips["time"] = clips["time"][:, :T]
-    seed = int(np.random.SeedSequence((protocol.seed, k)).generate_state(1)[0])
+    clips |= {"video": clips["video"][:, :T], "time": clips["time"][:, :T]}
+    seed = int(np.random.SeedSequence((protocol.seed, *number)).generate_state(1)[0])
     frames = protocol.frames if protocol.frames > T else None
-    drawing = Drawing(model, clips, num, seed, np.zeros(T, bool), frames, T // 2)
+    drawing = Drawing(model, clips, num, seed, observed, frames, T // 2)
     return np.concatenate(list(drawing.parts()), axis=1)
 
 
-def _data(run: Run, protocol: Protocol) -> ConfigDict:
-    """The `data` section of a config for the real clips of a protocol."""
+def _data(run: Run, protocol: Protocol, frames: int = 0) -> ConfigDict:
+    """The `data` section of a config for real clips of `frames` frames; 0 for a protocol's."""
     data = run.config.data.copy_and_resolve_references()
-    data.update(frames=protocol.frames or data.frames, strides=(protocol.stride,))
+    frames = frames or protocol.window or protocol.frames or data.frames
+    data.update(frames=frames, strides=(protocol.stride,))
     return data
 
 

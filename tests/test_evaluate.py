@@ -1,5 +1,6 @@
 """Scores of runs and of folders of videos, through the command and in training."""
 
+import dataclasses
 import json
 import shutil
 
@@ -47,13 +48,13 @@ def test_scores_depend_on_neither_the_devices_nor_an_interruption(config, tmp_pa
     (tmp_path / "pixels-00001.npy").unlink()
     drawn, draw = [], evaluation._draw
 
-    def counted(model, protocol, k, batch):
-        drawn.append(k)
-        return draw(model, protocol, k, batch)
+    def counted(model, protocol, number, *rest):
+        drawn.append(number)
+        return draw(model, protocol, number, *rest)
 
     monkeypatch.setattr(evaluation, "_draw", counted)
     alone = evaluate(model_of(config, jax.devices()[:1]), quick, tmp_path)
-    assert drawn == [1]
+    assert drawn == [(1,)]
     for a, b in zip(whole, alone, strict=True):
         assert (a.value, a.error, a.floor) == pytest.approx((b.value, b.error, b.floor), rel=0.01)
         assert (a.drawn, a.real, a.protocol) == (24, 24, "quick-v1 with 24 of 256 clips")
@@ -70,6 +71,26 @@ def test_longer_and_shorter_clips_than_the_model_draws_are_scored(config):
             del PROTOCOLS[name]
         assert score.value > score.floor
         assert (score.drawn, score.protocol) == (12, f"{name}-v1")
+
+
+def test_predictions_are_compared_with_the_true_frames_and_windows_with_clips(config):
+    config.data.size = 16
+    model = model_of(config, jax.devices())
+    psnr, lpips = evaluate(model, choose("predict", 12, ("psnr", "lpips_vgg")))
+    assert len(psnr.curve) == 3  # one of four frames is observed
+    assert psnr.value == pytest.approx(np.mean(psnr.curve))
+    assert 3 < psnr.value < 30
+    assert lpips.value > 0.01
+    one = dataclasses.replace(choose("predict", 12, ("psnr",)), samples=1)
+    assert evaluate(model, one)[0].value < psnr.value
+    protocol(Protocol("windows", ("motion",), clips=12, frames=10, window=3))
+    try:
+        (score,) = evaluate(model, choose("windows"))
+    finally:
+        del PROTOCOLS["windows"]
+    assert len(score.curve) == 3
+    assert score.value == pytest.approx(np.mean(score.curve))
+    assert min(score.curve) > score.floor
 
 
 def test_real_clips_are_those_of_the_split_and_are_kept_in_a_cache(config, monkeypatch):
@@ -128,7 +149,9 @@ def test_the_command_scores_a_run(trained):
             (["--num=3"], "12 or more"),
             (["--num=200000"], "the validation split has 100000: ask for fewer"),
             (["--videos=a"], "give --workdir=DIR of a run, or --videos=DIR and"),
-            (["--protocol=quick", "--metrics=fvd", "--num=12"], "at least 9 frames, not 4"),
+            (["--metrics=fvd", "--num=12"], "at least 9 frames, not 4"),
+            (["--protocol=predict"], "the metric ssim needs frames of at least 11 pixels, not 8"),
+            (["--metrics=psnr"], "psnr compare predictions with true frames: choose a protocol"),
             (["--checkpoint=1"], "has no checkpoint of step 1"),
         ]
     ))  # fmt: skip

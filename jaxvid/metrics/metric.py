@@ -58,8 +58,26 @@ class Metric:
     better: Better
 
 
+@dataclasses.dataclass(frozen=True)
+class Paired:
+    """A registered metric of predicted clips, each against the true clip.
+
+    Attributes:
+      make: maps a mesh to a function of predicted and true clips, which gives a number for each
+        frame [N,T].
+      version: changes when the same clips give another number.
+      better: whether a lower or a higher number is better.
+      size: fewest pixels of height and width.
+    """
+
+    make: Callable[[Mesh], Callable[[Clips, Clips], Features]]
+    version: str
+    better: Better
+    size: int
+
+
 FEATURES: dict[str, Feature] = {}
-METRICS: dict[str, Metric] = {}
+METRICS: dict[str, Metric | Paired] = {}
 
 
 def feature(name: str, *, version: str, frames: int = 1) -> Callable:
@@ -67,6 +85,16 @@ def feature(name: str, *, version: str, frames: int = 1) -> Callable:
 
     def register(make: Callable[[Mesh], Extract]) -> Callable[[Mesh], Extract]:
         FEATURES[name] = Feature(make, version, frames)
+        return make
+
+    return register
+
+
+def paired(name: str, *, version: str, better: Better, size: int = 1) -> Callable:
+    """Registers a function as the metric `name`; see `Paired`."""
+
+    def register(make: Callable) -> Callable:
+        METRICS[name] = Paired(make, version, better, size)
         return make
 
     return register

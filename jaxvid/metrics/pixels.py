@@ -2,11 +2,11 @@
 
 import cv2
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64
 
 from jaxvid.errors import InputError
+from jaxvid.metrics.metric import Clips, paired
 
-Clips = UInt8[np.ndarray, "N T H W 3"]
 Scores = Float64[np.ndarray, "N T"]
 
 PEAK = 255.0
@@ -59,3 +59,7 @@ def _ssim(x, y) -> float:
     light = (2 * mx * my + c1) / (mx**2 + my**2 + c1)
     structure = (2 * (mxy - mx * my) + c2) / (mxx - mx**2 + myy - my**2 + c2)
     return (light * structure).mean()
+
+
+paired("psnr", version="1", better="higher")(lambda mesh: psnr)
+paired("ssim", version="1", better="higher", size=WINDOW)(lambda mesh: ssim)

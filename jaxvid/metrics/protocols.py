@@ -8,7 +8,7 @@ another protocol: increase `version` when a choice changes.
 import dataclasses
 
 from jaxvid.errors import InputError
-from jaxvid.metrics.metric import FEATURES, METRICS
+from jaxvid.metrics.metric import FEATURES, METRICS, Metric, Paired
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,11 @@ class Protocol:
         clips draws window by window.
       stride: frames of the data from a frame of a real clip to the next.
       split: split of the real clips, "train" or "validation".
+      task: what is drawn, see `sampling.tasks`; "generate" observes no frames of the real clips.
+      observed: frames that the task observes; 0 for a quarter of a training clip.
+      samples: predictions of each clip, of which metrics of pairs take the best.
+      window: frames of the windows of a long clip, each of which is compared with real clips of
+        this length; 0 for the whole clip.
       seed: seed of the choice of real clips and of all noise.
       version: increases when a choice changes.
       wanted: number of clips of the unchanged protocol, if this one has another.
@@ -34,6 +39,10 @@ class Protocol:
     frames: int = 0
     stride: int = 1
     split: str = "validation"
+    task: str = "generate"
+    observed: int = 0
+    samples: int = 1
+    window: int = 0
     seed: int = 0
     version: int = 1
     wanted: int = 0
@@ -47,16 +56,28 @@ class Protocol:
     @property
     def features(self) -> tuple[str, ...]:
         """Names of the features of its metrics."""
-        return tuple(dict.fromkeys(METRICS[name].of for name in self.metrics))
+        metrics = [METRICS[name] for name in self.metrics]
+        return tuple(dict.fromkeys(m.of for m in metrics if isinstance(m, Metric)))
 
-    def check_frames(self, frames: int) -> None:
-        """Raises InputError if clips of so many frames are too short for a metric."""
-        for name in self.metrics:
-            fewest = FEATURES[METRICS[name].of].frames
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        """Names of its metrics of pairs."""
+        return tuple(name for name in self.metrics if isinstance(METRICS[name], Paired))
+
+    def check(self, frames: int, size: int) -> None:
+        """Raises InputError if clips of so many frames or pixels are too small for a metric."""
+        for name in self.features:
+            fewest = FEATURES[name].frames
             if frames < fewest:
                 raise InputError(
-                    f"the metric {name} needs clips of at least {fewest} frames, not {frames}: "
+                    f"the feature {name} needs clips of at least {fewest} frames, not {frames}: "
                     "choose a protocol with longer clips, or other metrics"
+                )
+        for name in self.pairs:
+            if size < METRICS[name].size:
+                raise InputError(
+                    f"the metric {name} needs frames of at least {METRICS[name].size} pixels, not "
+                    f"{size}: choose other metrics"
                 )
 
 
@@ -78,6 +99,11 @@ protocol(Protocol("quick", ("energy", *MOTION), clips=256))
 protocol(Protocol("fvd2048_16f", I3D, clips=2048, frames=16, split="train"))
 protocol(Protocol("fvd256_16f", I3D + MOTION, clips=256, frames=16))
 
+# Videos that go on: is the last window as good as the first?
+protocol(Protocol("long", ("fvd", "kvd", *MOTION), clips=256, frames=64, window=16))
+# The rest of a clip from its first quarter, the best of four predictions.
+protocol(Protocol("predict", ("psnr", "ssim"), clips=256, task="predict", samples=4))
+
 
 def choose(name: str, clips: int = 0, metrics: tuple[str, ...] = ()) -> Protocol:
     """A registered protocol, with another number of clips (0: its own) or other metrics (if any).
@@ -94,4 +120,9 @@ def choose(name: str, clips: int = 0, metrics: tuple[str, ...] = ()) -> Protocol
         found = dataclasses.replace(found, metrics=tuple(metrics))
     if clips and clips != found.clips:
         found = dataclasses.replace(found, clips=clips, wanted=found.clips)
+    if found.pairs and found.task == "generate":
+        raise InputError(
+            f"{', '.join(found.pairs)} compare predictions with true frames: choose a protocol "
+            "that predicts, such as predict"
+        )
     return found

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from jaxvid.errors import InputError
+from jaxvid.metrics.best_of import best_of
 from jaxvid.metrics.bootstrap import bootstrap
-from jaxvid.metrics.metric import FEATURES, METRICS, Features
+from jaxvid.metrics.metric import FEATURES, METRICS, Compare, Features, Paired
 from jaxvid.metrics.protocols import Protocol
 
 
@@ -19,32 +20,33 @@ class Score:
     Attributes:
       metric: name of the metric.
       value: the score.
-      error: its standard error, see `bootstrap`.
-      low, high: ends of its 95 % interval.
-      floor: the metric of real clips of the other split, in place of drawn clips, with as many
-        clips; a perfect model reaches it. None if there are none.
-      floor_error: its standard error.
+      error: its standard error, see `bootstrap`; value ± 1.96 errors is its 95 % interval.
       better: "lower", "higher", or "real" for close to the floor.
       drawn: number of drawn clips.
       real: number of real clips.
       protocol: name and version of the protocol, and its number of clips if that was changed.
       feature: name and version of the feature, such as a hash of the network's weights.
       seed: seed of the clips and of the error.
+      floor: the metric of real clips of the other split, in place of drawn clips, with as many
+        clips; a perfect model reaches it. None if there are none.
+      floor_error: its standard error.
+      curve: the scores of the windows of long clips, or of each predicted frame.
+      curve_errors: their standard errors.
     """
 
     metric: str
     value: float
     error: float
-    low: float
-    high: float
-    floor: float | None
-    floor_error: float | None
     better: str
     drawn: int
     real: int
     protocol: str
     feature: str
     seed: int
+    floor: float | None = None
+    floor_error: float | None = None
+    curve: list[float] | None = None
+    curve_errors: list[float] | None = None
 
     def __str__(self) -> str:
         floor = ""
@@ -54,10 +56,6 @@ class Score:
             f"{self.metric} {self.value:.4g} ± {self.error:.2g}{floor} ({self.protocol}, "
             f"{self.drawn} against {self.real} clips)"
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """Its attributes, for JSON."""
-        return dataclasses.asdict(self)
 
 
 def compare(
@@ -70,51 +68,63 @@ def compare(
 
     Args:
       protocol: its metrics and its seed are used.
-      drawn: for each feature, its rows of the drawn clips.
-      real: the same of the real clips.
+      drawn: for each feature, its rows of the drawn clips, [N,...], or [N,W,...] for W windows; and
+        for each metric of pairs, its numbers of each frame and prediction, [N,k,T].
+      real: for each feature, its rows of the real clips.
       others: the same of real clips of the other split, for the floor; or None.
 
     Raises:
       InputError: a feature is not finite.
     """
-    for rows in (drawn, real):
-        for name, x in rows.items():
-            if not np.isfinite(x).all():
-                bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(1))
-                raise InputError(
-                    f"the feature {name} is not finite in {len(bad)} of {len(x)} clips, the first "
-                    f"of them clip {bad[0]}: leave these clips out"
-                )
-    return [_score(protocol, name, drawn, real, others) for name in protocol.metrics]
+    for name, x in [*drawn.items(), *real.items()]:
+        finite = np.isfinite(x).reshape(len(x), -1).all(1)
+        if not finite.all():
+            raise InputError(
+                f"{name} is not finite in {(~finite).sum()} of {len(x)} clips, the first of them "
+                f"clip {finite.argmin()}: leave these clips out"
+            )
+    scores = []
+    for name in protocol.metrics:
+        metric = METRICS[name]
+        if isinstance(metric, Paired):
+            best = best_of(drawn[name].swapaxes(0, 1), metric.better == "higher")
+            values = dict(value=best.mean, error=best.error, curve=best.curve.tolist())
+            values |= dict(feature=f"{name} {metric.version}", real=len(drawn[name]))
+            values["curve_errors"] = best.curve_error.tolist()
+        else:
+            x, y, z = (rows and rows[metric.of] for rows in (drawn, real, others))
+            values = _of_windows if protocol.window else _of_clips
+            values = values(metric.compare, x, y, protocol.seed)
+            values |= dict(feature=f"{metric.of} {FEATURES[metric.of].version}", real=len(y))
+            if z is not None:
+                floor = _of_clips(metric.compare, z, y, protocol.seed)
+                values |= dict(floor=floor["value"], floor_error=floor["error"])
+        scores.append(
+            Score(
+                metric=name,
+                better=metric.better,
+                drawn=protocol.clips,
+                protocol=protocol.label,
+                seed=protocol.seed,
+                **values,
+            )
+        )
+    return scores
 
 
-def _score(
-    protocol: Protocol,
-    name: str,
-    drawn: Mapping[str, Features],
-    real: Mapping[str, Features],
-    others: Mapping[str, Features] | None,
-) -> Score:
-    metric = METRICS[name]
-    x, y = drawn[metric.of], real[metric.of]
-    error, low, high = bootstrap(metric.compare, x, y, protocol.seed)
-    floor = floor_error = None
-    if others is not None:
-        z = others[metric.of]
-        floor = float(metric.compare(z, y))
-        floor_error = bootstrap(metric.compare, z, y, protocol.seed)[0]
-    return Score(
-        metric=name,
-        value=float(metric.compare(x, y)),
-        error=error,
-        low=low,
-        high=high,
-        floor=floor,
-        floor_error=floor_error,
-        better=metric.better,
-        drawn=len(x),
-        real=len(y),
-        protocol=protocol.label,
-        feature=f"{metric.of} {FEATURES[metric.of].version}",
-        seed=protocol.seed,
-    )
+def _of_clips(compare: Compare, x: Features, y: Features, seed: int) -> dict[str, Any]:
+    return {"value": float(compare(x, y)), "error": bootstrap(compare, x, y, seed)[0]}
+
+
+def _of_windows(compare: Compare, x: Features, y: Features, seed: int) -> dict[str, Any]:
+    """The scores of all windows [N,W,...], their mean and its error."""
+
+    def each(x: Features, y: Features) -> list[float]:
+        return [compare(window, y) for window in x.swapaxes(0, 1)]
+
+    curve = [_of_clips(compare, window, y, seed) for window in x.swapaxes(0, 1)]
+    whole = _of_clips(lambda x, y: float(np.mean(each(x, y))), x, y, seed)
+    return whole | {
+        "curve": [point["value"] for point in curve],
+        "curve_errors": [point["error"] for point in curve],
+    }

@@ -140,6 +140,8 @@ def write_loss_curve(path: str | Path, metrics_jsonl: str | Path) -> None:
 def write_scores(path: str | Path, scores: Sequence[Any]) -> None:
     """Plots scores as PNG: a panel for each, with its 95 % interval and the score of real clips.
 
+    A score of windows or frames is a curve.
+
     Args:
       path: path of the PNG.
       scores: `metrics.score.Score`s.
@@ -147,18 +149,29 @@ def write_scores(path: str | Path, scores: Sequence[Any]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 0.9 + 0.75 * len(scores)), dpi=150, layout="constrained")
-    for axes, s in zip(figure.subplots(len(scores), 1, squeeze=False)[:, 0], scores, strict=True):
+    heights = [2.5 if s.curve else 0.75 for s in scores]
+    figure = Figure(figsize=(7, 0.9 + sum(heights)), dpi=150, layout="constrained")
+    panels = figure.subplots(len(scores), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, s in zip(panels, scores, strict=True):
         if s.floor is not None:
             reach = 1.96 * s.floor_error
-            axes.axvspan(s.floor - reach, s.floor + reach, color="tab:green", alpha=0.25, lw=0)
-            axes.axvline(s.floor, color="tab:green", label="real clips")
-        axes.errorbar(s.value, 0, xerr=1.96 * s.error, fmt="o", capsize=3, label="drawn clips")
-        axes.set(yticks=[0], yticklabels=[s.metric], ylim=(-1, 1))
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params("y", length=0)
+            span, line = (axes.axhspan, axes.axhline) if s.curve else (axes.axvspan, axes.axvline)
+            span(s.floor - reach, s.floor + reach, color="tab:green", alpha=0.25, lw=0)
+            line(s.floor, color="tab:green", label="real clips")
+        style = dict(fmt="o", color="tab:blue", capsize=3, label="drawn clips")
+        if s.curve:
+            errors = 1.96 * np.array(s.curve_errors)
+            axes.errorbar(range(1, 1 + len(s.curve)), s.curve, yerr=errors, **style)
+            axes.set(ylabel=s.metric, xlabel="window or predicted frame")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        else:
+            axes.errorbar(s.value, 0, xerr=1.96 * s.error, **style)
+            axes.set(yticks=[0], yticklabels=[s.metric], ylim=(-1, 1))
+            axes.tick_params("y", length=0)
+            axes.spines["left"].set_visible(False)
+        axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
-    figure.axes[-1].set_xlabel(f"{scores[0].protocol}, {scores[0].drawn} clips; 95 % intervals")
+    figure.supxlabel(f"{scores[0].protocol}; 95 % intervals", fontsize="medium")
     file = io.BytesIO()
     FigureCanvasAgg(figure).print_png(file)
     write_whole(path, file.getvalue())
