@@ -100,9 +100,11 @@ def evaluate_folders(
             )
     if protocol.pairs or protocol.window:
         raise InputError(f"{protocol.label} is only for runs: choose another --protocol")
-    frames = protocol.frames or -(-drawn.frames(0) // protocol.stride)
+    length, fps = drawn.measure(0)
+    frames = protocol.frames or -(-length // protocol.stride)
     protocol.check(frames, 0)
-    extract = {name: FEATURES[name].make(mesh) for name in protocol.features}
+    fps /= protocol.stride
+    extract = {name: FEATURES[name].make(mesh, fps) for name in protocol.features}
 
     def features(folder: VideoFolder, first: int) -> dict[str, Features]:
         numbers = range(first, first + protocol.clips)
@@ -132,7 +134,8 @@ def extractors(run: Run, protocol: Protocol) -> dict[str, Extract]:
     Raises InputError if the clips are too short for it, or what it needs is not installed.
     """
     protocol.check(_data(run, protocol).frames, run.config.data.size)
-    return {name: FEATURES[name].make(run.mesh) for name in protocol.features}
+    fps = run.config.data.fps / protocol.stride
+    return {name: FEATURES[name].make(run.mesh, fps) for name in protocol.features}
 
 
 def open_split(run: Run, protocol: Protocol, split: str, frames: int = 0) -> Source:

@@ -36,9 +36,10 @@ class VideoFolder:
         self.names = [folder / sorted(found)[i] for i in order]
         self._size, self._first = size, None
 
-    def frames(self, index: int) -> int:
-        """The number of frames of a video. Raises InputError if it cannot be read."""
-        return sum(1 for _ in read_frames(self.names[index]))
+    def measure(self, index: int) -> tuple[int, float]:
+        """The frames of a video and their rate per second. Raises InputError as `read` does."""
+        times = [time for _, time in read_frames(self.names[index])]
+        return len(times), (len(times) - 1) / times[-1] if len(times) > 1 else 1.0
 
     def read(self, index: int, frames: int, stride: int = 1) -> UInt8[np.ndarray, "T S S 3"]:
         """Every `stride`-th frame of a video from the first on, `frames` in all.

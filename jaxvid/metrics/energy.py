@@ -66,7 +66,7 @@ def _distances(
 
 
 @feature("pixels", version="1")
-def pixels(mesh: Mesh) -> Extract:
+def pixels(mesh: Mesh, fps: float) -> Extract:
     """The clips themselves."""
     return lambda clips: clips
 

@@ -25,7 +25,7 @@ for name, compare in dict(
 
 
 @feature("i3d", version=i3d.SHA256[:16], frames=i3d.FEWEST)
-def logits(mesh: Mesh) -> Extract:
+def logits(mesh: Mesh, fps: float) -> Extract:
     """The 400 logits of clips, on all devices of a mesh."""
     params = jax.device_put(i3d.load_params(), rules.replicated(mesh))
     size, of_clips = EACH * rules.batch_parts(mesh), rules.batch_sharding(mesh)

@@ -4,7 +4,7 @@ A feature describes each clip by an array of numbers. A metric compares the feat
 with those of real clips. Several metrics may use the same feature, which is computed once.
 
     @feature("brightness", version="1")
-    def brightness(mesh):
+    def brightness(mesh, fps):
         return lambda clips: clips.mean((2, 3, 4))
 
     @metric("contrast", of="brightness", better="real")
@@ -32,13 +32,14 @@ class Feature:
     """A registered feature.
 
     Attributes:
-      make: maps a mesh to a function from any number of clips to a row per clip, which may use the
-        devices of the mesh. The row of a clip must not depend on the other clips.
+      make: maps a mesh and the frames per second to a function from any number of clips to a row
+        per clip, which may use the devices of the mesh. The row of a clip must not depend on the
+        other clips.
       version: changes when the same clip gives another row, such as a hash of a network's weights.
       frames: fewest frames of a clip.
     """
 
-    make: Callable[[Mesh], Extract]
+    make: Callable[[Mesh, float], Extract]
     version: str
     frames: int
 
@@ -83,7 +84,7 @@ METRICS: dict[str, Metric | Paired] = {}
 def feature(name: str, *, version: str, frames: int = 1) -> Callable:
     """Registers a function as the feature `name`; see `Feature`."""
 
-    def register(make: Callable[[Mesh], Extract]) -> Callable[[Mesh], Extract]:
+    def register(make: Callable[[Mesh, float], Extract]) -> Callable[[Mesh, float], Extract]:
         FEATURES[name] = Feature(make, version, frames)
         return make
 

@@ -171,7 +171,7 @@ def _warping_error(clip: Clip) -> float:
 
 
 @feature("motion", version="1", frames=3)
-def motion(mesh: Mesh) -> Extract:
+def motion(mesh: Mesh, fps: float) -> Extract:
     """A column for each of `STATISTICS`, then the flicker and the warping error."""
     return lambda clips: np.column_stack(
         [flow_statistics(clips), flicker(clips), warping_error(clips)]

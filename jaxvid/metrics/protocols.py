@@ -98,6 +98,9 @@ protocol(Protocol("quick", ("energy", *MOTION), clips=256))
 # As StyleGAN-V (Skorokhodov et al. 2022, arXiv 2112.14683) computes it.
 protocol(Protocol("fvd2048_16f", I3D, clips=2048, frames=16, split="train"))
 protocol(Protocol("fvd256_16f", I3D + MOTION, clips=256, frames=16))
+# The laws of the synthetic world.
+WORLD = ("world_count", "world_identity", "world_path", "world_speed")
+protocol(Protocol("world", WORLD, clips=256))
 
 # Videos that go on: is the last window as good as the first?
 protocol(Protocol("long", ("fvd", "kvd", *MOTION), clips=256, frames=64, window=16))
