@@ -257,7 +257,7 @@ def _draw(
     number: tuple[int, ...],
     batch: dict[str, Any],
     observed: Bool[np.ndarray, " T"],
-) -> UInt8[np.ndarray, "B T H W 3"]:
+) -> UInt8[np.ndarray, "B frames H W 3"]:
     """Draws clips under the conditions and from the observed frames of a chunk of real clips."""
     T, num = len(observed), len(batch["video"])
     size = padded(num, model.run.mesh)

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from jaxvid.config import NATURAL, Rule, declare, is_int, is_sequence, key, one_of, requirement
 from jaxvid.errors import InputError
-from jaxvid.metrics import energy, i3d, motion, perceptual, physics, pixels  # noqa: F401
+from jaxvid.metrics import energy, i3d, motion, perceptual, physics, similarity  # noqa: F401
 from jaxvid.metrics.metric import METRICS
 from jaxvid.metrics.protocols import FEWEST, PROTOCOLS
 

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Shaped
 
-Score = Callable[[Shaped[np.ndarray, " n *shape"], Shaped[np.ndarray, " m *shape"]], float]
+Score = Callable[[Shaped[np.ndarray, "n ..."], Shaped[np.ndarray, "m ..."]], float]
 
 
 def bootstrap(
     score: Score,
-    drawn: Shaped[np.ndarray, " n *shape"],
-    real: Shaped[np.ndarray, " m *shape"],
+    drawn: Shaped[np.ndarray, "n ..."],
+    real: Shaped[np.ndarray, "m ..."],
     seed: int,
     draws: int = 100,
 ) -> tuple[float, float, float]:
@@ -52,5 +52,5 @@ def bootstrap(
     return error, value - 1.96 * error, value + 1.96 * error
 
 
-def _half(x: Shaped[np.ndarray, " n *shape"], rng: np.random.Generator):
+def _half(x: Shaped[np.ndarray, "n ..."], rng: np.random.Generator):
     return x[rng.permutation(len(x))[: len(x) // 2]]

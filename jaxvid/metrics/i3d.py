@@ -3,16 +3,16 @@
 The features are the logits, as in Unterthiner et al. 2018 (arXiv 1812.01717), of clips at any size.
 """
 
-import jax
-import numpy as np
+import functools
+
 from jax.sharding import Mesh
 
+from jaxvid.metrics.batches import on_devices
 from jaxvid.metrics.frechet import frechet_distance
 from jaxvid.metrics.manifold import coverage, density, precision, recall
-from jaxvid.metrics.metric import Clips, Extract, Features, feature, metric
+from jaxvid.metrics.metric import Extract, feature, metric
 from jaxvid.metrics.mmd import mmd
 from jaxvid.models import i3d
-from jaxvid.parallel import rules
 
 EACH = 4  # clips on a device at once
 
@@ -25,21 +25,7 @@ for name, compare in dict(
 
 
 @feature("i3d", version=i3d.SHA256[:16], frames=i3d.FEWEST)
+@functools.lru_cache(maxsize=1)
 def logits(mesh: Mesh, fps: float) -> Extract:
     """The 400 logits of clips, on all devices of a mesh."""
-    params = jax.device_put(i3d.load_params(), rules.replicated(mesh))
-    size, of_clips = EACH * rules.batch_parts(mesh), rules.batch_sharding(mesh)
-    run = jax.jit(
-        lambda params, clips: i3d.features(params, clips)[0], out_shardings=rules.replicated(mesh)
-    )
-
-    def extract(clips: Clips) -> Features:
-        rows = []
-        for start in range(0, len(clips), size):
-            part = clips[start : start + size]
-            whole = np.resize(part, (size, *part.shape[1:]))
-            on_devices = jax.make_array_from_callback(whole.shape, of_clips, whole.__getitem__)
-            rows.append(np.asarray(run(params, on_devices))[: len(part)])
-        return np.concatenate(rows)
-
-    return extract
+    return on_devices(lambda p, clips: i3d.features(p, clips)[0], i3d.load_params(), mesh, EACH)

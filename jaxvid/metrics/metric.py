@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from jaxtyping import Shaped, UInt8
 
 Clips = UInt8[np.ndarray, "N T H W 3"]
-Features = Shaped[np.ndarray, "N *shape"]
+Features = Shaped[np.ndarray, "..."]  # a row per clip
 Extract = Callable[[Clips], Features]
 Compare = Callable[[Features, Features], float]
 Better = Literal["lower", "higher", "real"]

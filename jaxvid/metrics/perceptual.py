@@ -2,24 +2,23 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
 
+from jaxvid.metrics.batches import on_devices
 from jaxvid.metrics.metric import Clips, Features, paired
 from jaxvid.models import lpips
-from jaxvid.parallel import rules
+
+EACH = 16  # clips on a device at once
 
 
 @functools.lru_cache(maxsize=2)
 def _on_devices(network: str, mesh: Mesh) -> Callable[[Clips, Clips], Features]:
-    params = jax.device_put(lpips.load_params(network), rules.replicated(mesh))
+    def distance(params: Any, drawn: Any, real: Any) -> Any:
+        return lpips.lpips(params, drawn, real, network)
 
-    def distance(drawn: Clips, real: Clips) -> Features:
-        return np.asarray(lpips.lpips(params, drawn, real, network))
-
-    return distance
+    return on_devices(distance, lpips.load_params(network), mesh, EACH)
 
 
 for name, network in (("lpips", "alexnet"), ("lpips_vgg", "vgg16")):

@@ -65,10 +65,13 @@ def physics(clips: Clips, fps: float) -> Float[np.ndarray, "N 4"]:
     """
     T, H, W = clips.shape[1:4]
     if T < 3:
-        raise InputError(f"clips of {T} frames have no physics: raise data.frames to 3 or more")
+        raise InputError(
+            f"clips of {T} frames are too short to test motion: raise data.frames to 3 or more"
+        )
     if H != W:
         raise InputError(
-            f"clips of {H} x {W} pixels are not of the synthetic world, whose are square"
+            f"clips of {H} x {W} pixels are not from the synthetic world, which is square: compute"
+            " this metric only for that world"
         )
     return np.array([_breaches(track(clip), fps) for clip in clips], np.float64).reshape(-1, 4)
 

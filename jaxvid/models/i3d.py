@@ -123,7 +123,7 @@ class Conv(nn.Module):
 
 
 def stacked(kernel: Float32[np.ndarray, "n n n C F"]) -> Float32[np.ndarray, "n n n*C F"]:
-    """The kernel of `Conv` that is the 3-D kernel [T,H,W,C,F]."""
+    """A 3-D kernel [T,H,W,C,F] as the kernel of `Conv`, with T next to C."""
     n, _, _, C, F = kernel.shape
     return np.moveaxis(kernel, 0, 2).reshape(n, n, n * C, F)
 
@@ -167,7 +167,7 @@ def features(
     """Logits and features of RGB clips, as `I3D` gives them.
 
     Clips are resized to 224 x 224 pixels as for the Fréchet video distance (FVD) of StyleGAN-V
-    (Skorokhodov et al. 2022, arXiv 2112.14683): linearly, without a filter when they shrink.
+    (Skorokhodov et al. 2022, arXiv 2112.14683): linearly, with no filter when they shrink.
 
     Args:
       params: those of `load_params`.

@@ -47,7 +47,7 @@ def read_weights(package: str, file: str, sha256: str) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; {again}") from error
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise InputError(f"{path}: damaged, or not the version that scores are made with; {again}")
+        raise InputError(f"{path}: damaged, or another version than this code is made for; {again}")
     return _Arrays(io.BytesIO(content), path).load()
 
 

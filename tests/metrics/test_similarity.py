@@ -4,7 +4,7 @@ import pytest
 
 from jaxvid.data.sources.synthetic import SyntheticWorld
 from jaxvid.errors import InputError
-from jaxvid.metrics.pixels import psnr, ssim
+from jaxvid.metrics.similarity import psnr, ssim
 
 
 def _clips(count=2):
