@@ -56,7 +56,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 from ml_collections import ConfigDict, config_flags
 
-from benchmarks.training import Trained, train, unseen
+from benchmarks.training import Trained, energy_score, train, unseen
 from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.conditions.condition import prepare
@@ -66,7 +66,6 @@ from jaxvid.diffusion import process as processes
 from jaxvid.diffusion import sampler, schedule
 from jaxvid.diffusion.noise import shift
 from jaxvid.errors import InputError
-from jaxvid.metrics.energy import energy
 from jaxvid.sampling.draw import time_shift
 
 Clips = UInt8[np.ndarray, "B T H W 3"]
@@ -107,7 +106,7 @@ def main(_: Sequence[str]) -> None:
     changed = [formulation(config, *pair) for pair in pairs]
 
     wanted, real = (unseen(config, CLIPS.value, index) for index in range(2))
-    score = functools.partial(energy, real=np.asarray(real["video"]))
+    score = functools.partial(energy_score, real=np.asarray(real["video"]))
     floor = score(np.asarray(wanted["video"]))
     print("| process | prediction | sampler |", *(f"{n} evaluations |" for n in evaluations))
     print("|---|---|---|" + "---|" * len(evaluations))

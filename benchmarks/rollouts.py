@@ -25,12 +25,11 @@ import jax
 import numpy as np
 from absl import flags
 
-from benchmarks.training import unseen
+from benchmarks.training import energy_score, unseen
 from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.build import build
 from jaxvid.errors import InputError
-from jaxvid.metrics.energy import energy
 from jaxvid.sampling.plans import long_videos
 from jaxvid.workdir import folder
 from jaxvid.workdir.checkpoint import Checkpoints
@@ -81,7 +80,8 @@ def main(_: Sequence[str]) -> None:
                 FRAMES.value, overlap,
             )  # fmt: skip
             videos = np.concatenate(list(parts), axis=1)
-            scores = (energy(videos[:, start : start + T], real["video"]) for start in starts)
+            windows = (videos[:, start : start + T] for start in starts)
+            scores = (energy_score(window, real["video"]) for window in windows)
             cells = (f"{value:.1f} ± {error:.1f}" for value, error in scores)
             print(f"| {of_level.sampler.observed_noise} | {' | '.join(cells)} |", flush=True)
 

@@ -14,6 +14,8 @@ from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
 from jaxvid.data.sources import make_source
 from jaxvid.errors import InputError
+from jaxvid.metrics.metric import METRICS, Clips
+from jaxvid.metrics.score import measure
 from jaxvid.parallel import rules
 from jaxvid.training.state import TrainState
 
@@ -66,23 +68,29 @@ def _put(run: Run, batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def unseen(config: ConfigDict, clips: int, index: int = 0) -> dict[str, Any]:
-    """Batch `index` of `clips` clips, in an order and with random draws that `train` did not use.
+    """Batch `index` of `clips` clips of the validation split, without augmentation.
 
-    Batches of different `index` share no clip. A short training run on the million clips of the
-    synthetic world has seen almost none of these clips; it has seen those of a folder. Raises
-    InputError if the source has too few clips, and if `clips` does not divide over the mesh.
+    Batches of different `index` share no clip. Raises InputError if the split has too few clips,
+    and if `clips` does not divide over the mesh.
     """
-    run, source = build(config), make_source(config.data)
+    run, source = build(config), make_source(config.data, "validation")
     if (index + 1) * clips > len(source):
         raise InputError(
-            f"the benchmark needs {(index + 1) * clips} different clips, but the data has "
-            f"{len(source)}: lower --clips"
+            f"the benchmark needs {(index + 1) * clips} different clips, but the validation split "
+            f"has {len(source)}: lower --clips"
         )
     if clips % rules.batch_parts(run.mesh):
         raise InputError(
             f"--clips={clips} does not divide over the {rules.batch_parts(run.mesh)} devices of "
             "the mesh axes replica, data and fsdp: give a multiple"
         )
-    seed = config.seed + 1_000_003
-    dataset = pipeline.make_dataset(source, config.data, run.encode, seed=seed, batch_size=clips)
+    dataset = pipeline.make_dataset(
+        source, config.data, run.encode, seed=config.seed, batch_size=clips, augmented=False
+    )
     return _put(run, dataset[index])
+
+
+def energy_score(drawn: Clips, real: Clips) -> tuple[float, float]:
+    """The energy distance of drawn clips from real ones, and its standard error."""
+    score = measure(METRICS["energy"], drawn, real, seed=0)
+    return score["value"], score["error"]

@@ -93,13 +93,7 @@ def evaluate_folders(
     mesh = make_mesh({"replica": 1, "data": -1, "fsdp": 1, "context": 1, "tensor": 1})
     drawn, real = (VideoFolder(folder, size, protocol.seed) for folder in (videos, reference))
     for folder, path in ((drawn, videos), (real, reference)):
-        if len(folder.names) < protocol.clips:
-            raise InputError(
-                f"{path} has {len(folder.names)} videos, but {protocol.label} needs "
-                f"{protocol.clips}: add some, or ask for fewer with --num"
-            )
-    if protocol.pairs or protocol.window:
-        raise InputError(f"{protocol.label} is only for runs: choose another --protocol")
+        _check_number(folder, path, protocol)
     length, fps = drawn.measure(0)
     frames = protocol.frames or -(-length // protocol.stride)
     protocol.check(frames, 0)
@@ -114,6 +108,33 @@ def evaluate_folders(
         x, y = features(drawn, 0), features(real, 0)
         others = len(real.names) >= 2 * protocol.clips
         return compare(protocol, x, y, features(real, protocol.clips) if others else None)
+
+
+def evaluate_videos(run: Run, videos: Path, protocol: Protocol) -> list[Score]:
+    """Scores the videos in a folder as if the model of a run had drawn them.
+
+    They must have the frame size and rate of the run's data. Raises InputError as `evaluate` and
+    `evaluate_folders` do.
+    """
+    extract, data = extractors(run, protocol), _data(run, protocol)
+    folder = VideoFolder(videos, data.size, protocol.seed)
+    _check_number(folder, videos, protocol)
+    real, floor = (
+        real_features(run, protocol, split, extract)
+        for split in (protocol.split, OTHER[protocol.split])
+    )
+    parts = _in_chunks(folder, range(protocol.clips), data.frames, 1, lambda: None)
+    return compare(protocol, of_videos(extract, parts), real, floor)
+
+
+def _check_number(folder: VideoFolder, path: Path, protocol: Protocol) -> None:
+    if protocol.pairs or protocol.window:
+        raise InputError(f"{protocol.label} is only for runs: choose another --protocol")
+    if len(folder.names) < protocol.clips:
+        raise InputError(
+            f"{path} has {len(folder.names)} videos, but {protocol.label} needs "
+            f"{protocol.clips}: add some, or ask for fewer with --num"
+        )
 
 
 def _in_chunks(

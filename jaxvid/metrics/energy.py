@@ -45,24 +45,35 @@ def energy_distance(
     the norm is the sum over the views, and so is the distance. The estimate is unbiased, because X
     and X' are never the same sample, so it can be below 0.
     """
-    between, among_x, among_y = (
-        sum(_distances(view(a), view(b)) for view in views) for a, b in ((x, y), (x, x), (y, y))
-    )
+    table, n = distances(np.concatenate([x, y]), views), len(x)
+    return _of_distances(table[:n, :n], table[n:, n:], table[:n, n:])
+
+
+def distances(
+    x: Float[np.ndarray, " n *shape"], views: Sequence[View] = (_itself,)
+) -> Float[np.ndarray, "n n"]:
+    """The distances |.| of all pairs of samples."""
+    table = sum(_root_mean_squares(view(x)) for view in views)
     # The distance of a sample to itself: the square root would enlarge the rounding error.
-    for among in (among_x, among_y):
-        np.fill_diagonal(among, 0)
+    np.fill_diagonal(table, 0)
+    return table
+
+
+def _root_mean_squares(x: Float[np.ndarray, " n *shape"]) -> Float[np.ndarray, "n n"]:
+    x = np.asarray(x, np.float64).reshape(len(x), -1)
+    squares = (x**2).sum(axis=1)
+    return np.sqrt(np.maximum(squares[:, None] + squares - 2 * x @ x.T, 0) / max(x.shape[1], 1))
+
+
+def _of_distances(
+    among_x: Float[np.ndarray, "n n"],
+    among_y: Float[np.ndarray, "m m"],
+    between: Float[np.ndarray, "n m"],
+) -> float:
     pairs_x, pairs_y = (
         among.sum() / (len(among) * (len(among) - 1)) for among in (among_x, among_y)
     )
     return float(2 * between.mean() - pairs_x - pairs_y)
-
-
-def _distances(
-    x: Float[np.ndarray, " n *shape"], y: Float[np.ndarray, " m *shape"]
-) -> Float[np.ndarray, "n m"]:
-    x, y = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (x, y))
-    square = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T
-    return np.sqrt(np.maximum(square, 0) / max(x.shape[1], 1))
 
 
 @feature("pixels", version="1")
@@ -71,7 +82,10 @@ def pixels(mesh: Mesh, fps: float) -> Extract:
     return lambda clips: clips
 
 
-@metric("energy", of="pixels", better="lower")
-def energy(drawn: Clips, real: Clips) -> float:
-    """The energy distance in all `VIEWS`, in thousandths of the pixel range."""
-    return 1000 * energy_distance(drawn / 255, real / 255, VIEWS)
+def distances_of_clips(clips: Clips) -> Float[np.ndarray, "n n"]:
+    """The distances of all pairs of clips in all `VIEWS`, in thousandths of the pixel range."""
+    return 1000 * distances(clips / 255, VIEWS)
+
+
+# The energy distance in all `VIEWS`.
+metric("energy", of="pixels", better="lower", table=distances_of_clips)(_of_distances)

@@ -23,7 +23,7 @@ from jaxtyping import Shaped, UInt8
 Clips = UInt8[np.ndarray, "N T H W 3"]
 Features = Shaped[np.ndarray, "..."]  # a row per clip
 Extract = Callable[[Clips], Features]
-Compare = Callable[[Features, Features], float]
+Compare = Callable[..., float]
 Better = Literal["lower", "higher", "real"]
 
 
@@ -52,11 +52,15 @@ class Metric:
       of: name of its feature.
       compare: maps the features of drawn and of real clips to a number.
       better: whether a lower or a higher number is better, or one closer to that of real clips.
+      table: maps the features of N clips to numbers of all pairs of them [N,N]. If it is given,
+        `compare` gets the numbers of the pairs among drawn, among real, and between drawn and real
+        clips in place of the features.
     """
 
     of: str
     compare: Compare
     better: Better
+    table: Callable[[Features], Features] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,11 +105,13 @@ def paired(name: str, *, version: str, better: Better, size: int = 1) -> Callabl
     return register
 
 
-def metric(name: str, *, of: str, better: Better) -> Callable[[Compare], Compare]:
+def metric(
+    name: str, *, of: str, better: Better, table: Callable[[Features], Features] | None = None
+) -> Callable[[Compare], Compare]:
     """Registers a function as the metric `name`; see `Metric`."""
 
     def register(compare: Compare) -> Compare:
-        METRICS[name] = Metric(of, compare, better)
+        METRICS[name] = Metric(of, compare, better, table)
         return compare
 
     return register

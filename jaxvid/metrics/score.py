@@ -9,7 +9,7 @@ import numpy as np
 from jaxvid.errors import InputError
 from jaxvid.metrics.best_of import best_of
 from jaxvid.metrics.bootstrap import bootstrap
-from jaxvid.metrics.metric import FEATURES, METRICS, Compare, Features, Paired
+from jaxvid.metrics.metric import FEATURES, METRICS, Features, Metric, Paired
 from jaxvid.metrics.protocols import Protocol
 
 
@@ -93,11 +93,10 @@ def compare(
             values["curve_errors"] = best.curve_error.tolist()
         else:
             x, y, z = (rows and rows[metric.of] for rows in (drawn, real, others))
-            values = _of_windows if protocol.window else _of_clips
-            values = values(metric.compare, x, y, protocol.seed)
+            values = (_of_windows if protocol.window else measure)(metric, x, y, protocol.seed)
             values |= dict(feature=f"{metric.of} {FEATURES[metric.of].version}", real=len(y))
             if z is not None:
-                floor = _of_clips(metric.compare, z, y, protocol.seed)
+                floor = measure(metric, z, y, protocol.seed)
                 values |= dict(floor=floor["value"], floor_error=floor["error"])
         scores.append(
             Score(
@@ -112,19 +111,26 @@ def compare(
     return scores
 
 
-def _of_clips(compare: Compare, x: Features, y: Features, seed: int) -> dict[str, Any]:
+def measure(metric: Metric, x: Features, y: Features, seed: int) -> dict[str, float]:
+    """The `value` of a metric of the features of drawn and real clips, and its `error`."""
+    if metric.table is None:
+        compare = metric.compare
+    else:  # its numbers are made once for all that the error needs
+        table = metric.table(np.concatenate([x, y]))
+        x, y = np.arange(len(x)), len(x) + np.arange(len(y))
+
+        def compare(x: Features, y: Features) -> float:
+            return metric.compare(*(table[np.ix_(*ij)] for ij in ((x, x), (y, y), (x, y))))
+
     return {"value": float(compare(x, y)), "error": bootstrap(compare, x, y, seed)[0]}
 
 
-def _of_windows(compare: Compare, x: Features, y: Features, seed: int) -> dict[str, Any]:
-    """The scores of all windows [N,W,...], their mean and its error."""
-
-    def each(x: Features, y: Features) -> list[float]:
-        return [compare(window, y) for window in x.swapaxes(0, 1)]
-
-    curve = [_of_clips(compare, window, y, seed) for window in x.swapaxes(0, 1)]
-    whole = _of_clips(lambda x, y: float(np.mean(each(x, y))), x, y, seed)
-    return whole | {
-        "curve": [point["value"] for point in curve],
-        "curve_errors": [point["error"] for point in curve],
-    }
+def _of_windows(metric: Metric, x: Features, y: Features, seed: int) -> dict[str, Any]:
+    """The scores of all windows [N,W,...] and their mean, whose error is that of one window."""
+    curve = [measure(metric, window, y, seed) for window in x.swapaxes(0, 1)]
+    values, errors = ([point[name] for point in curve] for name in ("value", "error"))
+    # Windows of a clip are alike, so their mean is hardly more certain than one of them.
+    return {
+        "value": float(np.mean(values)), "error": float(np.mean(errors)),
+        "curve": values, "curve_errors": errors,
+    }  # fmt: skip

@@ -1,10 +1,12 @@
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from jaxvid.metrics.bootstrap import bootstrap
-from jaxvid.metrics.energy import VIEWS, energy, energy_distance
+from jaxvid.metrics.energy import VIEWS, distances, energy_distance
+from jaxvid.metrics.metric import METRICS
+from jaxvid.metrics.score import measure
 
 
 def _between_gaussians(shift: float) -> float:
@@ -55,9 +57,18 @@ def test_clips_under_noise_are_further_from_clean_ones_than_pale_clips_are():
 def test_the_metric_counts_thousandths_of_a_pixels_range_and_knows_equal_clips():
     rng = np.random.default_rng(3)
     grey = rng.integers(0, 128, (40, 3, 4, 4, 3), np.uint8)
-    value = energy(grey + np.uint8(51), grey)
+    lighter = measure(METRICS["energy"], grey + np.uint8(51), grey, seed=0)
     exact = energy_distance((grey + 51.0) / 255, grey / 255, VIEWS)
-    assert value == pytest.approx(1000 * exact)
-    assert value > 10 * bootstrap(energy, grey + np.uint8(51), grey, 0)[0] > 0
-    same = energy(grey[:20], grey[20:])
-    assert abs(same) < 4 * bootstrap(energy, grey[:20], grey[20:], 0)[0]
+    assert lighter["value"] == pytest.approx(1000 * exact)
+    assert lighter["value"] > 10 * lighter["error"] > 0
+    same = measure(METRICS["energy"], grey[:20], grey[20:], seed=0)
+    assert abs(same["value"]) < 4 * same["error"]
+
+
+def test_the_error_from_the_table_of_pairs_is_that_of_the_clips_themselves():
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(12, 3)), rng.normal(1, 1, (16, 3))
+    of_pairs = dataclasses.replace(METRICS["energy"], table=distances)
+    of_clips = dataclasses.replace(of_pairs, table=None, compare=energy_distance)
+    a, b = (measure(metric, x, y, seed=0) for metric in (of_pairs, of_clips))
+    assert (a["value"], a["error"]) == pytest.approx((b["value"], b["error"]))

@@ -1,0 +1,102 @@
+"""The jaxvid benchmark: the quality of what a method draws, on data that anyone can regenerate.
+
+    python -m benchmarks.quality --config=configs/base.py [--lines="space mlp time mlp,joint mlp"]
+        [--seeds=3] [--protocols=quick,world] [--videos=NAME=DIR,…] [--num=64]
+
+Run it from the repository's root. A method is the config with a line of the block grammar, by
+default its own, at about as many parameters (benchmarks/architectures.py). Or it is a folder of
+videos that another program drew, of the frame size, rate and length of the config's clips. The
+former are trained with the step of `jaxvid.train`, and their averaged weights draw the clips. Each
+protocol compares them with validation clips; `real clips` is the score of as many training clips.
+Progress goes to stderr, a Markdown table to stdout. A score is the mean over the seeds, ± its
+standard error: over the clips, or with several seeds over the seeds.
+"""
+
+from jaxvid import start
+
+if __name__ == "__main__":
+    start.begin()
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from benchmarks import training
+from benchmarks.architectures import like, parameters
+from jaxvid import config as configs
+from jaxvid import errors
+from jaxvid.build import build
+from jaxvid.errors import InputError
+from jaxvid.evaluation import evaluate, evaluate_videos
+from jaxvid.metrics.protocols import Protocol, choose
+from jaxvid.metrics.score import Score
+from jaxvid.trained import TrainedModel
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
+LINES = flags.DEFINE_string("lines", "", "Lines of the grammar, split at commas.")
+SEEDS = flags.DEFINE_integer("seeds", 1, "Training runs of each line.", lower_bound=1)
+PROTOCOLS = flags.DEFINE_list("protocols", ["quick", "world"], "Protocols of the scores.")
+NUM = flags.DEFINE_integer("num", 0, "Number of clips, if not the protocols'.", lower_bound=0)
+VIDEOS = flags.DEFINE_list("videos", [], "NAME=DIR of videos that other programs drew.")
+
+
+def main(_: Sequence[str]) -> None:
+    config, parts = configs.from_flag(CONFIG), [text.partition("=") for text in VIDEOS.value]
+    if any(not folder for _, _, folder in parts):
+        raise InputError("--videos: give NAME=DIR, separated by commas")
+    protocols = [choose(name, NUM.value) for name in PROTOCOLS.value]
+    lines = re.split(r",(?![^(]*\))", LINES.value) if LINES.value else [config.model.blocks]
+    target = parameters(config)
+    equal = {line: config if line == config.model.blocks else like(config, line, target)
+             for line in lines}  # fmt: skip
+    rows: dict[str, list[list[Score]]] = {}
+    for name, _, folder in parts:
+        with jax.set_mesh(build(config).mesh):
+            rows[name] = [
+                [s for p in protocols for s in evaluate_videos(build(config), Path(folder), p)]
+            ]
+    for line, changed in equal.items():
+        rows[f"`{line}`"] = []
+        for seed in range(SEEDS.value):
+            changed.seed = config.seed + seed
+            rows[f"`{line}`"].append(scores_of(changed, protocols))
+            print(f"{line}, seed {changed.seed}: done", file=sys.stderr, flush=True)
+    print(table(rows))
+    print(f"\n{'; '.join(p.label for p in protocols)}; {config.steps} steps of {config.batch_size}")
+
+
+def scores_of(config: configs.ConfigDict, protocols: Sequence[Protocol]) -> list[Score]:
+    """Trains a config's network, and scores its average."""
+    trained = training.train(config)
+    with jax.set_mesh(trained.run.mesh):
+        model = TrainedModel(trained.run, lambda _: trained.state.ema)
+        return [score for protocol in protocols for score in evaluate(model, protocol)]
+
+
+def table(rows: dict[str, list[list[Score]]]) -> str:
+    """A Markdown table with a row per method, and one for real clips."""
+    first = next(iter(rows.values()))[0]
+    out = ["| method | " + " | ".join(score.metric for score in first) + " |"]
+    out.append("|---" * (len(first) + 1) + "|")
+    floors = [f"{s.floor:.4g} ± {s.floor_error:.2g}" if s.floor is not None else "" for s in first]
+    out.append(f"| real clips | {' | '.join(floors)} |")
+    for name, seeds in rows.items():
+        cells = []
+        for scores in zip(*seeds, strict=True):
+            values = np.array([score.value for score in scores])
+            error = scores[0].error
+            if len(values) > 1:
+                error = values.std(ddof=1) / np.sqrt(len(values))
+            cells.append(f"{values.mean():.4g} ± {error:.2g}")
+        out.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(out)
+
+
+if __name__ == "__main__":
+    errors.run(main, configs.parse_flags)
