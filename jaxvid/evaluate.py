@@ -3,11 +3,13 @@
     python -m jaxvid.evaluate --workdir=DIR [--protocol=fvd2048_16f --checkpoint=STEP]
     python -m jaxvid.evaluate --workdir=DIR --num=64 --metrics=energy,motion
     python -m jaxvid.evaluate --videos=DIR --reference=DIR [--protocol=fvd256_16f --size=64]
+    python -m jaxvid.evaluate --features=FILE.npy --reference=FILE.npy
 
 A protocol fixes the metrics, the number of clips, their length and their split; scores of different
 protocols must not be compared. With `--workdir`, a run's model draws the clips, and its data gives
 the real ones. An evaluation that is interrupted goes on where it was. With `--videos`, both are
-folders of video files, of which each gives one clip.
+folders of video files, of which each gives one clip. With `--features`, both are what another
+network says of the clips: an array with a row per clip.
 
 It prints a table and writes `scores.json` and `scores.png`. Each score comes with its standard
 error and with the score of real clips, which a perfect model would reach.
@@ -31,7 +33,7 @@ from tqdm import tqdm
 from jaxvid import config as configs
 from jaxvid import errors, files
 from jaxvid.errors import InputError
-from jaxvid.evaluation import evaluate, evaluate_folders, hash_of
+from jaxvid.evaluation import evaluate, evaluate_features, evaluate_folders, hash_of
 from jaxvid.metrics.protocols import Protocol, choose
 from jaxvid.metrics.score import Score
 from jaxvid.trained import load
@@ -41,7 +43,10 @@ from jaxvid.workdir.disk import write_whole, writing
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.")
 VIDEOS = flags.DEFINE_string("videos", None, "Folder of videos to score, without a run.")
-REFERENCE = flags.DEFINE_string("reference", None, "Folder of real videos, for --videos.")
+FEATURES = flags.DEFINE_string("features", None, "File of features to score: .npy, a row per clip.")
+REFERENCE = flags.DEFINE_string(
+    "reference", None, "Folder or file of real ones, for --videos or --features."
+)
 SIZE = flags.DEFINE_integer(
     "size", None, "Height and width in pixels to which --videos and --reference are resized."
 )
@@ -61,16 +66,18 @@ OUTPUT = flags.DEFINE_string(
 
 
 def main(_: Sequence[str]) -> None:
-    if (WORKDIR.value is None) == (VIDEOS.value is None):
-        raise InputError("give --workdir=DIR of a run, or --videos=DIR and --reference=DIR")
-    if (VIDEOS.value is None) != (REFERENCE.value is None):
-        raise InputError("--videos and --reference go together: give both folders")
+    ways = ((WORKDIR, _of_run), (VIDEOS, _of_videos), (FEATURES, _of_features))
+    chosen = [of for flag, of in ways if flag.value is not None]
+    if len(chosen) != 1 or (REFERENCE.value is None) != (chosen == [_of_run]):
+        raise InputError(
+            "give --workdir=DIR of a run; or --videos=DIR and --reference=DIR; or "
+            "--features=FILE.npy and --reference=FILE.npy"
+        )
     try:
         protocol = choose(PROTOCOL.value, NUM.value, tuple(METRICS.value))
     except InputError as error:
         raise InputError(f"--protocol, --num or --metrics: {error}") from None
-    of = _of_videos if WORKDIR.value is None else _of_run
-    output, about, scores = of(protocol)
+    output, about, scores = chosen[0](protocol)
     print(table(scores))
     content = {**about, "scores": [dataclasses.asdict(score) for score in scores]}
     write_whole(output / "scores.json", (json.dumps(content, indent=1) + "\n").encode())
@@ -119,6 +126,16 @@ def _of_videos(protocol: Protocol) -> tuple[Path, dict[str, Any], list[Score]]:
     with _bar(2 * protocol.clips) as bar:
         scores = evaluate_folders(*folders, protocol, SIZE.value, lambda: bar.update(1))
     return output, {"videos": str(folders[0]), "reference": str(folders[1])}, scores
+
+
+def _of_features(protocol: Protocol) -> tuple[Path, dict[str, Any], list[Score]]:
+    """Scores the features of `--features`."""
+    paths = [files.to_path(f.value, f"--{f.name}") for f in (FEATURES, REFERENCE)]
+    scores = evaluate_features(*paths, protocol.seed)
+    output = files.to_path(OUTPUT.value or "scores", "--output")
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+    return output, {"features": str(paths[0]), "reference": str(paths[1])}, scores
 
 
 def table(scores: Sequence[Score]) -> str:

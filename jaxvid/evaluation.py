@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from ml_collections import ConfigDict
 
 from jaxvid import start
@@ -24,8 +24,8 @@ from jaxvid.data.folder import VideoFolder
 from jaxvid.data.sources import Source, make_source
 from jaxvid.errors import InputError
 from jaxvid.metrics.metric import FEATURES, METRICS, Extract, Features
-from jaxvid.metrics.protocols import Protocol
-from jaxvid.metrics.score import Score, compare
+from jaxvid.metrics.protocols import FEWEST, Protocol
+from jaxvid.metrics.score import Score, check_finite, compare, measure
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.sampling.draw import padded
 from jaxvid.sampling.tasks import observed_frames
@@ -108,6 +108,52 @@ def evaluate_folders(
         x, y = features(drawn, 0), features(real, 0)
         others = len(real.names) >= 2 * protocol.clips
         return compare(protocol, x, y, features(real, protocol.clips) if others else None)
+
+
+def evaluate_features(drawn: Path, real: Path, seed: int = 0) -> list[Score]:
+    """Scores features that another program computed, in all distances of vectors.
+
+    Args:
+      drawn, real: .npy files of numbers, a row per clip.
+      seed: seed of the errors.
+
+    Raises:
+      InputError: a file cannot be read, or the arrays do not fit each other.
+    """
+    x, y = (_read_rows(path) for path in (drawn, real))
+    if x.shape[1] != y.shape[1]:
+        raise InputError(
+            f"{drawn} has {x.shape[1]} numbers for each clip, but {real} has {y.shape[1]}: "
+            "give the features of one network"
+        )
+    names = {"frechet": "fvd", "mmd": "kvd"}
+    names |= {name: name for name in ("precision", "recall", "density", "coverage")}
+    check_finite({str(drawn): x, str(real): y})
+    return [
+        Score(
+            metric=name,
+            better=METRICS[as_i3d].better,
+            drawn=len(x),
+            real=len(y),
+            protocol="features of files",
+            feature=f"{drawn.name} {hash_of(hashlib.sha256(y.tobytes()).hexdigest())}",
+            seed=seed,
+            **measure(METRICS[as_i3d], x, y, seed),
+        )
+        for name, as_i3d in names.items()
+    ]
+
+
+def _read_rows(path: Path) -> Float[np.ndarray, "N d"]:
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a .npy file of numbers ({error})") from error
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not np.isrealobj(rows):
+        raise InputError(f"{path}: give an array of real numbers with a row per clip")
+    if len(rows) < FEWEST:
+        raise InputError(f"{path} has {len(rows)} rows: a score needs {FEWEST} clips or more")
+    return rows.astype(np.float64)
 
 
 def evaluate_videos(run: Run, videos: Path, protocol: Protocol) -> list[Score]:

@@ -14,6 +14,7 @@ from jaxvid.data.pipeline import make_dataset
 from jaxvid.data.sources import make_source
 from jaxvid.data.video import write_video
 from jaxvid.evaluation import evaluate
+from jaxvid.metrics.frechet import frechet_distance
 from jaxvid.metrics.protocols import PROTOCOLS, Protocol, choose, protocol
 from jaxvid.train import train as train_here
 from jaxvid.trained import TrainedModel, load
@@ -148,7 +149,7 @@ def test_the_command_scores_a_run(trained):
             (["--metrics=energie"], "'energie' is not one of energy, "),
             (["--num=3"], "12 or more"),
             (["--num=200000"], "the validation split has 100000: ask for fewer"),
-            (["--videos=a"], "give --workdir=DIR of a run, or --videos=DIR and"),
+            (["--videos=a"], "give --workdir=DIR of a run; or --videos=DIR and"),
             (["--metrics=fvd", "--num=12"], "at least 9 frames, not 4"),
             (["--protocol=predict"], "the metric ssim needs frames of at least 11 pixels, not 8"),
             (["--metrics=psnr"], "psnr compare predictions with true frames: choose a protocol"),
@@ -208,3 +209,30 @@ def test_a_folder_that_cannot_be_scored_is_one_line(folders, tmp_path):
     ))  # fmt: skip
     run("evaluate", f"--videos={tmp_path / 'mixed'}", real, "--num=12", "--size=16",
         f"--output={tmp_path}/out")  # fmt: skip
+
+
+def test_features_of_another_network_are_scored_from_files(tmp_path):
+    rng, names = np.random.default_rng(0), ("a", "b", "narrow", "nan", "few")
+    arrays = dict.fromkeys(names, rng.normal(size=(40, 5)))
+    arrays |= {"b": rng.normal(1, 1, (30, 5)), "narrow": rng.normal(size=(40, 4))}
+    arrays |= {"nan": np.where(np.arange(40)[:, None] == 7, np.nan, arrays["a"])}
+    arrays["few"] = arrays["a"][:5]
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    np.save(tmp_path / "pickle.npy", np.array([{}]), allow_pickle=True)
+    told = f"--output={tmp_path}"
+    run("evaluate", f"--features={tmp_path}/a.npy", f"--reference={tmp_path}/b.npy", told)
+    scores = json.loads((tmp_path / "scores.json").read_text())["scores"]
+    found = {score["metric"]: score for score in scores}
+    assert found["frechet"]["value"] == pytest.approx(frechet_distance(arrays["a"], arrays["b"]))
+    assert (found["recall"]["drawn"], found["recall"]["real"]) == (40, 30)
+    mistakes("evaluate", *(
+        ([f"--features={tmp_path}/{name}.npy", f"--reference={tmp_path}/a.npy", told], line)
+        for name, line in [
+            ("narrow", "has 4 numbers for each clip, but"),
+            ("nan", "nan.npy is not finite in 1 of 40 clips, the first of them clip 7"),
+            ("few", "few.npy has 5 rows: a score needs 12 clips or more"),
+            ("none", "none.npy: not a .npy file of numbers"),
+            ("pickle", "pickle.npy: not a .npy file of numbers"),
+        ]
+    ))  # fmt: skip

@@ -76,13 +76,8 @@ def compare(
     Raises:
       InputError: a feature is not finite.
     """
-    for name, x in [*drawn.items(), *real.items()]:
-        finite = np.isfinite(x).reshape(len(x), -1).all(1)
-        if not finite.all():
-            raise InputError(
-                f"{name} is not finite in {(~finite).sum()} of {len(x)} clips, the first of them "
-                f"clip {finite.argmin()}: leave these clips out"
-            )
+    for rows in (drawn, real):
+        check_finite(rows)
     scores = []
     for name in protocol.metrics:
         metric = METRICS[name]
@@ -109,6 +104,17 @@ def compare(
             )
         )
     return scores
+
+
+def check_finite(rows: Mapping[str, Features]) -> None:
+    """Raises InputError, which names the first clip, if a row of an array is not finite."""
+    for name, x in rows.items():
+        finite = np.isfinite(x).reshape(len(x), -1).all(1)
+        if not finite.all():
+            raise InputError(
+                f"{name} is not finite in {(~finite).sum()} of {len(x)} clips, the first of them "
+                f"clip {finite.argmin()}: leave these clips out"
+            )
 
 
 def measure(metric: Metric, x: Features, y: Features, seed: int) -> dict[str, float]:
