@@ -76,7 +76,7 @@ def scores_of(config: configs.ConfigDict, protocols: Sequence[Protocol]) -> list
     trained = training.train(config)
     with jax.set_mesh(trained.run.mesh):
         model = TrainedModel(trained.run, lambda _: trained.state.ema)
-        return [score for protocol in protocols for score in evaluate(model, protocol)]
+        return evaluate(model, protocols)
 
 
 def table(rows: dict[str, list[list[Score]]]) -> str:

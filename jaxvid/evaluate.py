@@ -112,7 +112,7 @@ def _of_run(protocol: Protocol) -> tuple[Path, dict[str, Any], list[Score]]:
     model.params  # noqa: B018  read before the clips are
     with _bar(protocol.clips) as bar:
         scores = evaluate(
-            model, protocol, output / hash_of(which), lambda done: bar.update(done - bar.n)
+            model, [protocol], output / hash_of(which), lambda done: bar.update(done - bar.n)
         )
     return output, about, scores
 

@@ -5,10 +5,12 @@ the chunk's number, so a score depends neither on the devices nor on where an ev
 interrupted.
 """
 
+import collections
+import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,31 +42,44 @@ Progress = Callable[[int], None]  # called with the number of clips that are don
 
 def evaluate(
     model: TrainedModel,
-    protocol: Protocol,
+    protocols: Sequence[Protocol],
     keep: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Score]:
-    """Scores a model by a protocol.
+    """Scores a model by protocols. Those of the same clips share what is drawn.
 
     Args:
       model: draws the clips.
-      protocol: how many clips, which, and by which metrics.
+      protocols: how many clips, which, and by which metrics.
       keep: folder for the features of the chunks that are drawn; those that it has are not drawn
         again.
       progress: reports the clips that are drawn.
 
     Raises:
-      InputError: the data does not have the clips that the protocol needs, or what a metric needs
-        is not installed.
+      InputError: the data does not have the clips that a protocol needs, or what a metric needs is
+        not installed.
     """
-    run = model.run
-    extract = extractors(run, protocol)
-    real = real_features(run, protocol, protocol.split, extract)
-    floor = None
-    if len(make_source(_data(run, protocol), OTHER[protocol.split])) >= protocol.clips:
-        floor = real_features(run, protocol, OTHER[protocol.split], extract)
-    drawn = drawn_features(model, protocol, extract, keep, progress)
-    return compare(protocol, drawn, real, floor)
+    alike = collections.defaultdict(list)
+    for protocol in protocols:
+        alike[protocol.clips_of].append(protocol)
+    return [s for group in alike.values() for s in _evaluate(model, group, keep, progress)]
+
+
+def _evaluate(
+    model: TrainedModel,
+    protocols: Sequence[Protocol],
+    keep: Path | None,
+    progress: Progress | None,
+) -> list[Score]:
+    """Scores a model by protocols of the same clips."""
+    metrics = dict.fromkeys(name for protocol in protocols for name in protocol.metrics)
+    whole, run = dataclasses.replace(protocols[0], metrics=tuple(metrics)), model.run
+    extract = extractors(run, whole)
+    real, floor = real_features(run, whole, whole.split, extract), None
+    if len(make_source(_data(run, whole), OTHER[whole.split])) >= whole.clips:
+        floor = real_features(run, whole, OTHER[whole.split], extract)
+    drawn = drawn_features(model, whole, extract, keep, progress)
+    return [score for protocol in protocols for score in compare(protocol, drawn, real, floor)]
 
 
 def evaluate_folders(

@@ -5,12 +5,11 @@ processes call it, and get the same values.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from jaxvid.build import Run
 from jaxvid.data import pipeline
@@ -37,11 +36,12 @@ def make_evaluators(run: Run, validation: Source) -> list[Evaluator]:
     if not config.evals.every:
         return []
     made = [_make_loss(run, validation)] if config.evals.loss and len(validation) else []
-    for protocol in _protocols(config):
+    c = config.evals
+    protocols = [choose(name, c.num, tuple(c.metrics)) for name in c.protocols]
+    for protocol in protocols:
         open_split(run, protocol, protocol.split)
         extractors(run, protocol)
-        made.append(functools.partial(_scores, run, protocol))
-    return made
+    return [*made, functools.partial(_scores, run, protocols)]
 
 
 def is_better(name: str, new: float, old: float) -> bool:
@@ -50,16 +50,13 @@ def is_better(name: str, new: float, old: float) -> bool:
     return new > old if metric and metric.better == "higher" else new < old
 
 
-def _protocols(config: ConfigDict) -> list[Protocol]:
-    c = config.evals
-    return [choose(name, c.num, tuple(c.metrics)) for name in c.protocols]
-
-
-def _scores(run: Run, protocol: Protocol, ema: Any, say: Callable[[str], None]) -> dict[str, float]:
-    """Draws clips, and scores them by a protocol."""
+def _scores(
+    run: Run, protocols: Sequence[Protocol], ema: Any, say: Callable[[str], None]
+) -> dict[str, float]:
+    """Draws clips, and scores them by protocols."""
     values = {}
-    for score in evaluate(TrainedModel(run, lambda _: ema), protocol):
-        name = f"evals/{protocol.name}/{score.metric}"
+    for score in evaluate(TrainedModel(run, lambda _: ema), protocols):
+        name = f"evals/{score.protocol.partition('-v')[0]}/{score.metric}"
         values |= {name: score.value, f"{name}_error": score.error}
         if score.floor is not None:
             values[f"{name}_floor"] = score.floor

@@ -174,6 +174,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
             batches.close()
             if lead and (workdir / "metrics.jsonl").stat().st_size:
                 pictures.write_loss_curve(workdir / "loss.png", workdir / "metrics.jsonl")
+                pictures.write_score_curves(workdir / "scores.png", workdir / "metrics.jsonl")
             if stopping:
                 log.say(
                     f"stopped by a signal and saved at step {step}; run the same command to resume"

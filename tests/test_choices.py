@@ -26,6 +26,7 @@ def config_of(run):
     config.conditions.text.length, config.conditions.action.dim = 8, 2
     config.conditions.low_res.factor = 2
     config.ema.widths, config.evals.num = (0.1,), 12
+    config.evals.metrics = ("energy",)
     for name, choices in CHOICES.items():
         override(config, name, str(choices[run % len(choices)]))
     lines = ("space mlp", "time text swiglu", "joint+recur mlp", "window(2,1,1) mlp",

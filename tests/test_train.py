@@ -190,7 +190,8 @@ def test_a_mistake_is_one_line_before_anything_is_made(tmp_path):
 
 
 def test_scores_are_logged_and_what_is_trained_does_not_depend_on_them(config, tmp_path):
-    config.steps, config.optimizer.lr, config.evals.num = 4, 1e-9, 12
+    config.steps, config.optimizer.lr = 4, 1e-9
+    config.evals.update(num=12, metrics=("energy",))
     config.model.update(blocks="mlp", depth=1)
     parameters = []
     for name, every in (("plain", 0), ("scored", 2)):

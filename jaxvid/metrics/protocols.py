@@ -54,6 +54,15 @@ class Protocol:
         return f"{label} with {self.clips} of {self.wanted} clips" if self.wanted else label
 
     @property
+    def clips_of(self) -> tuple:
+        """All that determines its clips."""
+        return tuple(
+            getattr(self, name)
+            for name in ("clips", "frames", "stride", "split", "task", "observed", "samples",
+                         "window", "seed")
+        )  # fmt: skip
+
+    @property
     def features(self) -> tuple[str, ...]:
         """Names of the features of its metrics."""
         metrics = [METRICS[name] for name in self.metrics]

@@ -22,6 +22,7 @@ BORDER = 3  # pixels
 OBSERVED = (46, 160, 67)  # green
 TITLE = 12  # pixels: the height of a letter
 PAPER = 240  # light grey, 0 to 255
+EVALS = "evals/"  # prefix of a score
 NOISE_BIN = "loss/noise_"  # prefix of a metric; the rest is the range of levels, "0.00-0.25"
 
 
@@ -132,6 +133,42 @@ def write_loss_curve(path: str | Path, metrics_jsonl: str | Path) -> None:
             panels[1].plot(steps, _smooth(_column(values, name)), color=color, label=level)
         _label(panels[1], "By noise level, smoothed")
 
+    file = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(file)
+    write_whole(path, file.getvalue())
+
+
+def write_score_curves(path: str | Path, metrics_jsonl: str | Path) -> None:
+    """Plots a run's scores by step as PNG, a panel for each, with 95 % intervals; none, no file.
+
+    Args:
+      path: path of the PNG.
+      metrics_jsonl: lines with `step`, `evals/NAME` and, optionally, `evals/NAME_error` and
+        `evals/NAME_floor`, the score of real clips.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = [(s, v) for s, v in read_metrics(metrics_jsonl) if any(n.startswith(EVALS) for n in v)]
+    names = dict.fromkeys(name for _, values in lines for name in values)
+    shown = [n for n in names if n.startswith(EVALS) and not n.endswith(("_error", "_floor"))]
+    shown = [name for name in shown if not name.startswith(f"{EVALS}{NOISE_BIN}")]
+    if not shown:
+        return
+    steps, values = zip(*lines, strict=True)
+    rows, columns = -(-len(shown) // 3), min(3, len(shown))
+    figure = Figure(figsize=(4 * columns, 2.8 * rows), dpi=150, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    for axes, name in zip(panels, shown, strict=False):
+        score, error, floor = (_column(values, name + end) for end in ("", "_error", "_floor"))
+        axes.errorbar(steps, score, yerr=1.96 * error, color="tab:blue", marker="o", capsize=2)
+        axes.plot(steps, floor, color="tab:green", label="real clips")
+        if np.isfinite(floor).any():
+            axes.legend(frameon=False)
+        axes.set(title=name.removeprefix(EVALS), xlabel="step")
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[len(shown) :]:
+        axes.remove()
     file = io.BytesIO()
     FigureCanvasAgg(figure).print_png(file)
     write_whole(path, file.getvalue())
