@@ -32,15 +32,14 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict, config_flags
 
 from benchmarks import training
+from benchmarks.training import like, parameters
 from jaxvid import config as configs
 from jaxvid import errors
-from jaxvid.build import build
 from jaxvid.conditions.condition import prepare
 from jaxvid.data.pixels import to_float
 from jaxvid.denoiser import Denoiser
 from jaxvid.diffusion import loss, process
 from jaxvid.models.flops import train_flops
-from jaxvid.models.transformer import stacks
 
 LINES = (
     "space mlp time mlp",
@@ -75,34 +74,6 @@ def main(_: Sequence[str]) -> None:
     print(table(rows))
     if PLOT.value:
         draw(rows, Path(PLOT.value))
-
-
-def parameters(config: ConfigDict) -> int:
-    """The number of parameters of a config's network."""
-    return sum(x.size for x in jax.tree.leaves(build(config).params))
-
-
-def like(config: ConfigDict, line: str, target: int) -> ConfigDict:
-    """The config with another line, about as many words, and about `target` parameters."""
-    config = config.copy_and_resolve_references()
-    depth = max(1, round(words(config.model.blocks, config.model.depth) / words(line, 1)))
-    unroll = max(repeats for _, repeats in stacks(line, depth))
-    config.model.update(blocks=line, depth=depth, unroll=unroll)
-    configs.check(config)
-    step = 4 * config.model.heads
-    widths = range(step, 3 * config.model.width + 1, step)
-
-    def distance(width: int) -> int:
-        config.model.width = width
-        return abs(parameters(config) - target)
-
-    config.model.width = min(widths, key=distance)
-    return config
-
-
-def words(blocks: str, depth: int) -> int:
-    """The total number of words in a network, over all repeats."""
-    return sum(repeats * sum(map(len, line)) for line, repeats in stacks(blocks, depth))
 
 
 def measure(config: ConfigDict, clips: int) -> dict[str, Any]:

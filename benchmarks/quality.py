@@ -4,7 +4,7 @@
         [--seeds=3] [--protocols=quick,world] [--videos=NAME=DIR,…] [--num=64]
 
 Run it from the repository's root. A method is the config with a line of the block grammar, by
-default its own, at about as many parameters (benchmarks/architectures.py). Or it is a folder of
+default its own, at about as many parameters (benchmarks/training.py). Or it is a folder of
 videos that another program drew, of the frame size, rate and length of the config's clips. The
 former are trained with the step of `jaxvid.train`, and their averaged weights draw the clips. Each
 protocol compares them with validation clips; `real clips` is the score of as many training clips.
@@ -28,12 +28,13 @@ from absl import flags
 from ml_collections import config_flags
 
 from benchmarks import training
-from benchmarks.architectures import like, parameters
+from benchmarks.training import like, parameters
 from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.build import build
+from jaxvid.comparison import evaluate_videos
 from jaxvid.errors import InputError
-from jaxvid.evaluation import evaluate, evaluate_videos
+from jaxvid.evaluation import evaluate
 from jaxvid.metrics.protocols import Protocol, choose
 from jaxvid.metrics.score import Score
 from jaxvid.trained import TrainedModel
@@ -53,20 +54,20 @@ def main(_: Sequence[str]) -> None:
     protocols = [choose(name, NUM.value) for name in PROTOCOLS.value]
     lines = re.split(r",(?![^(]*\))", LINES.value) if LINES.value else [config.model.blocks]
     target = parameters(config)
-    equal = {line: config if line == config.model.blocks else like(config, line, target)
-             for line in lines}  # fmt: skip
+    equal = {line: like(config, line, target) for line in lines if line != config.model.blocks}
+    equal |= {line: config.copy_and_resolve_references() for line in lines if line not in equal}
     rows: dict[str, list[list[Score]]] = {}
     for name, _, folder in parts:
         with jax.set_mesh(build(config).mesh):
             rows[name] = [
                 [s for p in protocols for s in evaluate_videos(build(config), Path(folder), p)]
             ]
-    for line, changed in equal.items():
+    for line in lines:
         rows[f"`{line}`"] = []
         for seed in range(SEEDS.value):
-            changed.seed = config.seed + seed
-            rows[f"`{line}`"].append(scores_of(changed, protocols))
-            print(f"{line}, seed {changed.seed}: done", file=sys.stderr, flush=True)
+            equal[line].seed = config.seed + seed
+            rows[f"`{line}`"].append(scores_of(equal[line], protocols))
+            print(f"{line}, seed {equal[line].seed}: done", file=sys.stderr, flush=True)
     print(table(rows))
     print(f"\n{'; '.join(p.label for p in protocols)}; {config.steps} steps of {config.batch_size}")
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 from ml_collections import ConfigDict
 
+from jaxvid import config as configs
 from jaxvid.build import Run, build, check_training
 from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
@@ -16,6 +17,7 @@ from jaxvid.data.sources import make_source
 from jaxvid.errors import InputError
 from jaxvid.metrics.metric import METRICS, Clips
 from jaxvid.metrics.score import measure
+from jaxvid.models.transformer import stacks
 from jaxvid.parallel import rules
 from jaxvid.training.state import TrainState
 
@@ -88,6 +90,34 @@ def unseen(config: ConfigDict, clips: int, index: int = 0) -> dict[str, Any]:
         source, config.data, run.encode, seed=config.seed, batch_size=clips, augmented=False
     )
     return _put(run, dataset[index])
+
+
+def parameters(config: ConfigDict) -> int:
+    """The number of parameters of a config's network."""
+    return sum(x.size for x in jax.tree.leaves(build(config).params))
+
+
+def like(config: ConfigDict, line: str, target: int) -> ConfigDict:
+    """The config with another line, about as many words, and about `target` parameters."""
+    config = config.copy_and_resolve_references()
+    depth = max(1, round(words(config.model.blocks, config.model.depth) / words(line, 1)))
+    unroll = max(repeats for _, repeats in stacks(line, depth))
+    config.model.update(blocks=line, depth=depth, unroll=unroll)
+    configs.check(config)
+    step = 4 * config.model.heads
+    widths = range(step, 3 * config.model.width + 1, step)
+
+    def distance(width: int) -> int:
+        config.model.width = width
+        return abs(parameters(config) - target)
+
+    config.model.width = min(widths, key=distance)
+    return config
+
+
+def words(blocks: str, depth: int) -> int:
+    """The total number of words in a network, over all repeats."""
+    return sum(repeats * sum(map(len, line)) for line, repeats in stacks(blocks, depth))
 
 
 def energy_score(drawn: Clips, real: Clips) -> tuple[float, float]:

@@ -32,8 +32,9 @@ from tqdm import tqdm
 
 from jaxvid import config as configs
 from jaxvid import errors, files
+from jaxvid.comparison import evaluate_features, evaluate_folders
 from jaxvid.errors import InputError
-from jaxvid.evaluation import evaluate, evaluate_features, evaluate_folders, hash_of
+from jaxvid.evaluation import evaluate, hash_of
 from jaxvid.metrics.protocols import Protocol, choose
 from jaxvid.metrics.score import Score
 from jaxvid.trained import load

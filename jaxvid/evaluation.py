@@ -16,19 +16,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, UInt8
 from ml_collections import ConfigDict
 
 from jaxvid import start
 from jaxvid.build import Run
 from jaxvid.data import pipeline
-from jaxvid.data.folder import VideoFolder
 from jaxvid.data.sources import Source, make_source
 from jaxvid.errors import InputError
 from jaxvid.metrics.metric import FEATURES, METRICS, Extract, Features
-from jaxvid.metrics.protocols import FEWEST, Protocol
-from jaxvid.metrics.score import Score, check_finite, compare, measure
-from jaxvid.parallel.mesh import make_mesh
+from jaxvid.metrics.protocols import Protocol
+from jaxvid.metrics.score import Score, compare
 from jaxvid.sampling.draw import padded
 from jaxvid.sampling.tasks import observed_frames
 from jaxvid.trained import Drawing, TrainedModel
@@ -76,138 +74,10 @@ def _evaluate(
     whole, run = dataclasses.replace(protocols[0], metrics=tuple(metrics)), model.run
     extract = extractors(run, whole)
     real, floor = real_features(run, whole, whole.split, extract), None
-    if len(make_source(_data(run, whole), OTHER[whole.split])) >= whole.clips:
+    if len(make_source(data_of(run, whole), OTHER[whole.split])) >= whole.clips:
         floor = real_features(run, whole, OTHER[whole.split], extract)
     drawn = drawn_features(model, whole, extract, keep, progress)
     return [score for protocol in protocols for score in compare(protocol, drawn, real, floor)]
-
-
-def evaluate_folders(
-    videos: Path,
-    reference: Path,
-    protocol: Protocol,
-    size: int | None = None,
-    progress: Callable[[], None] = lambda: None,
-) -> list[Score]:
-    """Scores the videos in a folder against those in another, by a protocol.
-
-    Each video gives one clip: its first frames, at the stride of the protocol. The floor is that of
-    as many other videos of the reference, if it has them. The split of the protocol has no meaning.
-
-    Args:
-      videos: folder of the videos to score, with all below it.
-      reference: folder of real videos.
-      protocol: as many videos are taken of each folder, in the order of its seed.
-      size: height and width to which frames are resized; by default they keep theirs.
-      progress: called after each video.
-
-    Raises:
-      InputError: a folder has too few videos, or a video cannot be read, is too short, or has
-        another size than the first.
-    """
-    mesh = make_mesh({"replica": 1, "data": -1, "fsdp": 1, "context": 1, "tensor": 1})
-    drawn, real = (VideoFolder(folder, size, protocol.seed) for folder in (videos, reference))
-    for folder, path in ((drawn, videos), (real, reference)):
-        _check_number(folder, path, protocol)
-    length, fps = drawn.measure(0)
-    frames = protocol.frames or -(-length // protocol.stride)
-    protocol.check(frames, 0)
-    fps /= protocol.stride
-    extract = {name: FEATURES[name].make(mesh, fps) for name in protocol.features}
-
-    def features(folder: VideoFolder, first: int) -> dict[str, Features]:
-        numbers = range(first, first + protocol.clips)
-        return of_videos(extract, _in_chunks(folder, numbers, frames, protocol.stride, progress))
-
-    with jax.set_mesh(mesh):
-        x, y = features(drawn, 0), features(real, 0)
-        others = len(real.names) >= 2 * protocol.clips
-        return compare(protocol, x, y, features(real, protocol.clips) if others else None)
-
-
-def evaluate_features(drawn: Path, real: Path, seed: int = 0) -> list[Score]:
-    """Scores features that another program computed, in all distances of vectors.
-
-    Args:
-      drawn, real: .npy files of numbers, a row per clip.
-      seed: seed of the errors.
-
-    Raises:
-      InputError: a file cannot be read, or the arrays do not fit each other.
-    """
-    x, y = (_read_rows(path) for path in (drawn, real))
-    if x.shape[1] != y.shape[1]:
-        raise InputError(
-            f"{drawn} has {x.shape[1]} numbers for each clip, but {real} has {y.shape[1]}: "
-            "give the features of one network"
-        )
-    names = {"frechet": "fvd", "mmd": "kvd"}
-    names |= {name: name for name in ("precision", "recall", "density", "coverage")}
-    check_finite({str(drawn): x, str(real): y})
-    return [
-        Score(
-            metric=name,
-            better=METRICS[as_i3d].better,
-            drawn=len(x),
-            real=len(y),
-            protocol="features of files",
-            feature=f"{drawn.name} {hash_of(hashlib.sha256(y.tobytes()).hexdigest())}",
-            seed=seed,
-            **measure(METRICS[as_i3d], x, y, seed),
-        )
-        for name, as_i3d in names.items()
-    ]
-
-
-def _read_rows(path: Path) -> Float[np.ndarray, "N d"]:
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a .npy file of numbers ({error})") from error
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not np.isrealobj(rows):
-        raise InputError(f"{path}: give an array of real numbers with a row per clip")
-    if len(rows) < FEWEST:
-        raise InputError(f"{path} has {len(rows)} rows: a score needs {FEWEST} clips or more")
-    return rows.astype(np.float64)
-
-
-def evaluate_videos(run: Run, videos: Path, protocol: Protocol) -> list[Score]:
-    """Scores the videos in a folder as if the model of a run had drawn them.
-
-    They must have the frame size and rate of the run's data. Raises InputError as `evaluate` and
-    `evaluate_folders` do.
-    """
-    extract, data = extractors(run, protocol), _data(run, protocol)
-    folder = VideoFolder(videos, data.size, protocol.seed)
-    _check_number(folder, videos, protocol)
-    real, floor = (
-        real_features(run, protocol, split, extract)
-        for split in (protocol.split, OTHER[protocol.split])
-    )
-    parts = _in_chunks(folder, range(protocol.clips), data.frames, 1, lambda: None)
-    return compare(protocol, of_videos(extract, parts), real, floor)
-
-
-def _check_number(folder: VideoFolder, path: Path, protocol: Protocol) -> None:
-    if protocol.pairs or protocol.window:
-        raise InputError(f"{protocol.label} is only for runs: choose another --protocol")
-    if len(folder.names) < protocol.clips:
-        raise InputError(
-            f"{path} has {len(folder.names)} videos, but {protocol.label} needs "
-            f"{protocol.clips}: add some, or ask for fewer with --num"
-        )
-
-
-def _in_chunks(
-    folder: VideoFolder, numbers: range, frames: int, stride: int, progress: Callable[[], None]
-) -> Iterator[UInt8[np.ndarray, "B T S S 3"]]:
-    """The clips of the videos of these numbers, in parts of up to `CHUNK`."""
-    for chunk in (numbers[i : i + CHUNK] for i in range(0, len(numbers), CHUNK)):
-        clips = []
-        for index in chunk:
-            clips.append(folder.read(index, frames, stride))
-            progress()
-        yield np.stack(clips)
 
 
 def extractors(run: Run, protocol: Protocol) -> dict[str, Extract]:
@@ -215,7 +85,7 @@ def extractors(run: Run, protocol: Protocol) -> dict[str, Extract]:
 
     Raises InputError if the clips are too short for it, or what it needs is not installed.
     """
-    protocol.check(_data(run, protocol).frames, run.config.data.size)
+    protocol.check(data_of(run, protocol).frames, run.config.data.size)
     fps = run.config.data.fps / protocol.stride
     return {name: FEATURES[name].make(run.mesh, fps) for name in protocol.features}
 
@@ -225,12 +95,13 @@ def open_split(run: Run, protocol: Protocol, split: str, frames: int = 0) -> Sou
 
     Raises InputError if it has fewer clips than the protocol needs, or if they are too short.
     """
-    source = make_source(_data(run, protocol, frames), split)
+    source = make_source(data_of(run, protocol, frames), split)
     if len(source) < protocol.clips:
         raise InputError(
             f"{protocol.label} needs {protocol.clips} clips, but the {split} split has "
             f"{len(source)}: ask for fewer (--num in jaxvid.evaluate, config.evals.num in "
-            "training), or hold out more (config.data.validation)"
+            "training), or train on a folder of more videos, of which config.data.validation says "
+            "how many are held out"
         )
     return source
 
@@ -239,7 +110,7 @@ def real_features(
     run: Run, protocol: Protocol, split: str, extract: Mapping[str, Extract]
 ) -> dict[str, Features]:
     """The features of real clips of a split; they are kept in the user's cache folder."""
-    source, data = open_split(run, protocol, split), _data(run, protocol)
+    source, data = open_split(run, protocol, split), data_of(run, protocol)
     clips = [source.fingerprint, data.frames, protocol.stride, data.size, data.fps]
     folder = Path(start.cache_folder()) / "features"
     files = {}
@@ -324,7 +195,7 @@ def hash_of(content: Any) -> str:
 def _chunks(run: Run, protocol: Protocol, source: Source, frames: int) -> Iterator[dict[str, Any]]:
     """Batches of up to `CHUNK` clips, without augmentation, in the order of the protocol's seed."""
     dataset = pipeline.make_dataset(
-        source, _data(run, protocol, frames), run.encode,
+        source, data_of(run, protocol, frames), run.encode,
         seed=protocol.seed, batch_size=CHUNK, augmented=False,
     )  # fmt: skip
     for k in range(-(-protocol.clips // CHUNK)):
@@ -351,7 +222,7 @@ def _draw(
     return np.concatenate(list(drawing.parts()), axis=1)
 
 
-def _data(run: Run, protocol: Protocol, frames: int = 0) -> ConfigDict:
+def data_of(run: Run, protocol: Protocol, frames: int = 0) -> ConfigDict:
     """The `data` section of a config for real clips of `frames` frames; 0 for a protocol's."""
     data = run.config.data.copy_and_resolve_references()
     frames = frames or protocol.window or protocol.frames or data.frames
