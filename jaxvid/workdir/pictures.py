@@ -165,10 +165,11 @@ def write_score_curves(path: str | Path, metrics_jsonl: str | Path) -> None:
         axes.plot(steps, floor, color="tab:green", label="real clips")
         if np.isfinite(floor).any():
             axes.legend(frameon=False)
-        axes.set(title=name.removeprefix(EVALS), xlabel="step")
+        axes.set(title=name.removeprefix(EVALS))
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(shown) :]:
         axes.remove()
+    figure.supxlabel("step", fontsize="medium")
     file = io.BytesIO()
     FigureCanvasAgg(figure).print_png(file)
     write_whole(path, file.getvalue())
