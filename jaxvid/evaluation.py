@@ -199,8 +199,8 @@ def _chunks(run: Run, protocol: Protocol, source: Source, frames: int) -> Iterat
         seed=protocol.seed, batch_size=CHUNK, augmented=False,
     )  # fmt: skip
     for k in range(-(-protocol.clips // CHUNK)):
-        left = protocol.clips - k * CHUNK
-        clips = {name: dataset[k][name] for name in ("video", "time", "given")}
+        batch, left = dataset[k], protocol.clips - k * CHUNK  # an access loads the clips
+        clips = {name: batch[name] for name in ("video", "time", "given")}
         yield jax.tree.map(lambda x, left=left: x[:left], clips)
 
 

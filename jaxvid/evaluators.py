@@ -14,6 +14,7 @@ import numpy as np
 from jaxvid.build import Run
 from jaxvid.data import pipeline
 from jaxvid.data.sources import Source
+from jaxvid.errors import InputError
 from jaxvid.evaluation import evaluate, extractors, open_split
 from jaxvid.metrics.metric import METRICS
 from jaxvid.metrics.protocols import Protocol, choose
@@ -37,6 +38,8 @@ def make_evaluators(run: Run, validation: Source) -> list[Evaluator]:
         return []
     made = [_make_loss(run, validation)] if config.evals.loss and len(validation) else []
     c = config.evals
+    if c.best == "loss" and not made:
+        raise InputError("config.evals.best=loss: no clips are held out; see docs/evaluation.md")
     protocols = [choose(name, c.num, tuple(c.metrics)) for name in c.protocols]
     for protocol in protocols:
         open_split(run, protocol, protocol.split)
@@ -83,7 +86,8 @@ def _make_loss(run: Run, validation: Source) -> Evaluator:
     def loss(ema: Any, say: Callable[[str], None]) -> dict[str, float]:
         sums, counts = np.zeros((2, 4))
         for number in range(-(-config.evals.loss // size)):
-            batch = {name: dataset[number][name] for name in ("video", "time", "given")}
+            loaded = dataset[number]
+            batch = {name: loaded[name] for name in ("video", "time", "given")}
             batch = pipeline.put_whole(batch, rules.batch_sharding(run.mesh))
             more = of_batch(ema, batch, number)
             sums, counts = sums + np.asarray(more[0]), counts + np.asarray(more[1])
