@@ -134,40 +134,37 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
             stopping = False
             in_flight: collections.deque[jax.Array] = collections.deque()
 
-            # In the loop, the guard rejects implicit transfers between host and devices.
-            with jax.transfer_guard("disallow"):
-                while step < config.steps and not stopping:
-                    # The devices still run the previous step while the host fetches the next batch.
-                    with meter.waiting_for_data(lambda: all(x.is_ready() for x in in_flight)):
-                        host_batch = next(batches)
-                    meter.count_bad(host_batch["bad"], log.say)
+            while step < config.steps and not stopping:
+                # The devices still run the previous step while the host fetches the next batch.
+                with meter.waiting_for_data(lambda: all(x.is_ready() for x in in_flight)):
+                    host_batch = next(batches)
+                meter.count_bad(host_batch["bad"], log.say)
+                # The guard rejects implicit transfers between host and devices.
+                with jax.transfer_guard("disallow"):
                     batch = pipeline.put(host_batch, rules.batch_sharding(run.mesh))
                     state, metrics = run.train_step(state, batch)
-                    step += 1
-                    meter.add(metrics)
-                    in_flight.append(metrics)
-                    if len(in_flight) > 1:
-                        in_flight.popleft().block_until_ready()
+                step += 1
+                meter.add(metrics)
+                in_flight.append(metrics)
+                if len(in_flight) > 1:
+                    in_flight.popleft().block_until_ready()
 
-                    stopping = should_stop(step)
-                    saves = stopping or step == config.steps or step % config.checkpoint.every == 0
-                    due = [] if stopping else [action for action in actions if action.due(step)]
-                    if saves or due or step % config.log.every == 0:
-                        # Before saving, because it raises if a recent loss is not finite.
-                        values = meter.close(step, config.batch_size)
-                        log.metrics(step, values)
-                        log.progress(
-                            step, values["loss"], values["clips_per_s"], values["data_wait"]
-                        )
-                    if saves:
-                        # A run that resumes here will not write the earlier snapshots again.
-                        snapshots.wait()
-                        checkpoints.save(step, to_parts(state))
-                    for action in due:
-                        with jax.transfer_guard("allow"):
-                            action.act(step, state)
-                    if due:
-                        meter.restart_clock()
+                stopping = should_stop(step)
+                saves = stopping or step == config.steps or step % config.checkpoint.every == 0
+                due = [] if stopping else [action for action in actions if action.due(step)]
+                if saves or due or step % config.log.every == 0:
+                    # Before saving, because it raises if a recent loss is not finite.
+                    values = meter.close(step, config.batch_size)
+                    log.metrics(step, values)
+                    log.progress(step, values["loss"], values["clips_per_s"], values["data_wait"])
+                if saves:
+                    # A run that resumes here will not write the earlier snapshots again.
+                    snapshots.wait()
+                    checkpoints.save(step, to_parts(state))
+                for action in due:
+                    action.act(step, state)
+                if due:
+                    meter.restart_clock()
             checkpoints.wait()
             snapshots.wait()
             best.wait()

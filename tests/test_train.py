@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvid.build import build
+from jaxvid.build import Run, build
 from jaxvid.data.video import write_video
 from jaxvid.errors import InputError
 from jaxvid.train import train as train_here
@@ -187,6 +188,27 @@ def test_a_mistake_is_one_line_before_anything_is_made(tmp_path):
         ]
     ))  # fmt: skip
     assert not (tmp_path / "run").exists()
+
+
+def test_implicit_transfers_are_refused_in_the_step_alone(config, tmp_path, monkeypatch):
+    """On accelerators Orbax makes some when it saves. Here, an array of NumPy makes one."""
+
+    def transfer(*_):
+        made.append(jnp.ones(2) + np.ones(2))
+
+    made, step = [], Run.train_step.func
+    monkeypatch.setattr(Checkpoints, "save", transfer)
+    config.update(steps=1)
+    config.log.sample_every = 0
+    train_here(config, tmp_path / "saved")
+    assert len(made) == 1
+
+    def guarded(run):
+        return lambda *arguments: (transfer(), step(run)(*arguments))[1]
+
+    monkeypatch.setattr(Run, "train_step", property(guarded))
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        train_here(config, tmp_path / "guarded")
 
 
 def test_scores_are_logged_and_what_is_trained_does_not_depend_on_them(config, tmp_path):
