@@ -65,14 +65,19 @@ class Implementation:
     interpret: bool = False
 
     def refuses(self, query: Array, key: Array, mask: Mask) -> str:
-        """Why it cannot compute `attention` for such arguments, or ""."""
-        return _cudnn_refuses(query, key, mask) if self.name == "cudnn" else ""
+        """Why it cannot compute `attention` for such arguments, or need not; or ""."""
+        if self.name != "cudnn":
+            return ""
+        if not self.forced and key.shape[1] < FULL_KEYS:
+            return f"it is slow for {key.shape[1]} keys"
+        return _cudnn_refuses(query, key, mask)
 
     def attend(self, query: Array, key: Array, value: Array, mask: Mask) -> Array:
         return (cudnn if self.name == "cudnn" else einsum)(query, key, value, mask)
 
 
 EINSUM = Implementation("einsum")
+FULL_KEYS = 64  # from which cuDNN is faster than products: it computes whole tiles of keys
 FEW_KEYS = 64  # up to which a CPU transposes the weights apart, see `_transposed`
 
 
@@ -180,8 +185,8 @@ def _cudnn_refuses(query: Array, key: Array, mask: Mask) -> str:
         return f"it does not compute in {query.dtype}; set model.dtype=bfloat16"
     if d % 8 or d > 128:
         return f"a head has {d} features; it needs a multiple of 8, at most 128"
-    if (L % 2 or S % 2) and "mask" in cudnn_options(mask, L, S):
-        return f"under this mask it cannot mix an odd number of tokens ({L} with {S})"
+    if L % 2 or S % 2:  # JAX refuses the gradient, under any mask
+        return f"it cannot mix an odd number of tokens ({L} with {S})"
     return ""
 
 

@@ -73,8 +73,12 @@ def test_cudnn_runs_where_it_can_and_says_why_where_not():
     half = jnp.ones((1, 5, 1, 12), jnp.bfloat16)
     assert "a head has 12 features" in forced.refuses(half, half, None)
     half = half[..., :8]
-    assert "odd number of tokens" in forced.refuses(half, half, MASKS["frames"])
+    assert "odd number of tokens" in forced.refuses(half, half, None)
+    half = jnp.ones((1, 6, 1, 8), jnp.bfloat16)
     assert not forced.refuses(half, half, MASKS["reach"])
+    assert chosen.refuses(half, half, None) == "it is slow for 6 keys"
+    half = jnp.ones((1, 64, 1, 8), jnp.bfloat16)
+    assert not chosen.refuses(half, half, None)
 
 
 @pytest.mark.parametrize(
