@@ -1,6 +1,5 @@
 """Basic layers, with logical axis names on every parameter."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -175,47 +174,38 @@ def dense(
 def layer_norm(x: Float[Array, "*S D"], dtype: jnp.dtype) -> Float[Array, "*S D"]:
     """Layer normalisation without parameters: the modulation scales and shifts.
 
-    The statistics are in float32; the rest is in `dtype`.
+    The statistics are in float32, and "dots" keeps them; the rest is in `dtype`.
     """
-    return standardised(x.astype(dtype), True)
+    return _centred(x.astype(dtype))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def standardised(x: Float[Array, "*S D"], centred: bool) -> Float[Array, "*S D"]:
-    """y = (x - mean(x)) / std(x) over the last axis; x / rms(x) unless `centred`.
-
-    The statistics are in float32; "dots" keeps those of `centred` rows, which are long. The
-    gradient is (g - mean(g) - y mean(g y)) / std(x), without mean(g) unless `centred`: two sums
-    over each row, where JAX's own derivative takes more.
-    """
-    return _forward(x, centred)[0]
+@jax.custom_vjp
+def _centred(x: Array) -> Array:
+    """y = (x - mean(x)) / std(x). The gradient is (g - mean(g) - y mean(g y)) / std(x): two sums
+    over each row, where JAX's own derivative takes more."""
+    return _centre(x)[0]
 
 
-def _forward(x: Array, centred: bool) -> tuple[Array, tuple[Any, ...]]:
+def _centre(x: Array) -> tuple[Array, tuple[Array, ...]]:
     exact = x.astype(jnp.float32)
-    mean, size = row_mean(exact) if centred else None, row_mean(jnp.square(exact))
-    if mean is None:
-        kept = x, None, jax.lax.rsqrt(size + EPSILON)
-    else:
-        scale = jax.lax.rsqrt(jnp.maximum(size - jnp.square(mean), 0) + EPSILON)
-        kept = x, checkpoint_name(mean, "statistics"), checkpoint_name(scale, "statistics")
+    mean, size = row_mean(exact), row_mean(jnp.square(exact))
+    scale = jax.lax.rsqrt(jnp.maximum(size - jnp.square(mean), 0) + EPSILON)
+    kept = x, checkpoint_name(mean, "statistics"), checkpoint_name(scale, "statistics")
     return _standardised(*kept), kept
 
 
-def _standardised(x: Array, mean: Array | None, scale: Array) -> Array:
-    x = x if mean is None else x - mean.astype(x.dtype)[..., None]
-    return x * scale.astype(x.dtype)[..., None]
+def _standardised(x: Array, mean: Array, scale: Array) -> Array:
+    return (x - mean.astype(x.dtype)[..., None]) * scale.astype(x.dtype)[..., None]
 
 
-def _backward(centred: bool, kept: tuple[Any, ...], gradient: Array) -> tuple[Array]:
+def _centre_back(kept: tuple[Array, ...], gradient: Array) -> tuple[Array]:
     y, scale = _standardised(*kept).astype(jnp.float32), kept[2]
     g = gradient.astype(jnp.float32)
-    part = g - y * row_mean(g * y)[..., None]
-    part = part - row_mean(g)[..., None] if centred else part
+    part = g - y * row_mean(g * y)[..., None] - row_mean(g)[..., None]
     return ((scale[..., None] * part).astype(gradient.dtype),)
 
 
-standardised.defvjp(_forward, _backward)
+_centred.defvjp(_centre, _centre_back)
 
 
 def row_mean(x: Float32[Array, "*S D"]) -> Float32[Array, "*S"]:
@@ -244,9 +234,31 @@ class Scale(nn.Module):
         return self.param("scale", init, (size,))
 
 
+@jax.custom_vjp
 def rms_norm(x: Float[Array, "*S d"], scale: Float32[Array, " d"]) -> Float[Array, "*S d"]:
-    """x / rms(x) * scale over the last axis, computed in float32 (Zhang & Sennrich 2019)."""
-    return (standardised(x.astype(jnp.float32), False) * scale).astype(x.dtype)
+    """y * scale, y = x / rms(x) over the last axis, in float32 (Zhang & Sennrich 2019).
+
+    The gradient for g' = g * scale is (g' - y mean(g' y)) / rms(x). The backward pass reads x in
+    its own dtype, where JAX's derivative would keep x and y in float32.
+    """
+    return _scaled(x, scale)[0]
+
+
+def _scaled(x: Array, scale: Array) -> tuple[Array, tuple[Array, ...]]:
+    exact = x.astype(jnp.float32)
+    inverse = jax.lax.rsqrt(row_mean(jnp.square(exact)) + EPSILON)
+    return (exact * inverse[..., None] * scale).astype(x.dtype), (x, inverse, scale)
+
+
+def _scale_back(kept: tuple[Array, ...], gradient: Array) -> tuple[Array, Array]:
+    x, inverse, scale = kept
+    y, g = x.astype(jnp.float32) * inverse[..., None], gradient.astype(jnp.float32)
+    along = g * scale
+    part = along - y * row_mean(along * y)[..., None]
+    return (inverse[..., None] * part).astype(x.dtype), (g * y).sum(range(g.ndim - 1))
+
+
+rms_norm.defvjp(_scaled, _scale_back)
 
 
 @jax.custom_vjp
