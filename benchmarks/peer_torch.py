@@ -1,7 +1,7 @@
 """Time the training step of a config against the same network and step in plain PyTorch.
 
     python -m benchmarks.peer_torch --config=configs/base.py --config.optimizer.name=adamw
-        [--config.KEY=VALUE …] [--rounds=3] [--repeats=20] [--compiled]
+        [--config.KEY=VALUE …] [--rounds=3] [--repeats=20] [--sides=torch]
 
 Run it from the repository's root, with `pip install torch`. It first gives the PyTorch module
 random parameters of ours, and stops unless both predict the same. Then, in each round, it times our
@@ -94,7 +94,9 @@ GPU = torch.cuda.is_available() and os.environ.get("JAX_PLATFORMS") != "cpu"
 DEVICE = "cuda" if GPU else "cpu"
 
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Timings of each side.", lower_bound=1)
-COMPILED = flags.DEFINE_bool("compiled", False, "Also time torch.compile.")
+SIDES = flags.DEFINE_multi_enum(
+    "sides", ["torch"], ["torch", "torch_compiled"], "What to compare with; repeat for several."
+)
 SIDE = flags.DEFINE_string("side", None, "Internal: what this process does.")
 
 
@@ -128,8 +130,7 @@ def compare(config: ConfigDict) -> dict[str, Any]:
     """Checks the two networks, then times all sides in turn."""
     checked = child("check")["difference"]
     say(f"largest difference of the predictions: {checked:.1e} of the largest")
-    lines: dict[str, list[dict[str, Any]]] = {"ours": [], "torch": []}
-    lines |= {"torch_compiled": []} if COMPILED.value else {}
+    lines: dict[str, list[dict[str, Any]]] = {side: [] for side in ("ours", *SIDES.value)}
     for i in range(ROUNDS.value):
         for side, found in lines.items():
             found.append(child(side))
@@ -165,7 +166,7 @@ def compare(config: ConfigDict) -> dict[str, Any]:
 def child(side: str) -> dict[str, Any]:
     """Runs a side in a process of its own, and returns its line of JSON."""
     if side == "ours":
-        return train_step.in_own_process(Path(), "rounds", "compiled")
+        return train_step.in_own_process(Path(), "rounds", "sides")
     command = [sys.executable, "-m", "benchmarks.peer_torch", *sys.argv[1:], f"--side={side}"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -322,6 +323,7 @@ def difference(config: ConfigDict) -> float:
     InputError if it is too large. Parameters are random, because ours begin with some at 0."""
     config = config.copy_and_resolve_references()
     config.model.dtype, config.batch_size = "float32", min(config.batch_size, 2)
+    config.model.unroll = 1  # compiles sooner
     run, rng = build(config, jax.devices()[:1]), np.random.default_rng(config.seed)
     std, params = config.model.width**-0.5, jax.device_get(run.init().params)
     params = jax.tree.map(lambda x: x + rng.normal(0, std, x.shape).astype(x.dtype), params)
