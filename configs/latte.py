@@ -27,9 +27,10 @@ Not as published, so its scores cannot be compared with Latte's:
     batch          5 clips per GPU                          64 clips
     sampler        DDPM, 250 steps                          DPM-Solver++(2M), 32 steps
 
-The depth is unrolled. A step of XL/2 then takes an estimated 0.66 (v6e) to 0.79 (v5p) of the time
-that it takes with model.unroll=1 and model.remat=dots, and its activations a tenth more memory:
-3.9 GiB per clip. It compiles in twice the time. If memory is short, see docs/troubleshooting.md.
+The depth is unrolled. A step of XL/2 then takes an estimated 0.72 (v6e) to 0.80 (v5p) of the time
+that it takes with model.unroll=1 and model.remat=dots, and a third more memory for intermediate
+results: 4.7 GiB per clip. It compiles in twice the time. On an H100 it takes 0.61 of the time with
+model.unroll=1. If memory is short, see docs/troubleshooting.md.
 
 For accelerators. No full training run has been made with it.
 """
