@@ -9,9 +9,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxvid.build import Run
+from jaxvid.data import manifest as manifests
 from jaxvid.data.folder import VideoFolder
 from jaxvid.errors import InputError
 from jaxvid.evaluation import CHUNK, OTHER, data_of, extractors, hash_of, of_videos, real_features
+from jaxvid.files import content_hash
 from jaxvid.metrics.metric import FEATURES, METRICS, Features
 from jaxvid.metrics.protocols import FEWEST, Protocol
 from jaxvid.metrics.score import Score, check_finite, compare, measure
@@ -59,6 +61,28 @@ def evaluate_folders(
         x, y = features(drawn, 0), features(real, 0)
         others = len(real.names) >= 2 * protocol.clips
         return compare(protocol, x, y, features(real, protocol.clips) if others else None)
+
+
+def among(reference: Path, trained_on: Path) -> list[Path]:
+    """The videos of a folder whose content is also in another: those that a model was trained on.
+
+    Args:
+      reference: folder of videos.
+      trained_on: folder of videos, or of clips that `jaxvid.prepare` made.
+
+    Raises InputError if a file cannot be read, or if prepared clips have no hashes of their videos.
+    """
+    if (trained_on / manifests.NAME).is_file():
+        entries = manifests.read(trained_on)["files"].values()
+        known = {entry.get("content") for entry in entries if entry["status"] == "done"}
+        if None in known:
+            raise InputError(
+                f"{trained_on} was prepared by an older version, without hashes of its videos: "
+                "give the folder of the videos"
+            )
+    else:
+        known = {content_hash(path) for path in VideoFolder(trained_on).names}
+    return sorted(path for path in VideoFolder(reference).names if content_hash(path) in known)
 
 
 def evaluate_features(drawn: Path, real: Path, seed: int = 0) -> list[Score]:

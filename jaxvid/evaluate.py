@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from jaxvid import config as configs
 from jaxvid import errors, files
-from jaxvid.comparison import evaluate_features, evaluate_folders
+from jaxvid.comparison import among, evaluate_features, evaluate_folders
 from jaxvid.errors import InputError
 from jaxvid.evaluation import evaluate, hash_of
 from jaxvid.metrics.protocols import Protocol, choose
@@ -47,6 +47,12 @@ VIDEOS = flags.DEFINE_string("videos", None, "Folder of videos to score, without
 FEATURES = flags.DEFINE_string("features", None, "File of features to score: .npy, a row per clip.")
 REFERENCE = flags.DEFINE_string(
     "reference", None, "Folder or file of real ones, for --videos or --features."
+)
+TRAINED_ON = flags.DEFINE_string(
+    "trained_on",
+    None,
+    "Folder of videos or prepared clips that the model of --videos was trained on; warns if some "
+    "are in --reference.",
 )
 SIZE = flags.DEFINE_integer(
     "size", None, "Height and width in pixels to which --videos and --reference are resized."
@@ -121,12 +127,22 @@ def _of_run(protocol: Protocol) -> tuple[Path, dict[str, Any], list[Score]]:
 def _of_videos(protocol: Protocol) -> tuple[Path, dict[str, Any], list[Score]]:
     """Scores the videos of `--videos`."""
     folders = [files.to_path(f.value, f"--{f.name}") for f in (VIDEOS, REFERENCE)]
+    about = {"videos": str(folders[0]), "reference": str(folders[1])}
+    for flag in (VIDEOS, TRAINED_ON):
+        if flag.value is not None:
+            folder = files.to_path(flag.value, f"--{flag.name}")
+            about[f"in_{flag.name}"] = len(found := among(folders[1], folder))
+            if found:
+                print(
+                    f"warning: {len(found)} videos of --reference are in --{flag.name} too, such "
+                    f"as {found[0]}: the scores are too good"
+                )
     output = files.to_path(OUTPUT.value or "scores", "--output")
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
     with _bar(2 * protocol.clips) as bar:
         scores = evaluate_folders(*folders, protocol, SIZE.value, lambda: bar.update(1))
-    return output, {"videos": str(folders[0]), "reference": str(folders[1])}, scores
+    return output, about, scores
 
 
 def _of_features(protocol: Protocol) -> tuple[Path, dict[str, Any], list[Score]]:

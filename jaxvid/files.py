@@ -1,5 +1,6 @@
 """Paths that the user gives."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -20,6 +21,15 @@ def to_path(text: str, flag: str) -> Path:
             f"{flag}={text}: object stores are not supported yet; give a local or mounted folder"
         )
     return Path(path)
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file. Raises InputError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def make_folder(path: Path, flag: str) -> None:

@@ -45,8 +45,9 @@ from jaxvid import errors
 from jaxvid.data import manifest as manifests
 from jaxvid.data import records, scan, text, video
 from jaxvid.errors import InputError
-from jaxvid.files import make_folder, to_path
+from jaxvid.files import content_hash, make_folder, to_path
 
+_KEPT = ("bytes", "mtimes", "content")  # of an entry, unless the outcome says otherwise
 _MOST_LINES = 20
 _interrupted = threading.Event()
 
@@ -123,8 +124,8 @@ def _write_shards(source: Path, output: Path, manifest: dict[str, Any], workers:
                     raise KeyboardInterrupt
                 shard, (outcomes, digest) = futures[future], future.result()
                 for name, outcome in outcomes.items():
-                    stamp = {k: v for k, v in files[name].items() if k in ("bytes", "mtimes")}
-                    files[name] = outcome | stamp
+                    kept = {k: files[name][k] for k in _KEPT if k in files[name]}
+                    files[name] = kept | outcome
                 clips = sum(outcome.get("clips", 0) for outcome in outcomes.values())
                 if clips:
                     manifest["shards"][shard] = clips
@@ -186,6 +187,8 @@ def _write_shard(
                 digest.update(hashlib.sha256(record).digest())
                 writer.write(record)
         outcomes[name] = {"status": "done", "shard": path.name, "clips": clips}
+        if os.path.exists(source / name):
+            outcomes[name]["content"] = content_hash(source / name)
         if caption:
             outcomes[name]["caption"] = len(caption.encode(errors="surrogateescape"))
     writer.close()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import jax
@@ -11,13 +12,16 @@ from PIL import Image
 
 from jaxvid import evaluation
 from jaxvid.build import build
+from jaxvid.comparison import among
 from jaxvid.data.pipeline import make_dataset
 from jaxvid.data.sources import make_source
 from jaxvid.data.video import write_video
+from jaxvid.errors import InputError
 from jaxvid.evaluation import evaluate
 from jaxvid.evaluators import make_evaluators
 from jaxvid.metrics.frechet import frechet_distance
 from jaxvid.metrics.protocols import PROTOCOLS, Protocol, choose, protocol
+from jaxvid.prepare import prepare
 from jaxvid.train import train as train_here
 from jaxvid.trained import TrainedModel, load
 from jaxvid.workdir.checkpoint import Checkpoints
@@ -197,6 +201,30 @@ def test_the_command_scores_a_folder_against_another(folders, tmp_path):
         values[name] = {score["metric"]: score["value"] for score in scores}
     for metric in ("energy", "motion", "flicker", "warping"):
         assert values["noise"][metric] > 1.5 * values["drawn"][metric]
+
+
+def test_a_reference_that_the_model_was_trained_on_is_named(folders, tmp_path):
+    """By content: the copy has another name."""
+    trained_on, real = tmp_path / "videos", folders / "real"
+    shutil.copytree(folders / "drawn", trained_on)
+    shutil.copy(real / "sub" / "7.mp4", trained_on / "sub" / "copy.mp4")
+    warning = "warning: 1 videos of --reference are in --trained_on too, such as .*7.mp4"
+    for number, known in enumerate((trained_on, folders / "drawn")):
+        said = run(
+            "evaluate", f"--videos={folders / 'noise'}", f"--reference={real}", "--num=12",
+            "--metrics=flicker", f"--trained_on={known}", f"--output={tmp_path}",
+        )  # fmt: skip
+        assert bool(re.search(warning, said)) == (number == 0)
+        assert json.loads((tmp_path / "scores.json").read_text())["in_trained_on"] == 1 - number
+    settings = {"size": 16, "fps": 8, "frames": 5, "quality": 90}
+    prepare(trained_on, tmp_path / "clips", settings, workers=1)
+    assert among(real, tmp_path / "clips") == [real / "sub" / "7.mp4"]
+    manifest = json.loads((tmp_path / "clips" / "manifest.json").read_text())
+    for entry in manifest["files"].values():
+        del entry["content"]
+    (tmp_path / "clips" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="was prepared by an older version, without hashes"):
+        among(real, tmp_path / "clips")
 
 
 def test_a_folder_that_cannot_be_scored_is_one_line(folders, tmp_path):

@@ -9,9 +9,10 @@ It contains
 - the number of records in each of the `shards`, and a hash of these records in `hashes`;
 - an entry for each of the `files`: its status ("pending", "done" or "skipped"); its size with its
   caption in `bytes`; the `mtimes` of both in nanoseconds (0 without a caption); and its shard, its
-  number of clips and the length of their caption in bytes, or the reason why it was skipped.
+  number of clips, the length of their caption in bytes and the SHA-256 of the video as `content`,
+  or the reason why it was skipped.
 
-Older folders may lack `classes`, `settled`, `hashes`, `mtimes` and `caption`.
+Older folders may lack `classes`, `settled`, `hashes`, `mtimes`, `caption` and `content`.
 """
 
 import collections
@@ -87,29 +88,29 @@ def label_of(manifest: Mapping[str, Any]) -> dict[int, int]:
 def held_out(manifest: Mapping[str, Any], share: float) -> Bool[np.ndarray, " records"]:
     """For each record, in the order of `shards`, whether its video is held out.
 
-    A video is held out if the hash of its path, as a number in [0,1), is below `share`. So they are
-    the same in every folder that is made of these videos, and no other video is held out when some
-    are added. Of ten videos or more at least one is held out, the one with the lowest hash; of
-    fewer, none. In a folder that does not say whose a record is, a shard counts as a video; it
+    A video is held out if the hash of its content, as a number in [0,1), is below `share`. So they
+    are the same in every folder that is made of these videos, copies of a video are in one split,
+    and no other video is held out when some are added. Of ten videos or more at least one is held
+    out, the one with the lowest hash; of fewer, none. A folder that lacks the hash of a video takes
+    that of its path. In one that does not say whose a record is, a shard counts as a video; it
     never has a part of one.
     """
     of_shard = collections.defaultdict(list)
     for name, entry in sorted(manifest.get("files", {}).items()):  # the order in a shard
         if entry["status"] == "done":
-            of_shard[entry["shard"]].append((name, entry["clips"]))
+            hashed = entry.get("content") or _hash_of(name)
+            of_shard[entry["shard"]].append((hashed, entry["clips"]))
     videos = []
     for shard, count in manifest["shards"].items():
         whole = sum(clips for _, clips in of_shard[shard]) == count
-        videos += of_shard[shard] if whole else [(shard, count)]
-    at = np.array([_position(name) for name, _ in videos])
+        videos += of_shard[shard] if whole else [(_hash_of(shard), count)]
+    at = np.array([int(hashed[:12], 16) / 2**48 for hashed, _ in videos])
     chosen = (at < share) | (at == at.min()) if share and len(at) >= FEWEST else at < 0
     return np.repeat(chosen, [count for _, count in videos])
 
 
-def _position(name: str) -> float:
-    """A number in [0,1) that is evenly spread over names."""
-    digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
+def _hash_of(name: str) -> str:
+    return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
 
 
 def save(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 import json
 import pickle
@@ -230,6 +231,15 @@ def test_a_video_that_was_trained_on_is_not_held_out_when_others_are_added():
             if count > 10:
                 assert not held & trained
             trained = set(names[:count]) - held
+
+
+def test_copies_of_a_video_are_in_one_split():
+    contents = [hashlib.sha256(bytes([number % 20])).hexdigest() for number in range(40)]
+    entry = {"status": "done", "shard": "0", "clips": 1}
+    files = {f"{i:02}.mp4": entry | {"content": content} for i, content in enumerate(contents)}
+    out = manifests.held_out({"shards": {"0": 40}, "files": files}, 0.3)
+    np.testing.assert_array_equal(out[:20], out[20:])
+    assert 0 < out.sum() < 40
 
 
 def test_the_clips_of_the_world_that_are_held_out_are_others():

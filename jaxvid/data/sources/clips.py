@@ -21,7 +21,7 @@ declare(
     path=key("", TEXT, 'folder of "clips", made by jaxvid.prepare', free=True),
     text_embeddings=key("", TEXT, "name of the embeddings that replace the captions' bytes"),
     validation=key(
-        0.05, FRACTION, 'share of the videos of "clips" that are held out, by name', before=0.0
+        0.05, FRACTION, 'share of the videos of "clips" that are held out, by a hash', before=0.0
     ),
 )
 
