@@ -117,10 +117,13 @@ def _of_run(protocol: Protocol) -> tuple[Path, dict[str, Any], list[Score]]:
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
     model.params  # noqa: B018  read before the clips are
-    with _bar(protocol.clips) as bar:
-        scores = evaluate(
-            model, [protocol], output / hash_of(which), lambda done: bar.update(done - bar.n)
-        )
+    with _bar() as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done)
+
+        scores = evaluate(model, [protocol], output / hash_of(which), progress)
     return output, about, scores
 
 
@@ -169,7 +172,7 @@ def table(scores: Sequence[Score]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _bar(total: int) -> tqdm:
+def _bar(total: int | None = None) -> tqdm:
     slow = 0.1 if sys.stdout.isatty() else 10
     return tqdm(total=total, unit="clip", file=sys.stdout, mininterval=slow)
 

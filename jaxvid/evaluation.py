@@ -7,6 +7,7 @@ interrupted.
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -35,14 +36,14 @@ from jaxvid.workdir.disk import write_whole, writing
 CHUNK = 64  # clips; another number changes the noise of drawn clips, and so all scores
 OTHER = {"train": "validation", "validation": "train"}
 
-Progress = Callable[[int], None]  # called with the number of clips that are done
+Progress = Callable[[int, int], None]  # called with the clips of a chunk, and those of all chunks
 
 
 def evaluate(
     model: TrainedModel,
     protocols: Sequence[Protocol],
     keep: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> list[Score]:
     """Scores a model by protocols. Those of the same clips share what is drawn.
 
@@ -51,7 +52,7 @@ def evaluate(
       protocols: how many clips, which, and by which metrics.
       keep: folder for the features of the chunks that are drawn; those that it has are not drawn
         again.
-      progress: reports the clips that are drawn.
+      progress: reports the clips whose features are there, real and drawn.
 
     Raises:
       InputError: the data does not have the clips that a protocol needs, or what a metric needs is
@@ -67,16 +68,18 @@ def _evaluate(
     model: TrainedModel,
     protocols: Sequence[Protocol],
     keep: Path | None,
-    progress: Progress | None,
+    progress: Progress,
 ) -> list[Score]:
     """Scores a model by protocols of the same clips."""
     metrics = dict.fromkeys(name for protocol in protocols for name in protocol.metrics)
     whole, run = dataclasses.replace(protocols[0], metrics=tuple(metrics)), model.run
     extract = extractors(run, whole)
-    real, floor = real_features(run, whole, whole.split, extract), None
-    if len(make_source(data_of(run, whole), OTHER[whole.split])) >= whole.clips:
-        floor = real_features(run, whole, OTHER[whole.split], extract)
-    drawn = drawn_features(model, whole, extract, keep, progress)
+    has_floor = len(make_source(data_of(run, whole), OTHER[whole.split])) >= whole.clips
+    total = whole.clips * (2 + has_floor)
+    splits = [whole.split, OTHER[whole.split]][: 1 + has_floor]
+    each = [real_features(run, whole, s, extract, lambda n: progress(n, total)) for s in splits]
+    real, floor = each[0], each[1] if has_floor else None
+    drawn = drawn_features(model, whole, extract, keep, lambda n: progress(n, total))
     return [score for protocol in protocols for score in compare(protocol, drawn, real, floor)]
 
 
@@ -107,25 +110,25 @@ def open_split(run: Run, protocol: Protocol, split: str, frames: int = 0) -> Sou
 
 
 def real_features(
-    run: Run, protocol: Protocol, split: str, extract: Mapping[str, Extract]
+    run: Run,
+    protocol: Protocol,
+    split: str,
+    extract: Mapping[str, Extract],
+    progress: Callable[[int], None] = lambda clips: None,
 ) -> dict[str, Features]:
     """The features of real clips of a split; they are kept in the user's cache folder."""
     source, data = open_split(run, protocol, split), data_of(run, protocol)
     clips = [source.fingerprint, data.frames, protocol.stride, data.size, data.fps]
-    folder = Path(start.cache_folder()) / "features"
-    files = {}
-    for name in extract:
-        which = [*clips, protocol.seed, protocol.clips, CHUNK, FEATURES[name].version]
-        files[name] = folder / f"{name}-{hash_of(which)}.npy"
-    alone = jax.process_count() == 1  # the caches of several hosts may differ
-    rows = {name: np.load(file) for name, file in files.items() if alone and file.is_file()}
-    if missing := {name: extract[name] for name in extract if name not in rows}:
-        new = of_videos(missing, (batch["video"] for batch in _chunks(run, protocol, source, 0)))
-        for name, x in new.items():
-            if alone:
-                _save(files[name], x)
-        rows |= new
-    return rows
+    kept = {}
+    if jax.process_count() == 1:  # the caches of several hosts may differ
+        for name in extract:
+            which = hash_of([*clips, protocol.seed, CHUNK, FEATURES[name].version])
+            kept[name] = Path(start.cache_folder()) / "features" / f"{name}-{which}"
+
+    def of_chunk(k: int, batch: dict[str, Any], names: Sequence[str]) -> dict[str, Features]:
+        return {name: extract[name](batch["video"]) for name in names}
+
+    return _by_chunk(_chunks(run, protocol, source, 0), of_chunk, [*extract], kept, progress)
 
 
 def of_videos(
@@ -141,7 +144,7 @@ def drawn_features(
     protocol: Protocol,
     extract: Mapping[str, Extract],
     keep: Path | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int], None] = lambda clips: None,
 ) -> dict[str, Features]:
     """The features of clips that a model draws, and their pairs with true clips; see `compare`.
 
@@ -152,12 +155,12 @@ def drawn_features(
     frames = protocol.frames or T
     # The model draws whole windows. Only true frames must be as many as predicted ones.
     seen = T if protocol.task == "generate" else max(frames, T)
-    source, rows = open_split(run, protocol, protocol.split, seen), []
+    source = open_split(run, protocol, protocol.split, seen)
     pairs = {name: METRICS[name].make(run.mesh) for name in protocol.pairs}
     observed = observed_frames(protocol.task, T, protocol.observed or max(1, T // 4))
     predicted = np.flatnonzero(~np.pad(observed, (0, max(0, frames - T)))[:frames])
 
-    def of_chunk(k: int, batch: dict[str, Any]) -> dict[str, Features]:
+    def of_chunk(k: int, batch: dict[str, Any], names: Sequence[str]) -> dict[str, Features]:
         draws = [
             _draw(model, protocol, (k, sample)[: 1 + (sample > 0)], batch, observed)[:, :frames]
             for sample in range(protocol.samples if pairs else 1)
@@ -165,26 +168,48 @@ def drawn_features(
         length = protocol.window or frames
         parts = [draws[0][:, i : i + length] for i in range(0, frames - length + 1, length)]
         new = {}
-        for name, function in extract.items():
-            of_parts = [function(part) for part in parts]
+        for name in [name for name in names if name in extract]:
+            of_parts = [extract[name](part) for part in parts]
             new[name] = np.stack(of_parts, axis=1) if protocol.window else of_parts[0]
         true = batch["video"][:, predicted] if pairs else None
-        for name, function in pairs.items():
-            of_draws = [function(draw[:, predicted], true) for draw in draws]
+        for name in [name for name in names if name in pairs]:
+            of_draws = [pairs[name](draw[:, predicted], true) for draw in draws]
             new[name] = np.stack(of_draws, axis=1)
         return new
 
-    for k, batch in enumerate(_chunks(run, protocol, source, seen)):
-        files = {name: keep / f"{name}-{k:05d}.npy" for name in [*extract, *pairs]} if keep else {}
-        if files and all(file.is_file() for file in files.values()):
-            rows.append({name: np.load(file) for name, file in files.items()})
-        else:
-            rows.append(of_chunk(k, batch))
-            for name, file in files.items():
-                _save(file, rows[-1][name])
-        if progress:
-            progress(k * CHUNK + len(batch["video"]))
-    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    names = [*extract, *pairs]
+    kept = {name: keep / name for name in names} if keep else {}
+    return _by_chunk(_chunks(run, protocol, source, seen), of_chunk, names, kept, progress)
+
+
+def _by_chunk(
+    chunks: Iterable[tuple[int, Callable[[], dict[str, Any]]]],
+    of_chunk: Callable[[int, dict[str, Any], Sequence[str]], dict[str, Features]],
+    names: Sequence[str],
+    kept: Mapping[str, Path],
+    progress: Callable[[int], None],
+) -> dict[str, Features]:
+    """The features of all chunks, by name. Those in files are read, the others kept in files.
+
+    Args:
+      chunks: for each chunk the number of its clips, and a function that loads it.
+      of_chunk: from the number of a chunk, its content and names to the features of these names.
+      names: of all features.
+      kept: for each name, how its files begin; if empty, none are read or written.
+      progress: called with the number of clips of each chunk.
+    """
+    rows = []
+    for k, (clips, load) in enumerate(chunks):
+        files = {name: Path(f"{path}-{k:05d}-{clips}.npy") for name, path in kept.items()}
+        row = {name: np.load(file) for name, file in files.items() if file.is_file()}
+        if missing := [name for name in names if name not in row]:
+            row |= of_chunk(k, load(), missing)
+            for name in missing:
+                if name in files:
+                    _save(files[name], row[name])
+        rows.append(row)
+        progress(clips)
+    return {name: np.concatenate([row[name] for row in rows]) for name in names}
 
 
 def hash_of(content: Any) -> str:
@@ -192,16 +217,26 @@ def hash_of(content: Any) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _chunks(run: Run, protocol: Protocol, source: Source, frames: int) -> Iterator[dict[str, Any]]:
-    """Batches of up to `CHUNK` clips, without augmentation, in the order of the protocol's seed."""
+def _chunks(
+    run: Run, protocol: Protocol, source: Source, frames: int
+) -> Iterator[tuple[int, Callable[[], dict[str, Any]]]]:
+    """For each chunk the number of its clips, at most `CHUNK`, and a function that loads them.
+
+    They are not augmented, and in the order of the protocol's seed.
+    """
     dataset = pipeline.make_dataset(
         source, data_of(run, protocol, frames), run.encode,
         seed=protocol.seed, batch_size=CHUNK, augmented=False,
     )  # fmt: skip
+
+    def load(k: int, clips: int) -> dict[str, Any]:
+        batch = dataset[k]
+        batch = {name: batch[name] for name in ("video", "time", "given")}
+        return jax.tree.map(lambda x: x[:clips], batch)
+
     for k in range(-(-protocol.clips // CHUNK)):
-        batch, left = dataset[k], protocol.clips - k * CHUNK  # an access loads the clips
-        clips = {name: batch[name] for name in ("video", "time", "given")}
-        yield jax.tree.map(lambda x, left=left: x[:left], clips)
+        clips = min(CHUNK, protocol.clips - k * CHUNK)
+        yield clips, functools.partial(load, k, clips)
 
 
 def _draw(
