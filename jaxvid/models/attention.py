@@ -257,10 +257,13 @@ CHOICES = ("auto", "einsum", "cudnn", "pallas")
 def choose(name: str, platform: str) -> Implementation:
     """The implementation for `model.attention`, on devices of a platform ("cpu", "gpu", "tpu").
 
-    "auto" takes the fastest, where it can run. Raises InputError for "cudnn" without a GPU.
+    "auto" takes the fastest, where it can run. Raises InputError for "cudnn" without a GPU and for
+    "pallas" on one; a CPU interprets it, slowly, for tests.
     """
     if name == "cudnn" and platform != "gpu":
         raise InputError(f"config.model.attention=cudnn needs a GPU; the devices are {platform}s")
+    if name == "pallas" and platform == "gpu":
+        raise InputError("config.model.attention=pallas needs a TPU; the devices are gpus")
     forced = name != "auto"
     name = name if forced else FASTEST.get(platform, "einsum")
     return Implementation(name, forced, interpret=name == "pallas" and platform != "tpu")

@@ -88,6 +88,11 @@ def test_auto_takes_what_the_devices_are_fastest_with(platform, name):
     assert choose("auto", platform) == seam.Implementation(name)
 
 
+def test_kernels_for_tpus_are_refused_on_a_gpu():
+    with pytest.raises(InputError, match=r"attention=pallas needs a TPU; the devices are gpus"):
+        choose("pallas", "gpu")
+
+
 def test_cudnn_without_a_gpu_is_refused_before_anything_is_compiled(config):
     config.model.attention = "cudnn"
     with pytest.raises(InputError, match=r"attention=cudnn needs a GPU; the devices are cpus"):
