@@ -1,6 +1,7 @@
 """Measure which metrics notice which faults of videos, on real clips that are damaged on purpose.
 
     python -m benchmarks.sensitivity [--clips=128] [--size=32] [--metrics=fvd,kvd,motion,…]
+        [--faults=blur,noise,…]
 
 Run it from the repository's root. The clips are of the synthetic world, 16 frames of two or three
 shapes, which speed up, so that time has a direction. Each set of damaged clips is compared with as
@@ -36,6 +37,7 @@ NAMES = flags.DEFINE_list(
     ["fvd", "kvd", "precision", "recall", "energy", "motion", "flicker", "warping"],
     "Metrics to measure.",
 )
+WHICH = flags.DEFINE_list("faults", [], "Faults to make; all by default.")
 FRAMES, FPS = 16, 8.0
 
 Fault = Callable[[Clips, float, np.random.Generator], Clips]
@@ -84,7 +86,7 @@ def dropped(clips: Clips, share: float, rng: np.random.Generator) -> Clips:
 
 
 FAULTS: dict[str, tuple[Fault, tuple[float, ...]]] = {
-    "blur, pixels": (blur, (0.5, 1, 2)),
+    "blur": (blur, (0.5, 1, 2)),
     "noise": (noise, (0.02, 0.05, 0.1)),
     "frozen": (frozen, (0.25, 0.5, 1)),
     "dropped": (dropped, (0.1, 0.25, 0.5)),
@@ -98,6 +100,9 @@ def main(_: Sequence[str]) -> None:
         if not isinstance(METRICS.get(name), Metric):
             known = ", ".join(n for n, m in METRICS.items() if isinstance(m, Metric))
             raise InputError(f"--metrics: {name!r} is not one of {known}")
+    for name in WHICH.value:
+        if name not in FAULTS:
+            raise InputError(f"--faults: {name!r} is not one of {', '.join(FAULTS)}")
     mesh = make_mesh({"replica": 1, "data": -1, "fsdp": 1, "context": 1, "tensor": 1})
     of = dict.fromkeys(METRICS[name].of for name in NAMES.value)
     extract = {name: FEATURES[name].make(mesh, FPS) for name in of}
@@ -111,7 +116,8 @@ def main(_: Sequence[str]) -> None:
     print("| fault | severity |", *(f"{name} |" for name in NAMES.value))
     print("|---|---|" + "---|" * len(NAMES.value))
     print("| none | |", *(f"{value:.3g} ± {error:.1g} |" for value, error in floors), flush=True)
-    for fault, (damage, severities) in FAULTS.items():
+    for fault in WHICH.value or FAULTS:
+        damage, severities = FAULTS[fault]
         for severity in severities:
             damaged = features(damage(clips, severity, np.random.default_rng(0)))
             cells = [
