@@ -80,6 +80,8 @@ def main(_: Sequence[str]) -> None:
             "give --workdir=DIR of a run; or --videos=DIR and --reference=DIR; or "
             "--features=FILE.npy and --reference=FILE.npy"
         )
+    if TRAINED_ON.value is not None and chosen != [_of_videos]:
+        raise InputError("--trained_on is for --videos; a run holds out clips of its own")
     try:
         protocol = choose(PROTOCOL.value, NUM.value, tuple(METRICS.value))
     except InputError as error:

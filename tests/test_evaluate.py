@@ -168,6 +168,7 @@ def test_the_command_scores_a_run(trained):
             (["--num=3"], "12 or more"),
             (["--num=200000"], "the validation split has 100000: ask for fewer"),
             (["--videos=a"], "give --workdir=DIR of a run; or --videos=DIR and"),
+            (["--trained_on=a"], "--trained_on is for --videos; a run holds out clips of its own"),
             (["--metrics=fvd", "--num=12"], "at least 9 frames, not 4"),
             (["--protocol=predict"], "the metric ssim needs frames of at least 11 pixels, not 8"),
             (["--metrics=psnr"], "psnr compare predictions with true frames: choose a protocol"),
