@@ -32,7 +32,8 @@ that it takes with model.unroll=1 and model.remat=dots, and a third more memory 
 results: 4.7 GiB per clip. It compiles in twice the time. On an H100 it takes 0.61 of the time with
 model.unroll=1. If memory is short, see docs/troubleshooting.md.
 
-For accelerators. No full training run has been made with it.
+For accelerators. No full training run has been made with it; a short one of S/2, 3,000 steps, is in
+docs/benchmarks.md with its scores and samples.
 """
 
 from ml_collections import ConfigDict

@@ -120,7 +120,10 @@ def _sample(
 
 
 def _with_given(sample: Mapping[str, np.ndarray], given: Any) -> dict[str, Any]:
-    return {"video": sample["video"], "time": sample["time"], "given": given}
+    # Contiguous: else Grain sends it through a pipe, not through shared memory. A worker whose pipe
+    # is full does not end, and Grain waits 25 seconds for it.
+    kept = {"video": sample["video"], "time": sample["time"], "given": given}
+    return jax.tree.map(lambda x: np.asarray(x, order="C"), kept)
 
 
 def blank_batch(config: ConfigDict, encode: Encode, num: int) -> dict[str, Any]:

@@ -102,6 +102,14 @@ def test_worker_processes_change_nothing():
     assert all(array.flags.owndata for array in jax.tree.leaves(steps))
 
 
+def test_batches_fit_into_shared_memory():
+    # What is not contiguous goes through a pipe, and a worker whose pipe is full does not end.
+    batch = make_dataset(
+        make_source(CONFIG), CONFIG, encode, seed=0, batch_size=8, augmented=False
+    )[0]
+    assert all(array.flags.c_contiguous for array in jax.tree.leaves(batch))
+
+
 def test_seeds_differ_in_order_and_in_augmentation():
     one, other = (
         np.concatenate([b["given"]["label"] for b in stream(0, 5, seed=s, source=Numbered(40))])
