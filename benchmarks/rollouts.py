@@ -30,7 +30,7 @@ from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.build import build
 from jaxvid.errors import InputError
-from jaxvid.sampling.plans import long_videos
+from jaxvid.sampling.long_videos import long_videos, plan_for
 from jaxvid.workdir import folder
 from jaxvid.workdir.checkpoint import Checkpoints
 
@@ -63,7 +63,6 @@ def main(_: Sequence[str]) -> None:
             "config.conditions.low_res.factor: a model with low-resolution video has no drift to "
             "measure; use a run without it"
         )
-    overlap = T // 2 if OVERLAP.value is None else OVERLAP.value
     starts = [start for start in (0, *(T * 2**i for i in range(20))) if start + T <= FRAMES.value]
     starts = sorted({*starts, FRAMES.value - T})
 
@@ -75,10 +74,10 @@ def main(_: Sequence[str]) -> None:
         with Checkpoints(workdir) as checkpoints:
             params = checkpoints.restore_part("ema", run.params)
         for of_level in changed:
+            plan = plan_for(of_level, None, FRAMES.value, overlap=OVERLAP.value)
             parts = long_videos(
-                of_level, run.denoiser, run.mesh, params, jax.random.key(0), wanted, 0,
-                FRAMES.value, overlap,
-            )  # fmt: skip
+                of_level, run.denoiser, run.mesh, params, jax.random.key(0), wanted, plan
+            )
             videos = np.concatenate(list(parts), axis=1)
             windows = (videos[:, start : start + T] for start in starts)
             scores = (energy_score(window, real["video"]) for window in windows)

@@ -116,9 +116,10 @@ def _evaluate(
 
 def _example(run: Run, source: Source, num: int) -> dict[str, Any]:
     """A batch of clips without augmentation; every process has all of them."""
-    config = run.config
+    config, data = run.config, run.config.data.copy_and_resolve_references()
+    data.plans = ()  # frames in a row
     return pipeline.make_dataset(
-        source, config.data, run.encode, seed=config.seed + 1, batch_size=num, augmented=False
+        source, data, run.encode, seed=config.seed + 1, batch_size=num, augmented=False
     )[0]
 
 

@@ -33,7 +33,6 @@ from jaxvid.errors import InputError
 from jaxvid.models.attention import choose
 from jaxvid.parallel import compiler, rules
 from jaxvid.parallel.mesh import make_mesh
-from jaxvid.sampling import plans  # noqa: F401
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import TrainState, first_state
 from jaxvid.training.step import draw_examples, jit_train_step, unpack

@@ -29,6 +29,7 @@ from jaxvid.metrics.metric import FEATURES, METRICS, Extract, Features
 from jaxvid.metrics.protocols import Protocol
 from jaxvid.metrics.score import Score, compare
 from jaxvid.sampling.draw import padded
+from jaxvid.sampling.long_videos import plan_for
 from jaxvid.sampling.tasks import observed_frames
 from jaxvid.trained import Drawing, TrainedModel
 from jaxvid.workdir.disk import write_whole, writing
@@ -252,8 +253,10 @@ def _draw(
     clips = jax.tree.map(lambda x: np.resize(x, (size, *x.shape[1:])), batch)
     clips |= {"video": clips["video"][:, :T], "time": clips["time"][:, :T]}
     seed = int(np.random.SeedSequence((protocol.seed, *number)).generate_state(1)[0])
-    frames = protocol.frames if protocol.frames > T else None
-    drawing = Drawing(model, clips, num, seed, observed, frames, T // 2)
+    plan = None
+    if protocol.frames > T:
+        plan = plan_for(model.run.config, None, protocol.frames, int(observed.sum()))
+    drawing = Drawing(model, clips, num, seed, observed, plan)
     return np.concatenate(list(drawing.parts()), axis=1)
 
 
@@ -261,7 +264,7 @@ def data_of(run: Run, protocol: Protocol, frames: int = 0) -> ConfigDict:
     """The `data` section of a config for real clips of `frames` frames; 0 for a protocol's."""
     data = run.config.data.copy_and_resolve_references()
     frames = frames or protocol.window or protocol.frames or data.frames
-    data.update(frames=frames, strides=(protocol.stride,))
+    data.update(frames=frames, strides=(protocol.stride,), plans=())
     return data
 
 

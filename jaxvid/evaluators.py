@@ -87,7 +87,7 @@ def _make_loss(run: Run, validation: Source) -> Evaluator:
         sums, counts = np.zeros((2, 4))
         for number in range(-(-config.evals.loss // size)):
             loaded = dataset[number]
-            batch = {name: loaded[name] for name in ("video", "time", "given")}
+            batch = {name: x for name, x in loaded.items() if name != "bad"}
             batch = pipeline.put_whole(batch, rules.batch_sharding(run.mesh))
             more = of_batch(ema, batch, number)
             sums, counts = sums + np.asarray(more[0]), counts + np.asarray(more[1])

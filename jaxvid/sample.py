@@ -4,7 +4,7 @@
     python -m jaxvid.sample --workdir=DIR --config.sampler.steps=50 --config.sampler.cfg_scale=2
     python -m jaxvid.sample --workdir=DIR --caption=TEXT
     python -m jaxvid.sample --workdir=DIR --task=predict --observed=4 [--input=VIDEO]
-    python -m jaxvid.sample --workdir=DIR --frames=256 [--overlap=4]
+    python -m jaxvid.sample --workdir=DIR --frames=256 [--plan=key_frames --overlap=4]
     python -m jaxvid.sample --workdir=DIR --low_res=VIDEO [--frames=256]
     python -m jaxvid.sample --workdir=DIR --actions=FILE.csv [--frames=256]
 
@@ -31,6 +31,7 @@ from tqdm import tqdm
 from jaxvid import config as configs
 from jaxvid import errors, files
 from jaxvid.conditions.condition import CONDITIONS
+from jaxvid.hierarchy.plan import SCHEMES
 from jaxvid.trained import load
 from jaxvid.workdir.samples import write_samples
 
@@ -47,9 +48,14 @@ EMA_WIDTH = flags.DEFINE_float(
 TASK = flags.DEFINE_string("task", None, "generate (by default), predict, interpolate or random.")
 OBSERVED = flags.DEFINE_integer("observed", None, "Observed frames; by default a quarter.")
 FRAMES = flags.DEFINE_integer(
-    "frames", None, "Length of a video that is drawn window by window.", lower_bound=1
+    "frames", None, "Length of a video that is drawn by a plan.", lower_bound=1
 )
-OVERLAP = flags.DEFINE_integer("overlap", None, "Past frames a window sees; by default half of it.")
+PLAN = flags.DEFINE_string(
+    "plan", None, f"Order of a long video's calls: {', '.join(SCHEMES)}; see docs/hierarchy.md."
+)
+OVERLAP = flags.DEFINE_integer(
+    "overlap", None, "Earlier frames that a call sees; by default half of a clip."
+)
 INPUT = flags.DEFINE_string("input", None, "Video file with the observed frames.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder; by default samples/TASK in the workdir.")
 
@@ -73,12 +79,17 @@ def main(_: Sequence[str]) -> None:
         video=INPUT.value,
         frames=FRAMES.value,
         overlap=OVERLAP.value,
+        plan=PLAN.value,
         **_conditions(),
     )
     model.params  # noqa: B018  read before anything is written
     print(f"drawing {NUM.value} clips of {frames} frames; the first call compiles", flush=True)
+    if drawing.plan:
+        print(drawing.plan, flush=True)
     with (
-        write_samples(target, config.data.fps, drawing.observed, drawing.titles) as samples,
+        write_samples(
+            target, config.data.fps, drawing.observed, drawing.titles, drawing.plan
+        ) as samples,
         tqdm(
             unit="frame" if FRAMES.value else "step",
             file=sys.stdout,

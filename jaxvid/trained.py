@@ -30,9 +30,10 @@ from jaxvid.data import pipeline
 from jaxvid.data.sources import make_source
 from jaxvid.data.video import read_video
 from jaxvid.errors import InputError, nearest
+from jaxvid.hierarchy.plan import Plan
 from jaxvid.parallel import rules
 from jaxvid.sampling.draw import Report, by_default, make_sampler, padded
-from jaxvid.sampling.plans import long_videos
+from jaxvid.sampling.long_videos import long_videos, plan_for
 from jaxvid.sampling.tasks import observed_frames
 from jaxvid.training import ema
 from jaxvid.workdir import folder
@@ -65,6 +66,7 @@ class TrainedModel:
         video: str | Path | None = None,
         frames: int | None = None,
         overlap: int | None = None,
+        plan: str | None = None,
         **conditions: str,
     ) -> "Drawing":
         """Prepares `num` videos; iterating over its `parts()` draws them.
@@ -76,9 +78,11 @@ class TrainedModel:
           observed: number of frames that the task observes; by default a quarter of a clip.
           video: file of the observed frames; by default they come from the validation clips of
             the data, or from its training clips if there are none.
-          frames: number of frames of a long video, which is drawn window by window; by default a
-            video is one clip.
-          overlap: number of past frames that a window sees; by default half a clip.
+          frames: number of frames of a long video, which is drawn by a plan; by default a video
+            is one clip.
+          overlap: number of earlier frames that a call of the plan sees; by default half a clip.
+          plan: which frames each call draws and sees, as `hierarchy.plan` describes it; by default
+            "streaming" if the network can stream, else "sliding".
           conditions: a text for each flag of `jaxvid.sample`, such as `label="square"`.
 
         Raises:
@@ -89,17 +93,17 @@ class TrainedModel:
             raise InputError("--observed: name a --task that observes frames, such as predict")
         if video is not None and task == "generate":
             raise InputError("--input gives observed frames: name a --task that has some")
-        if overlap is not None and not frames:
-            raise InputError(
-                "--overlap is for videos drawn window by window: give --frames as well"
-            )
+        for flag, value in (("overlap", overlap), ("plan", plan)):
+            if value is not None and not frames:
+                raise InputError(f"--{flag} is for long videos: give --frames as well")
         if frames and task not in ("generate", "predict"):
             raise InputError(f"--frames is for --task=generate or predict, not {task}")
         T = config.data.frames
         seen = observed_frames(task, T, max(1, T // 4) if observed is None else observed)
+        if frames:
+            long = plan_for(config, plan, frames, int(seen.sum()), overlap)
         clips = self._clips(num, seed, seen, video, frames, conditions)
-        overlap = T // 2 if overlap is None else overlap
-        return Drawing(self, clips, num, seed, seen, frames, overlap)
+        return Drawing(self, clips, num, seed, seen, long if frames else None)
 
     def _clips(
         self,
@@ -127,6 +131,8 @@ class TrainedModel:
                 video, frames=seen, size=data.size, fps=data.fps
             )
         elif needs_low_res or observed.any():
+            data = data.copy_and_resolve_references()
+            data.plans = ()  # frames in a row
             source = make_source(data, "validation") or make_source(data)
             dataset = pipeline.make_dataset(
                 source, data, run.encode, seed=seed, batch_size=num, augmented=False
@@ -162,8 +168,7 @@ class Drawing:
       num: number of clips of the batch that are wanted.
       seed: of all random draws.
       observed: frames that are given rather than drawn.
-      frames: number of frames of a long video, or None for one clip.
-      overlap: number of past frames that a window sees.
+      plan: of a long video, or None for one clip.
     """
 
     model: TrainedModel
@@ -171,8 +176,7 @@ class Drawing:
     num: int
     seed: int
     observed: Bool[np.ndarray, " T"]
-    frames: int | None
-    overlap: int
+    plan: Plan | None = None
 
     @property
     def titles(self) -> list[str]:
@@ -195,7 +199,7 @@ class Drawing:
 
     def _parts(self, report: Report | None) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
         run, params, key = self.model.run, self.model.params, jax.random.key(self.seed)
-        if not self.frames:
+        if not self.plan:
             draw = make_sampler(run.config, run.denoiser, run.mesh, report)
             clips = {name: self.clips[name] for name in ("video", "time", "given")}
             clips = pipeline.put_whole(clips, rules.batch_sharding(run.mesh))
@@ -203,13 +207,12 @@ class Drawing:
             return
         done = 0
         for part in long_videos(
-            run.config, run.denoiser, run.mesh, params, key, self.clips,
-            int(self.observed.sum()), self.frames, self.overlap,
-        ):  # fmt: skip
+            run.config, run.denoiser, run.mesh, params, key, self.clips, self.plan
+        ):
             yield part
             done += part.shape[1]
             if report:
-                report(done, self.frames)
+                report(done, self.plan.frames)
 
 
 def load(

@@ -190,6 +190,7 @@ def folders(tmp_path_factory):
                 video = rng.integers(0, 255, video.shape, np.uint8)
             (root / name / "sub").mkdir(parents=True, exist_ok=True)
             write_video(root / name / "sub" / f"{i}.mp4", video, 8)
+    Image.new("RGB", (16, 16)).save(root / "drawn" / "sheet.png")  # as `sample` leaves it
     return root
 
 

@@ -90,9 +90,9 @@ class Action(Condition):
         action, mask = read_actions(value, frames, self.dim)
         return {"action": action, "mask": mask}
 
-    def window(self, arrays: Mapping[str, np.ndarray], start: int, length: int) -> PyTree:
+    def window(self, arrays: Mapping[str, np.ndarray], frames: np.ndarray) -> PyTree:
         """The actions of a window; they are unknown after the end of the arrays."""
-        index, known = np.arange(start, start + length), arrays["mask"].shape[1]
+        index, known = frames, arrays["mask"].shape[1]
         cut = {name: x.take(index, axis=1, mode="clip") for name, x in arrays.items()}
         return cut | {"mask": cut["mask"] & (index < known)}
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Int, PyTree
 from ml_collections import ConfigDict
 
 from jaxvid.config import FRACTION, declare, key, requirement
@@ -85,8 +85,8 @@ class Condition:
         """The title of a clip in a contact sheet, from its arrays; empty by default."""
         return ""
 
-    def window(self, arrays: PyTree, start: int, length: int) -> PyTree:
-        """The arrays of `length` frames from `start` on, if they have a row per frame."""
+    def window(self, arrays: PyTree, frames: Int[np.ndarray, " T"]) -> PyTree:
+        """The arrays of the frames with these numbers, if they have a row per frame."""
         return arrays
 
     def prepare(self, arrays: PyTree, key: Array, training: bool) -> PyTree:
@@ -146,7 +146,14 @@ def describe(conditions: Sequence[Condition], given: Mapping[str, PyTree]) -> li
 def prepare(
     conditions: Sequence[Condition], given: Mapping[str, PyTree], key: Array, training: bool
 ) -> dict[str, PyTree]:
-    """The arrays that the network sees, from the `given` of a batch and the key of the step."""
+    """The arrays that the network sees, from the `given` of a batch and the key of the step.
+
+    With n keys, each is for an equal part of the batch.
+    """
+    if key.ndim:
+        parts = jax.tree.map(lambda x: x.reshape(len(key), -1, *x.shape[1:]), dict(given))
+        seen = jax.vmap(lambda part, k: prepare(conditions, part, k, training))(parts, key)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), seen)
     return {c.name: c.prepare(given[c.name], key, training) for c in conditions}
 
 
@@ -156,10 +163,10 @@ def null(conditions: Sequence[Condition], given: Mapping[str, PyTree]) -> dict[s
 
 
 def window(
-    conditions: Sequence[Condition], given: Mapping[str, PyTree], start: int, length: int
+    conditions: Sequence[Condition], given: Mapping[str, PyTree], frames: Int[np.ndarray, " T"]
 ) -> dict[str, PyTree]:
-    """The arrays for `length` frames of a longer video, from frame `start` on."""
-    return {c.name: c.window(given[c.name], start, length) for c in conditions}
+    """The arrays for the frames with these numbers of a longer video."""
+    return {c.name: c.window(given[c.name], frames) for c in conditions}
 
 
 def drop(

@@ -108,10 +108,9 @@ class LowRes(Condition):
         video, _ = read_video(value, frames=frames, size=size, fps=self.fps)
         return {"video": video}
 
-    def window(self, arrays: Mapping[str, np.ndarray], start: int, length: int) -> PyTree:
+    def window(self, arrays: Mapping[str, np.ndarray], frames: np.ndarray) -> PyTree:
         """The video of a window; its last frame repeats after its end."""
-        index = np.arange(start, start + length)
-        return {"video": arrays["video"].take(index, axis=1, mode="clip")}
+        return {"video": arrays["video"].take(frames, axis=1, mode="clip")}
 
     def prepare(self, arrays: Mapping[str, Array], key: Array, training: bool) -> dict[str, Array]:
         """Pixels as floats with noise: up to level `max_noise` in training, else at `noise`."""

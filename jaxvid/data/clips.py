@@ -1,13 +1,17 @@
 """A clip: a video whose frames are decoded on demand."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float16, Float32, Int, UInt8
+from jaxtyping import Bool, Float16, Float32, Int, UInt8
+from ml_collections import ConfigDict
 
-from jaxvid.config import ABOVE_0, POSITIVE, Rule, declare, is_sequence, key
+from jaxvid.config import ABOVE_0, POSITIVE, TEXT, Rule, declare, is_sequence, key, requirement
 from jaxvid.errors import InputError
+from jaxvid.hierarchy.plan import make_plan
 
 declare(
     "data",
@@ -18,6 +22,15 @@ declare(
         (1,),
         Rule("integers of at least 1", lambda v: bool(v) and is_sequence(v, POSITIVE.holds)),
         "strides between frames; each clip draws one of them",
+    ),
+    plans=key(
+        (),
+        Rule(
+            'plans of long videos with their lengths, such as ("key_frames(frames=64)",)',
+            lambda v: is_sequence(v, TEXT.holds),
+        ),
+        "plans from whose calls each clip draws the times of its frames, in place of strides; see "
+        "docs/hierarchy.md",
     ),
 )
 
@@ -45,41 +58,103 @@ class Clip:
     action: Float32[np.ndarray, "N A"] | None = None
 
 
-def span(frames: int, stride: int) -> int:
-    """Number of frames of a record that a sample of `frames` frames at `stride` spans."""
-    return (frames - 1) * stride + 1
+class Window(NamedTuple):
+    """Which frames of a record a training clip has.
+
+    Attributes:
+      frames: T frames in order, of which the first is 0.
+      observed: those that a call of a plan sees; none without a plan.
+    """
+
+    frames: Int[np.ndarray, " T"]
+    observed: Bool[np.ndarray, " T"]
+
+    @property
+    def span(self) -> int:
+        """The number of frames that a record must have."""
+        return int(self.frames[-1]) + 1
 
 
-def sample_clip(
-    clip: Clip, frames: int, strides: Sequence[int], rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Draws a stride that fits and a start, and decodes only the sampled frames.
+def windows(config: ConfigDict) -> tuple[tuple[Window, ...], ...]:
+    """The windows that clips draw from, for a `data` section: of each plan, or of each stride.
+
+    A plan has one for each of its calls that differs from the others. Raises InputError for a plan
+    that is not valid.
+    """
+    return _windows(config.frames, tuple(config.strides), tuple(config.plans))
+
+
+@functools.lru_cache
+def _windows(
+    frames: int, strides: tuple[int, ...], plans: tuple[str, ...]
+) -> tuple[tuple[Window, ...], ...]:
+    if not plans:
+        nothing = np.zeros(frames, bool)
+        return tuple((Window(stride * np.arange(frames), nothing),) for stride in strides)
+    different = []
+    for plan in (make_plan(text, frames) for text in plans):
+        calls = [call for call in plan.calls if len(call.frames) == frames]
+        calls = {(tuple(c.frames - c.frames[0]), tuple(c.observed)) for c in calls}
+        different.append(tuple(Window(np.array(i), np.array(seen)) for i, seen in sorted(calls)))
+    return tuple(different)
+
+
+def longest(config: ConfigDict) -> int:
+    """The number of frames that fits all windows of a `data` section."""
+    return max(window.span for group in windows(config) for window in group)
+
+
+def shortest(config: ConfigDict) -> int:
+    """The number of frames that fits its shortest window."""
+    return min(window.span for group in windows(config) for window in group)
+
+
+def sample_clip(clip: Clip, config: ConfigDict, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draws a window that fits and a start, and decodes only the sampled frames.
+
+    First a stride or plan is drawn, then one of its windows.
 
     Returns:
-      `video` uint8 [T,H,W,3]; `time` float32 [T], seconds from the first sampled frame; `label`
-      int32 []; `caption`, an array of one str; the sampled rows of `action`, if it is not None, and
-      of every array in `clip.truth`.
+      `video` uint8 [T,H,W,3]; `time` float32 [T], seconds from the first sampled frame; `observed`
+      bool [T], what the call of a plan sees; `label` int32 []; `caption`, an array of one str; the
+      sampled rows of `action`, if it is not None, and of every array in `clip.truth`.
 
     Raises:
-      InputError: the clip is too short for the smallest stride.
+      InputError: the clip is too short for all windows.
     """
-    fitting = [stride for stride in strides if span(frames, stride) <= len(clip.time)]
+    fitting = [[w for w in group if w.span <= len(clip.time)] for group in windows(config)]
+    fitting = [group for group in fitting if group]
     if not fitting:
         raise InputError(
-            f"a clip of {len(clip.time)} frames is too short for data.frames={frames} at stride "
-            f"{min(strides)}, which needs {span(frames, min(strides))}: lower data.frames or "
-            "data.strides, or prepare longer clips"
+            f"a clip of {len(clip.time)} frames is too short for data.frames={config.frames} at "
+            f"the smallest of data.strides, or of the spacings of data.plans, which needs "
+            f"{shortest(config)}: lower them, or prepare longer clips"
         )
-    stride = int(rng.choice(fitting))
-    start = rng.integers(len(clip.time) - span(frames, stride) + 1)
-    index = start + stride * np.arange(frames)
+    group = fitting[rng.integers(len(fitting))]
+    window = group[rng.integers(len(group))]
+    start = rng.integers(len(clip.time) - window.span + 1)
+    index = start + window.frames
     per_frame = dict(clip.truth)
     if clip.action is not None:
         per_frame["action"] = clip.action
     return {
         "video": clip.decode(index),
         "time": clip.time[index] - clip.time[start],
+        "observed": window.observed,
         "label": np.array(clip.label, np.int32),
         "caption": np.array(clip.caption),
         **{name: rows[index] for name, rows in per_frame.items()},
     }
+
+
+@requirement
+def _check_plans(config: ConfigDict) -> None:
+    try:
+        windows(config.data)
+    except InputError as error:
+        raise InputError(f"config.data.plans: {error}") from None
+    if config.tasks.plan and not config.data.plans:
+        raise InputError(
+            f"config.tasks.plan={config.tasks.plan:g}: these clips observe what a call of a plan "
+            'sees; name one, such as config.data.plans=("key_frames(frames=64)",)'
+        )

@@ -10,9 +10,13 @@ from jaxvid.data.scan import find_files
 from jaxvid.data.video import read_frames, read_video
 from jaxvid.errors import InputError
 
+PICTURES = {".png", ".jpg", ".jpeg"}  # contact sheets beside videos, for example
+
 
 class VideoFolder:
     """The videos below a folder in a random order; each gives one clip, its first frames.
+
+    Pictures are left out.
 
     Attributes:
       names: the files, in an order that depends only on their names and the seed.
@@ -32,6 +36,7 @@ class VideoFolder:
         found, problems = find_files(folder, Path())
         if problems:
             raise InputError(f"{folder}: {problems[0]}; remove it")
+        found = [name for name in found if Path(name).suffix.lower() not in PICTURES]
         order = np.random.default_rng(seed).permutation(len(found))
         self.names = [folder / sorted(found)[i] for i in order]
         self._size, self._first = size, None

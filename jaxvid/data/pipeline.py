@@ -64,7 +64,8 @@ def make_dataset(
     Returns:
       An endless dataset of dicts of arrays: `video` uint8 [B,T,H,W,3], `time` float32 [B,T] in
       seconds from each clip's first frame, `given`, the arrays from `encode`, and `bad` int32
-      [B,64], the records that could not be read and were replaced, padded with -1.
+      [B,64], the records that could not be read and were replaced, padded with -1. With
+      `config.plans` also `observed` bool [B,T], what the call of a plan sees.
 
     Raises:
       InputError: the batch does not divide over the hosts.
@@ -113,16 +114,17 @@ def _sample(
     encode: Encode,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    sample = sample_clip(clip, config.frames, config.strides, rng)
+    sample = sample_clip(clip, config, rng)
     for change in changes:
         sample = change(sample, rng, config)
-    return _with_given(sample, encode(sample, clip))
+    return _with_given(sample, config, encode(sample, clip))
 
 
-def _with_given(sample: Mapping[str, np.ndarray], given: Any) -> dict[str, Any]:
+def _with_given(sample: Mapping[str, np.ndarray], config: ConfigDict, given: Any) -> dict[str, Any]:
     # Contiguous: else Grain sends it through a pipe, not through shared memory. A worker whose pipe
     # is full does not end, and Grain waits 25 seconds for it.
-    kept = {"video": sample["video"], "time": sample["time"], "given": given}
+    names = ("video", "time", "observed") if config.plans else ("video", "time")
+    kept = {name: sample[name] for name in names} | {"given": given}
     return jax.tree.map(lambda x: np.asarray(x, order="C"), kept)
 
 
@@ -135,10 +137,11 @@ def blank_batch(config: ConfigDict, encode: Encode, num: int) -> dict[str, Any]:
     sample = {
         "video": np.zeros((config.frames, config.size, config.size, 3), np.uint8),
         "time": np.arange(config.frames, dtype=np.float32) / np.float32(config.fps),
+        "observed": np.zeros(config.frames, bool),
         "label": np.array(-1, np.int32),
         "caption": np.array(""),
     }
-    clip = _with_given(sample, encode(sample, None))
+    clip = _with_given(sample, config, encode(sample, None))
     return jax.tree.map(lambda array: np.repeat(array[None], num, axis=0), clip)
 
 
@@ -177,4 +180,4 @@ def put(batch: Mapping[str, Any], sharding: jax.sharding.Sharding) -> dict[str, 
     """Puts the clips of this host's part of a batch on its devices, as global arrays in order."""
     to_global = functools.partial(jax.make_array_from_process_local_data, sharding)
     with jax.transfer_guard_host_to_device("allow"):
-        return jax.tree.map(to_global, {name: batch[name] for name in ("video", "time", "given")})
+        return {name: jax.tree.map(to_global, x) for name, x in batch.items() if name != "bad"}

@@ -42,7 +42,7 @@ def guide(
     *,
     interval: tuple[float | int, float | int] = (0, 1),
     rescale: float | int = 0,
-    frames: Bool[Array | np.ndarray, " T"] | None = None,
+    frames: Bool[Array | np.ndarray, "#B T"] | Bool[Array | np.ndarray, " T"] | None = None,
 ) -> Callable[[Array, Array], Array]:
     """Turns `denoise(x, noise, condition)` into a guided `denoise(x, noise)`: equations (1), (2).
 

@@ -36,6 +36,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Key
 
+from jaxvid.diffusion.keys import each, normal
 from jaxvid.diffusion.process import Process, convert, corrupt
 from jaxvid.errors import InputError
 
@@ -190,11 +191,11 @@ def sample(
     denoise: Callable[[Array, Array], Array],
     process: Process,
     x: Float[Array, "B T H W C"],
-    schedule: Float[Array, "rows T"],
+    schedule: Float[Array, "rows *B T"],
     sampler: str = "euler",
     *,
     eta: float | int = 0,
-    key: Key[Array, ""] | None = None,
+    key: Key[Array, "*n"] | None = None,
     report: Callable[[Array, int], None] | None = None,
 ) -> Video:
     """Takes `x` from the noise levels of the first row of `schedule` to those of the last.
@@ -203,11 +204,12 @@ def sample(
       denoise: `(x [B,T,H,W,C], noise [B,T]) -> x0_hat [B,T,H,W,C]`.
       process: of the noise in `x`.
       x: sigma(1) N(0, I) in frames that start at level 1, clean in observed frames.
-      schedule: noise levels. The level of a frame never rises. A frame whose level does not change
-        in a row keeps every bit, and its next step has order 1.
+      schedule: noise levels, which may differ from clip to clip. The level of a frame never rises.
+        A frame whose level does not change in a row keeps every bit, and its next step has order 1.
       sampler: one of `SAMPLERS`.
       eta: share of the noise that a step of "ddim" renews, in [0, 1].
-      key: needed for "ddpm" and for an `eta` above 0; row k draws from `fold_in(key, k)`.
+      key: needed for "ddpm" and for an `eta` above 0; row k draws from `fold_in(key, k)`. Each of
+        n keys is for an equal part of the clips.
       report: traced after each step, with the number of rows that are done and that of all rows.
 
     Raises InputError for an unknown `sampler`, an invalid `eta` and a missing `key`.
@@ -229,7 +231,7 @@ def sample(
         (state, x), (k, stage, *levels) = carry, row
         t_from, t_to = (jnp.broadcast_to(level, x.shape[:2]) for level in levels)
         x0_hat = denoise(x, jnp.where(stage == 0, t_from, t_to)).astype(jnp.float32)
-        fresh = [jax.random.normal(jax.random.fold_in(key, k), x.shape)] if eta else []
+        fresh = [normal(each(lambda key: jax.random.fold_in(key, k), key), x.shape)] if eta else []
         state, stepped = jax.lax.switch(stage, steps, state, x, t_from, t_to, x0_hat, *fresh)
         if report:
             report(k + (stage == len(steps) - 1), rows)

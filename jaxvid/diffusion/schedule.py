@@ -50,23 +50,25 @@ def ladder(process: Process, steps: int, spacing: str = "uniform") -> Float32[Ar
 
 def staggered(
     levels: Float[Array, " levels"],
-    observed: Bool[np.ndarray | Array, " T"],
+    observed: Bool[np.ndarray | Array, "*B T"],
     lag: int = 0,
     observed_level: float | int = 0,
-) -> Float32[Array, "rows T"]:
+) -> Float32[Array, "rows *B T"]:
     """The noise level of each frame in each row: unknown frames descend `levels` one after another.
 
     Each starts `lag` rows after the unknown frame before it, so U unknown frames take
     steps + lag (U - 1) + 1 rows. Observed frames stay at `observed_level`. Raises InputError for a
     `lag` outside [0, steps]; a larger one would give rows in which no frame moves. Without a lag,
-    `observed` may be traced.
+    `observed` may be traced, and may differ from clip to clip.
     """
     steps = len(levels) - 1
     if not 0 <= lag <= steps:
         raise InputError(f"lag={lag} with {steps} steps: it must be from 0 to {steps}")
-    start = lag * np.maximum(np.cumsum(~observed) - 1, 0) if lag else np.zeros(len(observed), int)
+    T = observed.shape[-1]
+    start = lag * np.maximum(np.cumsum(~observed) - 1, 0) if lag else np.zeros(T, int)
     rows = np.arange(steps + start.max() + 1)
     rung = np.clip(rows[:, None] - start, 0, steps)
+    rung = rung.reshape(-1, *[1] * (observed.ndim - 1), T)
     return jnp.where(observed, observed_level, levels[rung]).astype(jnp.float32)
 
 

@@ -28,6 +28,7 @@ from jaxvid.config import (
 from jaxvid.data.pixels import to_float, to_uint8
 from jaxvid.denoiser import Denoiser
 from jaxvid.diffusion import guidance, process, sampler, schedule
+from jaxvid.diffusion.keys import each, normal
 from jaxvid.diffusion.noise import resolution_shift, shift
 from jaxvid.diffusion.sampler import SAMPLERS
 from jaxvid.diffusion.schedule import SPACINGS
@@ -35,6 +36,7 @@ from jaxvid.errors import InputError
 from jaxvid.parallel import rules
 
 Report = Callable[[int, int], None]
+Draw = Callable[[Any, Array, dict[str, Any], Bool[np.ndarray, "*B T"]], UInt8[Array, "B T H W 3"]]
 
 declare(
     "sampler",
@@ -76,15 +78,16 @@ def make_sampler(
     denoiser: Denoiser,
     mesh: Mesh,
     report: Report | None = None,
-) -> Callable[[Any, Array, dict[str, Any], Bool[np.ndarray, " T"]], UInt8[Array, "B T H W 3"]]:
+) -> Draw:
     """Makes a jitted `(params, key, clips, observed) -> videos` with the settings of the config.
 
     `clips` is a batch: its `time` and `given` describe the clips to draw. The frames of its `video`
     that are `observed` are kept; the others are ignored. It is compiled once for all `observed`,
-    unless `sampler.lag` makes the number of steps depend on them. A device draws
-    `sampler.batch_size` clips at once, and holds all videos. `report` is called with the number of
-    sampling steps that are done and that of all steps. Equal arguments give the same function, so
-    that it is compiled once.
+    unless `sampler.lag` makes the number of steps depend on them. With n keys, each is for an equal
+    part of the clips, which are what they would be alone; then `observed` is bool [B,T]. A device
+    draws `sampler.batch_size` clips at once, and holds all videos. `report` is called with the
+    number of sampling steps that are done and that of all steps. Equal arguments give the same
+    function, so that it is compiled once.
     """
     return _make_sampler(FrozenConfigDict(config), denoiser, mesh, report)
 
@@ -92,7 +95,7 @@ def make_sampler(
 @functools.lru_cache(maxsize=8)
 def _make_sampler(
     config: FrozenConfigDict, denoiser: Denoiser, mesh: Mesh, report: Report | None
-) -> Callable[[Any, Array, dict[str, Any], Bool[np.ndarray, " T"]], UInt8[Array, "B T H W 3"]]:
+) -> Draw:
     lag = config.sampler.lag
 
     def run(params: Any, key: Array, clips: dict[str, Any], observed: Any) -> Array:
@@ -145,7 +148,7 @@ def draw(
     variables: Mapping[str, Any],
     key: Array,
     clips: dict[str, Any],
-    observed: Bool[np.ndarray | Array, " T"],
+    observed: Bool[np.ndarray | Array, "#B T"] | Bool[np.ndarray | Array, " T"],
     report: Callable[[Array, int], None] | None = None,
     eps: Float32[Array, "B T H W 3"] | None = None,
 ) -> UInt8[Array, "B T H W 3"]:
@@ -159,10 +162,10 @@ def draw(
     def x0(x: Array, noise: Array, condition: tuple[Array, Any]) -> Float32[Array, "B T H W C"]:
         return denoiser.x0(variables, x, noise, *condition)
 
-    kept = jnp.asarray(observed)[:, None, None, None]
+    kept = jnp.asarray(observed)[..., None, None, None]
     levels = shift(schedule.ladder(denoiser.process, c.steps, c.spacing), time_shift(config))
     rows = schedule.staggered(levels, observed, c.lag, c.observed_noise)
-    _, step_key = jax.random.split(key)
+    step_key = each(lambda key: jax.random.split(key)[1], key)
     eps = first_eps(key, clips) if eps is None else eps
     first = jnp.broadcast_to(rows[0], clips["time"].shape)
     seen = process.corrupt(denoiser.process, to_float(clips["video"]), eps, first)
@@ -184,8 +187,8 @@ def draw(
 
 def first_eps(key: Array, clips: dict[str, Any]) -> Float32[Array, "B T H W 3"]:
     """The noise that clips start from; it does not depend on how they are divided into groups."""
-    eps_key, _ = jax.random.split(key)
-    return jax.random.normal(eps_key, clips["video"].shape)
+    eps_key = each(lambda key: jax.random.split(key)[0], key)
+    return normal(eps_key, clips["video"].shape)
 
 
 def remember(

@@ -1,11 +1,12 @@
 """Tasks: the choice of the observed frames of a clip.
 
-Every task ranks the T frames of a clip and observes those of rank below a count k:
+Every task but the last ranks the T frames of a clip and observes those of rank below a count k:
 
     generate     none                                    k = 0
     predict      the first k                             k ~ U{1 .. T/2}
     interpolate  k at either end                         k ~ U{1 .. max(1, T/4)}
     random       k anywhere                              k ~ U{0 .. T-1}
+    plan         what a call of a plan sees (`data.plans`)
 
 "random" equals the following: draw p ~ U(0, 1) for the clip, observe each frame with probability p,
 and repeat until not all are observed; the count is then uniform. At least one frame is always
@@ -13,7 +14,7 @@ unknown. In clips that are too short for its k, a task observes fewer frames, an
 task is "generate".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from jaxvid.config import NOT_BELOW_0, declare, key, requirement
 from jaxvid.errors import InputError, nearest
 
 TASKS = ("generate", "predict", "interpolate", "random")
+IN_TRAINING = (*TASKS, "plan")
 
 
 declare(
@@ -33,27 +35,32 @@ declare(
     predict=key(0.0, NOT_BELOW_0, "share of clips whose first frames are observed"),
     interpolate=key(0.0, NOT_BELOW_0, "share of clips whose first and last frames are observed"),
     random=key(0.0, NOT_BELOW_0, "share of clips with randomly chosen observed frames"),
+    plan=key(0.0, NOT_BELOW_0, "share of clips that observe what a call of `data.plans` sees"),
 )
 
 
 def sample_observed(
-    key: Key[Array, ""], shares: Mapping[str, float | int], batch: int, frames: int
+    key: Key[Array, ""],
+    shares: Mapping[str, float | int],
+    batch: int,
+    frames: int,
+    planned: Bool[Array, "{batch} {frames}"] | None = None,
 ) -> Bool[Array, "{batch} {frames}"]:
     """Draws a task for each clip in proportion to `shares`, and the frames that it observes.
 
-    A task that is not in `shares` has share 0. Raises InputError for an unknown task, and for
-    shares that are negative or all 0.
+    A task that is not in `shares` has share 0. The task "plan" observes the `planned` frames.
+    Raises InputError for an unknown task, and for shares that are negative or all 0.
     """
     for task in shares:
-        _check_task(task)
-    weights = np.array([shares.get(task, 0.0) for task in TASKS], np.float32)
+        _check_task(task, IN_TRAINING)
+    weights = np.array([shares.get(task, 0.0) for task in IN_TRAINING], np.float32)
     if weights.min() < 0 or not 0 < weights.sum() < np.inf:
         raise InputError(f"task shares {dict(shares)}: none may be negative, one must be above 0")
 
-    most = np.array([0, frames // 2, min(max(1, frames // 4), (frames - 1) // 2), frames - 1])
-    least = np.minimum([0, 1, 1, 0], most)
+    most = np.array([0, frames // 2, min(max(1, frames // 4), (frames - 1) // 2), frames - 1, 0])
+    least = np.minimum([0, 1, 1, 0, 0], most)
     task_key, count_key, order_key = jax.random.split(key, 3)
-    task = jax.random.choice(task_key, len(TASKS), (batch, 1), p=weights / weights.sum())
+    task = jax.random.choice(task_key, len(IN_TRAINING), (batch, 1), p=weights / weights.sum())
     count = jax.random.randint(
         count_key, (batch, 1), jnp.asarray(least)[task], jnp.asarray(most)[task] + 1
     )
@@ -65,7 +72,12 @@ def sample_observed(
         [jnp.minimum(index, index[::-1]), shuffled],
         index,
     )
-    return rank < count
+    observed = rank < count
+    return (
+        observed
+        if planned is None
+        else jnp.where(task == IN_TRAINING.index("plan"), planned, observed)
+    )
 
 
 def observed_frames(task: str, frames: int, count: int) -> Bool[np.ndarray, " {frames}"]:
@@ -75,7 +87,7 @@ def observed_frames(task: str, frames: int, count: int) -> Bool[np.ndarray, " {f
     `count` evenly spaced frames from the first on. "generate" observes none and ignores `count`.
     Raises InputError for an unknown task, and for a count that observes no frame or all frames.
     """
-    _check_task(task)
+    _check_task(task, TASKS)
     index = np.arange(frames)
     if task == "generate":
         return np.zeros(frames, bool)
@@ -97,10 +109,10 @@ def observed_frames(task: str, frames: int, count: int) -> Bool[np.ndarray, " {f
     return observed
 
 
-def _check_task(task: str) -> None:
-    if task not in TASKS:
-        hint = nearest(task, TASKS)
-        raise InputError(f"unknown task {task!r}: {hint}choose one of {', '.join(TASKS)}")
+def _check_task(task: str, among: Sequence[str]) -> None:
+    if task not in among:
+        hint = nearest(task, among)
+        raise InputError(f"unknown task {task!r}: {hint}choose one of {', '.join(among)}")
 
 
 @requirement

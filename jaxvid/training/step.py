@@ -57,14 +57,15 @@ def draw_examples(
     Args:
       config: the config; `tasks`, `diffusion` and `conditions.dropout` are used.
       denoiser: the denoiser, whose process adds the noise.
-      batch: `video` uint8 [B,T,H,W,3], `time` [B,T] in seconds, and `given`.
+      batch: `video` uint8 [B,T,H,W,3], `time` [B,T] in seconds, and `given`; `observed` bool [B,T]
+        if the clips are those of plans.
       key: random key of this step.
     """
     d = config.diffusion
     x0 = to_float(batch["video"])
     B, T = x0.shape[:2]
     task_key, noise_key, eps_key, drop_key = jax.random.split(key, 4)
-    observed = tasks.sample_observed(task_key, config.tasks.to_dict(), B, T)
+    observed = tasks.sample_observed(task_key, config.tasks.to_dict(), B, T, batch.get("observed"))
     level = noise.sample_noise(
         noise_key,
         (B, T if d.per_frame else 1),

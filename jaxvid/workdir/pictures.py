@@ -1,4 +1,4 @@
-"""Pictures of a run: contact sheets, animations and the loss curve.
+"""Pictures of a run: contact sheets, animations, curves, and plans of long videos.
 
 A file gets its name only when it is complete.
 """
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from jaxvid.errors import InputError
+from jaxvid.hierarchy.plan import Plan
 from jaxvid.workdir.disk import write_whole
 
 LEGIBLE = 64  # pixels: smaller frames are magnified to at least this
@@ -210,6 +211,44 @@ def write_scores(path: str | Path, scores: Sequence[Any]) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     figure.supxlabel(f"{scores[0].protocol}; 95 % intervals", fontsize="medium")
+    file = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(file)
+    write_whole(path, file.getvalue())
+
+
+def write_plan(path: str | Path, plan: Plan) -> None:
+    """Draws a plan as PNG: calls from top to bottom, frames from left to right.
+
+    A line separates calls that wait for those above it from calls that run side by side.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    colours = {"drawn": (31, 119, 180), "seen": OBSERVED, "there, but not seen": (205, 215, 225)}
+    rounds = plan.rounds()
+    calls = [call for together in rounds for call in together]
+    width = max(plan.frames, *(max(call.draws, default=0) + 1 for call in calls))
+    image, there = np.full((len(calls), width, 3), 255, np.uint8), [*range(plan.given)]
+    for row, call in zip(image, calls, strict=True):
+        for frames, colour in zip((call.draws, call.sees, there), colours.values(), strict=True):
+            row[[i for i in frames if (row[i] == 255).all()]] = colour
+        there += call.draws
+    height = min(12.0, max(2.0, 0.14 * len(calls)))
+    figure = Figure(figsize=(10, 1 + height), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(image, aspect="auto", interpolation="nearest")
+    if len(rounds) < len(calls):
+        ends = np.cumsum([len(together) for together in rounds])[:-1]
+        axes.hlines(ends - 0.5, -0.5, width - 0.5, color="black", lw=0.8)
+    if width > plan.frames:
+        axes.axvline(plan.frames - 0.5, color="black", ls=":")
+    axes.set(xlabel="frame", ylabel="call")
+    axes.legend(
+        handles=[Patch(color=np.array(c) / 255, label=name) for name, c in colours.items()],
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False,
+    )  # fmt: skip
+    axes.set_title(str(plan), fontsize="medium", loc="left", pad=28)
     file = io.BytesIO()
     FigureCanvasAgg(figure).print_png(file)
     write_whole(path, file.getvalue())

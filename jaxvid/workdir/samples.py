@@ -17,12 +17,13 @@ from jaxtyping import Bool, UInt8
 
 from jaxvid.data.video import VideoWriter
 from jaxvid.errors import InputError
+from jaxvid.hierarchy.plan import Plan
 from jaxvid.workdir.disk import writing
-from jaxvid.workdir.pictures import contact_sheet, write_png
+from jaxvid.workdir.pictures import contact_sheet, write_plan, write_png
 
 SHOWN = 256  # most frames of a clip in the sheet
 VISIBLE = 256  # pixels: smaller clips are magnified by a whole number, to at most this size
-OURS = re.compile(r"\d{3,}\.mp4|sheet\.png|\.DS_Store")
+OURS = re.compile(r"\d{3,}\.mp4|(sheet|plan)\.png|\.DS_Store")
 
 
 class Samples:
@@ -81,6 +82,7 @@ def write_samples(
     fps: int | float,
     observed: Bool[np.ndarray, " T"] | None = None,
     titles: Sequence[str] = (),
+    plan: Plan | None = None,
 ) -> Iterator[Samples]:
     """Replaces the content of `folder` when the `with` block ends without an error.
 
@@ -89,6 +91,7 @@ def write_samples(
       fps: frames per second.
       observed: frames that were observed, which get a border in the sheet; later frames were drawn.
       titles: a line of text for each clip in the sheet.
+      plan: of long videos, which is drawn as "plan.png".
 
     Yields:
       A `Samples`, whose `add` takes the frames.
@@ -98,6 +101,8 @@ def write_samples(
     """
     with _replacing(folder) as partial, contextlib.ExitStack() as files:
         samples = Samples(partial, fps, files)
+        if plan:
+            write_plan(partial / "plan.png", plan)
         yield samples
         samples.finish(np.zeros(0, bool) if observed is None else observed, titles)
 

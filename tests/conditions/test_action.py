@@ -41,10 +41,10 @@ def test_in_a_longer_video_actions_are_those_of_its_frames_and_unknown_past_thei
         "action": np.arange(2 * 5 * 2, dtype=np.float32).reshape(2, 5, 2),
         "mask": np.array([[True] * 5, [True, True, True, False, False]]),
     }
-    part = ACTION.window(arrays, 2, 4)
+    part = ACTION.window(arrays, np.arange(2, 6))
     np.testing.assert_array_equal(part["mask"], [[1, 1, 1, 0], [1, 0, 0, 0]])
     np.testing.assert_array_equal(part["action"][:, :3], arrays["action"][:, 2:])
-    beyond = ACTION.window(arrays, 90, 4)
+    beyond = ACTION.window(arrays, np.arange(90, 94))
     assert beyond["action"].shape == (2, 4, 2)
     assert not beyond["mask"].any()
 

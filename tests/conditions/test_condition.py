@@ -171,13 +171,18 @@ def test_what_is_dropped_does_not_depend_on_the_other_conditions():
 
 def test_without_conditions_nothing_is_given():
     assert encode((), {}, None) == {}
-    assert prepare((), {}, jax.random.key(0), True) == null((), {}) == window((), {}, 3, 2) == {}
+    assert (
+        prepare((), {}, jax.random.key(0), True)
+        == null((), {})
+        == window((), {}, np.arange(3, 5))
+        == {}
+    )
     assert drop((), {}, jax.random.key(0), 0.5) == {}
 
 
 def test_what_is_given_for_the_whole_clip_is_given_for_every_window():
     whole = jax.device_get(given())
-    part = window(ALL, whole, 2, 3)
+    part = window(ALL, whole, np.arange(2, 5))
     assert part["label"] is whole["label"]
     assert part["text"] is whole["text"]
     np.testing.assert_array_equal(part["action"]["action"], whole["action"]["action"][:, 2:5])

@@ -62,7 +62,7 @@ def test_a_video_file_becomes_it_and_a_short_or_missing_one_is_refused(tmp_path)
 
 def test_in_a_longer_video_it_is_that_of_its_frames_and_stands_still_past_its_end():
     video = np.random.default_rng(0).integers(0, 256, (2, 5, 2, 2, 3), np.uint8)
-    part = LOW_RES.window({"video": video}, 3, 4)["video"]
+    part = LOW_RES.window({"video": video}, np.arange(3, 7))["video"]
     np.testing.assert_array_equal(part, video[:, [3, 4, 4, 4]])
 
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from jaxvid.data.clips import Clip, sample_clip
+from configs import base
+from jaxvid.data.clips import Clip, longest, sample_clip, shortest, windows
 from jaxvid.errors import InputError
 
 
@@ -18,9 +19,15 @@ def numbered(length, asked=None):
     return Clip(time, decode, 3, {"row": np.arange(length)}, caption="a row", action=action)
 
 
+def data(**changes):
+    config = base.get_config().data
+    config.update({"frames": 4} | changes)
+    return config
+
+
 def test_decodes_exactly_the_sampled_frames():
     asked = []
-    sample = sample_clip(numbered(100, asked), 4, (3,), np.random.default_rng(0))
+    sample = sample_clip(numbered(100, asked), data(strides=(3,)), np.random.default_rng(0))
     assert len(asked) == 1
     assert np.diff(asked[0]).tolist() == [3, 3, 3]
     np.testing.assert_array_equal(sample["video"][:, 0, 0, 0], asked[0])
@@ -35,11 +42,41 @@ def test_decodes_exactly_the_sampled_frames():
 
 def test_reaches_every_start_and_only_the_strides_that_fit():
     rng = np.random.default_rng(0)
-    rows = [sample_clip(numbered(8), 4, (1, 2, 3), rng)["row"] for _ in range(200)]
+    config = data(strides=(1, 2, 3))
+    rows = [sample_clip(numbered(8), config, rng)["row"] for _ in range(200)]
     seen = {(row[0], row[1] - row[0]) for row in rows}
     assert seen == {(start, 1) for start in range(5)} | {(0, 2), (1, 2)}
 
 
 def test_a_clip_that_is_too_short():
     with pytest.raises(InputError, match=r"5 frames is too short .* needs 7"):
-        sample_clip(numbered(5), 4, (2, 3), np.random.default_rng(0))
+        sample_clip(numbered(5), data(strides=(2, 3)), np.random.default_rng(0))
+
+
+def test_clips_have_the_times_and_observed_frames_of_the_calls_of_plans():
+    config = data(plans=("key_frames(frames=10)", "sliding(frames=9, overlap=1)"))
+    # Four key frames; those between two, seen from either end; four in a row, one of them seen.
+    keys, between = ((0, 3, 6, 9), ()), ((0, 1, 2, 3), (0, 3))
+    row, onwards = ((0, 1, 2, 3), ()), ((0, 1, 2, 3), (0,))
+    assert [
+        {(tuple(w.frames), tuple(np.flatnonzero(w.observed))) for w in group}
+        for group in windows(config)
+    ] == [{keys, between}, {row, onwards}]
+    assert (shortest(config), longest(config)) == (4, 10)
+
+    def drawn(length, plans=config.plans):
+        rng, seen = np.random.default_rng(0), []
+        for _ in range(400):
+            sample = sample_clip(numbered(length), data(plans=plans), rng)
+            frames = sample["row"] - sample["row"][0]
+            np.testing.assert_allclose(sample["time"], frames / 10, atol=1e-6)
+            seen.append((tuple(frames), tuple(np.flatnonzero(sample["observed"]))))
+        return seen
+
+    seen = drawn(12)
+    assert set(seen) == {keys, between, row, onwards}
+    # Each plan has the same share, whatever the number of its calls.
+    assert 0.4 < np.mean([one in (row, onwards) for one in seen]) < 0.6
+    assert set(drawn(9)) == {between, row, onwards}
+    with pytest.raises(InputError, match=r"3 frames is too short .* needs 4"):
+        drawn(3)

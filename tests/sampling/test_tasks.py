@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -23,6 +24,17 @@ def test_each_task_draws_exactly_its_patterns():
     }  # fmt: skip
     assert patterns(draw({"interpolate": 1}, 2000, 8)) == {"10000001", "11000011"}
     assert patterns(draw({"random": 1}, 2000, 4)) == {f"{i:04b}" for i in range(15)}
+
+
+def test_a_plan_observes_what_its_calls_see():
+    planned = jnp.asarray(np.random.default_rng(0).random((2000, 8)) < 0.5)
+    key, shares = jax.random.key(0), {"generate": 1, "plan": 3}
+    observed = np.asarray(sample_observed(key, shares, 2000, 8, planned))
+    rows = observed.any(1)
+    np.testing.assert_array_equal(observed[rows], planned[rows])
+    np.testing.assert_allclose(rows.mean(), 3 / 4, atol=0.03)
+    # Without plans, nothing changes.
+    np.testing.assert_array_equal(sample_observed(key, EVEN, 2000, 8, planned), draw(EVEN, 2000, 8))
 
 
 def test_tasks_come_in_proportion_to_their_shares():

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxvid.config import FRACTION, TEXT, declare, key, requirement
 from jaxvid.data import manifest, records, text
-from jaxvid.data.clips import Clip, span
+from jaxvid.data.clips import Clip, shortest
 from jaxvid.data.sources.registry import source
 from jaxvid.errors import InputError
 
@@ -36,7 +36,12 @@ def open_clips(config: ConfigDict, split: str) -> "ClipFolder":
         for name, there in (("size", size), ("fps", fps))
         if config[name] != there
     ]
-    if span(config.frames, min(config.strides)) > frames:
+    if config.plans and shortest(config) > frames:
+        raise InputError(
+            f"{config.path} holds clips of {frames} frames, but the calls of config.data.plans "
+            f"span {shortest(config)} or more: plan shorter videos, or prepare longer clips"
+        )
+    if not config.plans and shortest(config) > frames:
         longest = (frames - 1) // min(config.strides) + 1
         settings.append(f"--config.data.frames={longest} or fewer ({config.frames} now)")
     if settings:

@@ -21,7 +21,7 @@ from jaxtyping import Float, Float32, Int, UInt8
 from ml_collections import ConfigDict
 
 from jaxvid.config import NOT_BELOW_0, POSITIVE, Rule, declare, is_sequence, key
-from jaxvid.data.clips import Clip, span
+from jaxvid.data.clips import Clip, longest
 from jaxvid.data.sources.registry import source
 
 declare(
@@ -116,9 +116,9 @@ class SyntheticWorld:
 
 @source("synthetic")
 def open_synthetic(config: ConfigDict, split: str) -> SyntheticWorld:
-    """The world of the `data` section of a config; its clips fit the largest stride."""
-    c, frames = config, span(config.frames, max(config.strides))
-    return SyntheticWorld(0, frames, c.size, c.fps, tuple(c.shapes), c.spin, SPLITS[split])
+    """The world of the `data` section of a config; its clips fit the largest stride or plan."""
+    c = config
+    return SyntheticWorld(0, longest(c), c.size, c.fps, tuple(c.shapes), c.spin, SPLITS[split])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,56 +7,10 @@ import pytest
 from jaxvid.build import build
 from jaxvid.data.pipeline import blank_batch
 from jaxvid.errors import InputError
-from jaxvid.sampling import plans
+from jaxvid.sampling import long_videos as module
 from jaxvid.sampling.draw import by_default
-from jaxvid.sampling.plans import Call, long_videos, sliding, streaming
+from jaxvid.sampling.long_videos import long_videos, plan_for
 from tests import tiny
-
-SIZES = [
-    (frames, window, overlap, given)
-    for window in range(2, 7)
-    for overlap in range(1, window)
-    for given in range(window)
-    for frames in range(given + 1, 3 * window + 2)
-]
-
-
-@pytest.mark.parametrize("plan", [sliding, streaming])
-def test_every_frame_is_drawn_once_and_seen_only_after_it_was_drawn(plan):
-    for frames, window, overlap, given in SIZES:
-        calls, done = plan(frames, window, overlap, given), 0
-        for number, call in enumerate(calls):
-            case = (frames, window, overlap, given, number)
-            assert call.seen + call.drawn <= window, case
-            if number == 0:
-                assert (call.start, call.seen) == (0, given), case
-                done = given
-            else:
-                assert call.start + call.seen == done, case
-            # What is seen lies in the past, and what is drawn follows it without a gap.
-            assert call.start >= 0, case
-            done += call.drawn
-        assert frames <= done < frames + window, (frames, window, overlap, given)
-
-
-def test_a_window_sees_the_overlap_or_the_network_remembers_it():
-    for frames, window, overlap, given in SIZES:
-        assert all(call.seen == overlap for call in sliding(frames, window, overlap, given)[1:])
-        calls = streaming(frames, window, overlap, given)
-        assert all(call.seen == 0 for call in calls[bool(given) :])
-        assert {call.drawn for call in calls[bool(given) :]} == {window - overlap}
-    assert sliding(10, 4, 2, 1) == [Call(0, 1, 3), Call(2, 2, 2), Call(4, 2, 2), Call(6, 2, 2)]
-    assert streaming(6, 4, 2, 1) == [Call(0, 1, 0), Call(1, 0, 2), Call(3, 0, 2), Call(5, 0, 2)]
-
-
-@pytest.mark.parametrize("plan", [sliding, streaming])
-def test_overlaps_and_given_frames_that_leave_nothing_to_draw_are_refused(plan):
-    for overlap in (0, 4):
-        with pytest.raises(InputError, match=f"--overlap={overlap}: it must be from 1 to 3"):
-            plan(9, 4, overlap)
-    for given in (-1, 4):
-        with pytest.raises(InputError, match=f"{given} frames are given: it must be from 0 to 3"):
-            plan(9, 4, 2, given)
 
 
 def prepared(config, clips=4):
@@ -67,11 +21,10 @@ def prepared(config, clips=4):
     return run, tiny.trained(run), blank | {"given": by_default(run.conditions, blank["given"])}
 
 
-def parts_of(run, params, clips, frames, given=1, overlap=2):
+def parts_of(run, params, clips, frames, given=1, overlap=2, plan=None):
+    plan = plan_for(run.config, plan, frames, given, overlap)
     key = jax.random.key(0)
-    return long_videos(
-        run.config, run.denoiser, run.mesh, params, key, clips, given, frames, overlap
-    )
+    return long_videos(run.config, run.denoiser, run.mesh, params, key, clips, plan)
 
 
 def roll(run, *args, **kwargs):
@@ -130,13 +83,13 @@ def test_a_longer_video_begins_as_a_shorter_one_and_keeps_what_was_given(config,
 def test_windows_are_drawn_one_by_one_as_they_are_asked_for(config, monkeypatch, causal):
     config.model.update(causal=causal, blocks="time mlp", depth=1)
     run, params, clips = prepared(config, clips=1)
-    put_whole, windows = plans.pipeline.put_whole, []
+    put_whole, windows = module.pipeline.put_whole, []
 
     def counted(batch, sharding):
         windows.append(batch["video"].shape[1])
         return put_whole(batch, sharding)
 
-    monkeypatch.setattr(plans.pipeline, "put_whole", counted)
+    monkeypatch.setattr(module.pipeline, "put_whole", counted)
     with jax.set_mesh(run.mesh):
         parts = parts_of(run, params, clips, 1000)
         first = list(itertools.islice(parts, 4))
@@ -154,3 +107,37 @@ def test_learned_positions_draw_long_videos_with_a_causal_network_too(config):
     assert seven.shape[1] == 7
     np.testing.assert_array_equal(seven[:, :1], clips["video"][:, :1])
     np.testing.assert_array_equal(roll(run, params, clips, 5), seven[:, :5])
+
+
+SCHEMES = ("sliding", "long_range", "geometric", "key_frames", "hierarchy_2")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_one_call_at_a_time_draws_what_many_side_by_side_draw(config, scheme):
+    config.model.update(blocks="time mlp", depth=1)
+    config.conditions.action.dim, config.conditions.low_res.factor = 2, 2
+    config.sampler.update(name="ddpm", observed_noise=0.1)
+    config.diffusion.max_observed_noise = 0.1
+    run, params, clips = prepared(config, clips=2)
+    rng = np.random.default_rng(0)
+    clips["given"]["low_res"] = {"video": rng.integers(0, 256, (2, 23, 4, 4, 3), np.uint8)}
+    videos = []
+    for size in (2, 4, 18):  # one call of two videos, two calls, nine
+        run.config.sampler.batch_size = size
+        videos.append(roll(run, params, clips, 23, plan=scheme))
+    assert videos[0].shape == (2, 23, 8, 8, 3)
+    np.testing.assert_array_equal(videos[0][:, :1], clips["video"][:, :1])
+    for other in videos[1:]:
+        # Another batch size rounds otherwise.
+        assert (np.abs(videos[0].astype(int) - other) <= 1).all()
+
+
+def test_a_causal_network_refuses_plans_that_look_ahead(config):
+    config.model.causal = True
+    with pytest.raises(InputError, match="key_frames: it sees frames after those that it draws"):
+        plan_for(config, "key_frames", 64)
+    assert plan_for(config, None, 64).scheme == "streaming"
+    assert plan_for(config, "geometric", 64).scheme == "geometric"
+    config.model.causal = False
+    with pytest.raises(InputError, match="streaming: the network cannot stream"):
+        plan_for(config, "streaming", 64)

@@ -1,0 +1,1 @@
+"""Hierarchy: first the outline of a long video, then the details."""

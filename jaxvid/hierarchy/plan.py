@@ -1,0 +1,352 @@
+"""Plans: which frames of a long video each call of the network draws, and which it sees.
+
+A network that was trained on windows of T frames draws a video of any length in several calls. A
+plan is the list of these calls. Frames are numbered from 0; a call whose window reaches beyond the
+end of the video draws frames that nobody keeps. The schemes:
+
+    sliding     each call goes on from the last frames, and sees only these
+    long_range  the same, and half of what it sees is spread over all earlier frames
+    geometric   the same, and what it sees lies 1, 2, 4, 8, … frames back: recent frames are dense
+                and far ones sparse (compare FramePack, Zhang & Agrawala 2025, arXiv 2504.12626)
+    key_frames  key frames far apart, one window after another; then, level by level, the frames
+                between them, each call between frames that exist, and all calls of a level at once
+    hierarchy_2 key frames, then the frames between from left to right, which see the last frames
+                and the next key frames (Harvey et al. 2022, arXiv 2205.11495)
+    streaming   adjacent windows, for a causal network that remembers the last frames
+
+A plan is data. `Plan.rounds` says which calls can run side by side, and `check` proves that every
+frame is drawn once and seen only after that.
+"""
+
+import ast
+import dataclasses
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jaxvid.errors import InputError, nearest
+
+
+class Call(NamedTuple):
+    """One call of the network: the frames that it sees, and those that it draws, both in order."""
+
+    sees: tuple[int, ...]
+    draws: tuple[int, ...]
+
+    @property
+    def frames(self) -> Int[np.ndarray, " T"]:
+        """The frames of its window in order."""
+        return np.sort(np.array(self.sees + self.draws))
+
+    @property
+    def observed(self) -> Bool[np.ndarray, " T"]:
+        """Which frames of its window it sees."""
+        return np.isin(self.frames, self.sees)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The calls that draw a video.
+
+    Attributes:
+      scheme: name of the scheme.
+      frames: length of the video.
+      window: most frames of a call.
+      given: number of frames at the start of the video that are there before the first call.
+      calls: the calls; each sees only frames that are given, or that an earlier call draws.
+    """
+
+    scheme: str
+    frames: int
+    window: int
+    given: int
+    calls: tuple[Call, ...]
+
+    def __str__(self) -> str:
+        rounds = self.rounds()
+        return (
+            f"{self.scheme}: {self.frames} frames in {len(self.calls)} calls of up to "
+            f"{self.window} frames, {len(rounds)} after one another"
+        )
+
+    def rounds(self) -> list[list[Call]]:
+        """The calls in rounds. Those of one round see nothing that another of them draws."""
+        drawn_in = dict.fromkeys(range(self.given), -1)
+        rounds: list[list[Call]] = []
+        for call in self.calls:
+            number = 1 + max((drawn_in[i] for i in call.sees), default=-1)
+            drawn_in |= dict.fromkeys(call.draws, number)
+            if number == len(rounds):
+                rounds.append([])
+            rounds[number].append(call)
+        return rounds
+
+    def looks_ahead(self) -> bool:
+        """Whether a call sees a frame that comes after one that it draws."""
+        return any(c.sees and c.draws and max(c.sees) > min(c.draws) for c in self.calls)
+
+    def check(self) -> None:
+        """Raises InputError, which says why, unless the calls draw the whole video.
+
+        That is: every frame is drawn once, none is seen before it is there, and no call has more
+        than `window` frames.
+        """
+        there = set(range(self.given))
+        for number, call in enumerate(self.calls):
+            if len(call.frames) > self.window:
+                raise self._wrong(f"call {number} has {len(call.frames)} frames")
+            if early := set(call.sees) - there:
+                raise self._wrong(f"call {number} sees frame {min(early)}, which is not drawn yet")
+            if again := set(call.draws) & there:
+                raise self._wrong(f"call {number} draws frame {min(again)} again")
+            there |= set(call.draws)
+        if missing := set(range(self.frames)) - there:
+            raise self._wrong(f"no call draws frame {min(missing)}")
+
+    def _wrong(self, why: str) -> InputError:
+        return InputError(f"the plan {self.scheme} for windows of {self.window} frames: {why}")
+
+
+Scheme = Callable[..., Iterable[Call]]
+SCHEMES: dict[str, Scheme] = {}
+
+
+def scheme(function: Scheme) -> Scheme:
+    """Registers a scheme: a function of `frames, window, given, overlap` and options of its own."""
+    SCHEMES[function.__name__] = function
+    return function
+
+
+def make_plan(text: str, window: int, frames: int | None = None, given: int = 0, **options) -> Plan:
+    """The plan that a text describes, checked.
+
+    Args:
+      text: a scheme, with options or without: "key_frames" or "key_frames(spacings=(9,3))".
+        "frames" is an option where `frames` is not given.
+      window: frames of a call.
+      frames: length of the video.
+      given: number of frames that are there at the start, 0 to `window` - 1.
+      options: others, unless the text has them; `overlap`, the earlier frames that a call sees, is
+        half of the window by default.
+
+    Raises:
+      InputError: the text is not valid, or the options do not fit.
+    """
+    name, chosen = _parse(text)
+    takes = list(inspect.signature(SCHEMES[name]).parameters)[3:]
+    allowed = [*takes, *["frames"] * (frames is None)]
+    for option, value in chosen.items():
+        if option not in allowed:
+            hint = nearest(option, allowed)
+            raise InputError(f"plan {text!r}: {hint}{name} takes {', '.join(allowed)}")
+        if not all(isinstance(v, int) and v > 0 for v in _as_tuple(value)):
+            raise InputError(
+                f"plan {text!r}: {option} must be an integer of at least 1, or several"
+            )
+    options = {"overlap": window // 2} | {k: v for k, v in options.items() if v is not None}
+    options |= chosen
+    frames = options.pop("frames", None) if frames is None else frames
+    if frames is None:
+        raise InputError(f"plan {text!r}: say how long the video is, such as {name}(frames=64)")
+    if not 1 <= options["overlap"] < window:
+        raise InputError(
+            f"--overlap={options['overlap']}: it must be from 1 to {window - 1} frames"
+        )
+    if not 0 <= given < window:
+        raise InputError(f"{given} frames are given: it must be from 0 to {window - 1}")
+    if frames <= given:
+        raise InputError(f"--frames={frames}: {given} of them are given; ask for more frames")
+    options = {name: value for name, value in options.items() if name in takes}
+    plan = Plan(name, frames, window, given, tuple(SCHEMES[name](frames, window, given, **options)))
+    plan.check()
+    return plan
+
+
+def _parse(text: str) -> tuple[str, dict[str, Any]]:
+    """The name of a scheme and its options."""
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+        name, pairs = call.func.id, [(k.arg, ast.literal_eval(k.value)) for k in call.keywords]
+    except (SyntaxError, ValueError, AttributeError):
+        name, pairs, call = "", [], None
+    if call is None or call.args or None in dict(pairs):
+        raise InputError(f"plan {text!r}: write it as key_frames or as key_frames(spacings=(9,3))")
+    if name not in SCHEMES:
+        raise InputError(
+            f"plan {text!r}: {nearest(name, SCHEMES)}choose one of {', '.join(SCHEMES)}"
+        )
+    return name, dict(pairs)
+
+
+def _as_tuple(value: Any) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
+
+
+@scheme
+def sliding(frames: int, window: int, given: int, overlap: int) -> Iterable[Call]:
+    """Each call sees the last `overlap` frames; the first sees those that are given."""
+    return _onwards(range(frames + window), frames, window, given, overlap, lambda past: past)
+
+
+@scheme
+def long_range(frames: int, window: int, given: int, overlap: int) -> Iterable[Call]:
+    """As sliding, but half of the `overlap` frames are evenly spread over all earlier frames."""
+
+    def choose(past: Sequence[int]) -> Sequence[int]:
+        near = (overlap + 1) // 2
+        early = past[: len(past) - near]
+        spread = np.linspace(0, len(early) - 1, overlap - near).round().astype(int)
+        return [*(early[i] for i in spread), *past[len(past) - near :]]
+
+    return _onwards(range(frames + window), frames, window, given, overlap, choose)
+
+
+@scheme
+def geometric(frames: int, window: int, given: int, overlap: int) -> Iterable[Call]:
+    """As sliding, but the `overlap` frames lie 1, 2, 4, 8, … frames back, where there are any."""
+
+    def choose(past: Sequence[int]) -> Sequence[int]:
+        back = [2**i for i in range(overlap) if 2**i <= len(past)]
+        back += [i for i in range(1, len(past) + 1) if i not in back][: overlap - len(back)]
+        return [past[-i] for i in sorted(back, reverse=True)]
+
+    return _onwards(range(frames + window), frames, window, given, overlap, choose)
+
+
+@scheme
+def key_frames(
+    frames: int, window: int, given: int, overlap: int, spacings: int | tuple[int, ...] = ()
+) -> Iterable[Call]:
+    """Key frames `spacings[0]` apart, then those between, `spacings[1]` apart, down to 1.
+
+    By default one call draws all key frames, and the spacings fall by equal factors.
+    """
+    spacings = _as_tuple(spacings) or _spacings(frames - max(0, given - 1), window)
+    if list(spacings) != sorted(set(spacings), reverse=True):
+        raise InputError(f"plan key_frames: the spacings {spacings} must fall from one to the next")
+    calls = _keys(frames, window, given, overlap, spacings[0])
+    there = sorted({*range(given), *(i for call in calls for i in call.draws)})
+    for spacing in [*spacings[1:], 1]:
+        level = _between(there, frames, window, spacing)
+        calls += level
+        there = sorted({*there, *(i for call in level for i in call.draws)})
+    return calls
+
+
+@scheme
+def hierarchy_2(
+    frames: int, window: int, given: int, overlap: int, spacing: int = 0
+) -> Iterable[Call]:
+    """Key frames `spacing` apart, then from left to right the frames between them.
+
+    A call of the second level sees, of the frames that are there, as many before those that it
+    draws as after them. By default one call draws all key frames.
+    """
+    spacing = spacing or _spacings(frames - max(0, given - 1), window)[0]
+    calls = _keys(frames, window, given, overlap, spacing)
+    there = {*range(given), *(i for call in calls for i in call.draws)}
+    while missing := [i for i in range(frames) if i not in there]:
+        inside = range(missing[0], missing[0] + window - overlap)
+        draws = tuple(i for i in inside if i not in there)
+        sees = [i for i in inside if i in there]
+        before = sorted((i for i in there if i < inside[0]), reverse=True)
+        after = sorted(i for i in there if i > inside[-1])
+        half = (window - len(inside)) // 2
+        sees += (before[: max(half, window - len(inside) - len(after))] + after)[
+            : window - len(inside)
+        ]
+        calls.append(Call(tuple(sorted(sees)), draws))
+        there |= set(draws)
+    return calls
+
+
+@scheme
+def streaming(frames: int, window: int, given: int, overlap: int) -> Iterable[Call]:
+    """Adjacent calls for a network that remembers `overlap` frames; the first sees the given."""
+    calls = [Call(tuple(range(given)), ())] if given else []
+    starts = range(given, frames, window - overlap)
+    return calls + [Call((), tuple(range(i, i + window - overlap))) for i in starts]
+
+
+def _onwards(
+    positions: Sequence[int],
+    frames: int,
+    window: int,
+    given: int,
+    overlap: int,
+    choose: Callable[[Sequence[int]], Sequence[int]],
+) -> list[Call]:
+    """Calls that draw `positions` from the first that is not given on, until `frames` are covered.
+
+    `choose` picks what a call sees, of all positions so far in order; the last `overlap` are used.
+    The first call sees what is given.
+    """
+    seen = [i for i in positions if i < given]
+    calls = [Call(tuple(seen), tuple(positions[len(seen) : window]))]
+    done = window
+    while positions[done - 1] < frames - 1:
+        sees = tuple(choose(positions[:done])[-overlap:])
+        calls.append(Call(sees, tuple(positions[done : done + window - overlap])))
+        done += window - overlap
+    return calls
+
+
+def _keys(frames: int, window: int, given: int, overlap: int, spacing: int) -> list[Call]:
+    """Calls that draw every `spacing`-th frame, from the first, or from the last given one, on."""
+    last = max(0, given - 1)
+    onwards = range(last, frames + 2 * window * spacing, spacing)
+    positions = [*range(last), *onwards]
+    return _onwards(positions, frames, window, given, overlap, lambda past: past)
+
+
+def _between(there: Sequence[int], frames: int, window: int, spacing: int) -> list[Call]:
+    """Calls that draw every `spacing`-th frame between two that are there; each fills its window.
+
+    A call takes as many successive gaps as fit, and sees the frames at their ends and the nearest
+    others.
+    """
+    calls, span, draws = [], [], []
+
+    def close() -> None:
+        if draws:
+            room = window - len(span) - len(draws)
+            others = [i for i in there if i not in span]
+            near = sorted(others, key=lambda i: (max(span[0] - i, i - span[-1]), i))[:room]
+            calls.append(Call(tuple(sorted([*span, *near])), tuple(draws)))
+
+    for a, b in itertools.pairwise(there):
+        inside = list(range(a + spacing, b, spacing)) if a < frames - 1 else []
+        if not inside:
+            continue
+        if len(inside) + 2 > window:
+            raise InputError(
+                f"plan key_frames: {len(inside)} frames lie between two that are {b - a} apart, "
+                f"but a window of {window} draws at most {max(0, window - 2)} between two: give "
+                "closer spacings, or more of them"
+            )
+        more = [i for i in (a, b) if i not in span]
+        if len(span) + len(draws) + len(more) + len(inside) > window:
+            close()
+            span, draws, more = [], [], [a, b]
+        span, draws = [*span, *more], [*draws, *inside]
+    close()
+    return calls
+
+
+def _spacings(frames: int, window: int) -> tuple[int, ...]:
+    """The spacing at which `window` frames cover `frames`, and those that lead from it to 1."""
+    first = max(1, -(-(frames - 1) // max(1, window - 1)))
+    if first == 1:
+        return (1,)
+    if window < 4:
+        raise InputError(
+            f"windows of {window} frames draw too little between two: train on 4 or more"
+        )
+    levels = math.ceil(math.log(first) / math.log(window - 1) - 1e-9)
+    return tuple(math.ceil(first ** ((levels - k) / levels) - 1e-9) for k in range(levels))

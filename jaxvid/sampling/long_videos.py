@@ -1,0 +1,209 @@
+"""Videos of any length: the calls of a plan, carried out.
+
+`run_plan` carries out any plan. The calls of a round run side by side, as one batch. For a causal
+network, which carries its state from window to window (`models/streaming.py`), `stream` carries out
+the plan "streaming". Both yield frames as they are drawn, and the devices hold what one batch
+needs, so the length of a video does not matter to them. Frames that a call sees again get noise of
+level `sampler.observed_noise`, which reduces drift.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, UInt8
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from jaxvid.conditions.condition import window
+from jaxvid.data import pipeline
+from jaxvid.denoiser import Denoiser
+from jaxvid.errors import InputError
+from jaxvid.hierarchy.plan import Call, Plan, make_plan
+from jaxvid.parallel import rules
+from jaxvid.sampling.draw import draw, in_dtype, make_sampler, remember
+
+
+def plan_for(
+    config: ConfigDict, text: str | None, frames: int, given: int = 0, overlap: int | None = None
+) -> Plan:
+    """The plan of a text (see `hierarchy.plan`), which the network of a config can carry out.
+
+    By default it is "streaming" for a network that can stream: one that is causal and whose
+    positions fit any length. For others it is "sliding".
+
+    Raises:
+      InputError: the plan is not valid, or the network cannot carry it out.
+    """
+    can_stream = config.model.causal and config.model.positions != "learned"
+    text = text or ("streaming" if can_stream else "sliding")
+    plan = make_plan(text, config.data.frames, frames, given, overlap=overlap)
+    if plan.scheme == "streaming" and not can_stream:
+        raise InputError(
+            "plan streaming: the network cannot stream; that takes config.model.causal and "
+            "config.model.positions other than learned. Choose sliding"
+        )
+    if config.model.causal and plan.looks_ahead():
+        raise InputError(
+            f"plan {plan.scheme}: it sees frames after those that it draws, but the network is "
+            "causal and sees only the past: choose streaming, sliding, long_range or geometric"
+        )
+    return plan
+
+
+def long_videos(
+    config: ConfigDict,
+    denoiser: Denoiser,
+    mesh: Mesh,
+    params: Any,
+    key: Array,
+    clips: dict[str, Any],
+    plan: Plan,
+) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
+    """Draws videos by a plan, with the settings of `config.sampler`.
+
+    Args:
+      config, denoiser, mesh, params: the network, trained on clips of T = `data.frames` frames.
+      key: random key. The noise of a call depends on it and on the first frame that it draws.
+      clips: `given` describes the videos, and `video` holds the frames to start from. Conditions
+        with a value per frame start at the first frame and may have any length.
+      plan: for windows of T frames, as `plan_for` makes it.
+
+    Yields:
+      The given frames, then those that are drawn, in order, as soon as they are there.
+    """
+    carry_out = stream if plan.scheme == "streaming" else run_plan
+    yield clips["video"][:, : plan.given]
+    yield from carry_out(config, denoiser, mesh, params, key, clips, plan)
+
+
+def run_plan(
+    config: ConfigDict,
+    denoiser: Denoiser,
+    mesh: Mesh,
+    params: Any,
+    key: Array,
+    clips: dict[str, Any],
+    plan: Plan,
+) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
+    """Carries out the calls of a plan; the host keeps frames until no call sees them any more."""
+    sampler, rounds = make_sampler(config, denoiser, mesh), plan.rounds()
+    there = {i: clips["video"][:, i] for i in range(plan.given)}
+    last_seen = {i: k for k, calls in enumerate(rounds) for call in calls for i in call.sees}
+    most, done = _side_by_side(config, mesh, len(clips["video"]), rounds), plan.given
+    for k, calls in enumerate(rounds):
+        # One call alone, or `most` at once: the sampler is compiled for these two sizes.
+        n = most if len(calls) > 1 else 1
+        for first in range(0, len(calls), n):
+            together = calls[first : first + n]
+            batch = _batch(config, denoiser, clips, there, _resized(together, n))
+            batch = pipeline.put_whole(batch, rules.batch_sharding(mesh))
+            keys = [jax.random.fold_in(key, call.draws[0]) for call in _resized(together, n)]
+            observed = np.repeat(
+                [c.observed for c in _resized(together, n)], len(clips["video"]), 0
+            )
+            if n == 1:
+                drawn = sampler(params, keys[0], batch, observed[0])
+            else:
+                drawn = sampler(params, jnp.stack(keys), batch, observed)
+            for call, video in zip(together, np.split(np.asarray(drawn), n), strict=False):
+                at = dict(zip(call.frames.tolist(), range(plan.window), strict=True))
+                there |= {i: video[:, at[i]] for i in call.draws}
+            new = []
+            while done < plan.frames and done in there:
+                new.append(there[done])
+                done += 1
+            if new:
+                yield np.stack(new, axis=1)
+        there = {i: x for i, x in there.items() if i >= done or last_seen.get(i, -1) > k}
+
+
+def _side_by_side(config: ConfigDict, mesh: Mesh, videos: int, rounds: Sequence[list[Call]]) -> int:
+    """How many calls run at once: as many as a device draws clips, and no more than there are."""
+    if config.sampler.lag:  # the number of steps then depends on the frames that a call sees
+        return 1
+    longest = max(len(calls) for calls in rounds)
+    size = config.sampler.batch_size * rules.batch_parts(mesh)
+    return max(1, min(longest, size // videos)) if size else longest
+
+
+def _resized(calls: Sequence[Call], n: int) -> list[Call]:
+    return [*calls, *[calls[-1]] * (n - len(calls))]
+
+
+def _batch(
+    config: ConfigDict,
+    denoiser: Denoiser,
+    clips: dict[str, Any],
+    there: dict[int, np.ndarray],
+    calls: Sequence[Call],
+) -> dict[str, Any]:
+    """The windows of calls of all videos, one call after another."""
+    T, video = config.data.frames, clips["video"]
+    parts = []
+    for call in calls:
+        frames, black = call.frames, np.zeros_like(video[:, 0])
+        time = (frames - frames[0]).astype(np.float32) / np.float32(config.data.fps)
+        parts.append(
+            {
+                "video": np.stack([there[i] if i in call.sees else black for i in frames], axis=1),
+                "time": np.tile(time, (len(video), 1)),
+                "given": window(denoiser.conditions, clips["given"], frames),
+            }
+        )
+    assert all(part["time"].shape[1] == T for part in parts)
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+
+def stream(
+    config: ConfigDict,
+    denoiser: Denoiser,
+    mesh: Mesh,
+    params: Any,
+    key: Array,
+    clips: dict[str, Any],
+    plan: Plan,
+) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
+    """Carries out "streaming"; after each call, the network has seen what it drew."""
+    net = denoiser.net.clone(memory=plan.window - len(plan.calls[-1].draws))
+    see, draw_and_remember = _make_stream(
+        FrozenConfigDict(config), Denoiser(net, denoiser.process, denoiser.prediction)
+    )
+    variables = {"params": jax.jit(in_dtype, static_argnums=1)(params, config.model.dtype)}
+    done = plan.given
+    for call in plan.calls:
+        frames = call.frames
+        time = frames.astype(np.float32) / np.float32(config.data.fps)
+        batch = {
+            "video": clips["video"][:, : len(frames)],
+            "time": np.tile(time, (len(clips["video"]), 1)),
+            "given": window(denoiser.conditions, clips["given"], frames),
+        }
+        batch = pipeline.put_whole(batch, rules.batch_sharding(mesh))
+        if not call.draws:
+            variables |= see(variables, key, batch)
+            continue
+        drawn, cache = draw_and_remember(variables, jax.random.fold_in(key, call.draws[0]), batch)
+        variables |= cache
+        yield np.asarray(drawn)[:, : plan.frames - done]
+        done += len(frames)
+
+
+@functools.lru_cache(maxsize=8)
+def _make_stream(config: FrozenConfigDict, denoiser: Denoiser) -> tuple[Any, Any]:
+    """Jits `(variables, key, clips)` to the cache after the clips, and to drawn clips and cache."""
+
+    @jax.jit
+    def see(variables: Any, key: Array, clips: dict[str, Any]) -> Any:
+        return remember(config, denoiser, variables, key, clips)
+
+    @jax.jit
+    def draw_and_remember(variables: Any, key: Array, clips: dict[str, Any]) -> tuple:
+        nothing = np.zeros(clips["time"].shape[1], bool)
+        drawn = draw(config, denoiser, variables, key, clips, nothing)
+        return drawn, remember(config, denoiser, variables, key, clips | {"video": drawn})
+
+    return see, draw_and_remember
