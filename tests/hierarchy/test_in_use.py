@@ -32,7 +32,7 @@ def test_plans_that_cannot_be_trained_on_are_refused():
     mistakes("train", *(
         (["--config=tests/tiny.py", *arguments], line)
         for arguments, line in [
-            (["--config.data.plans=('keyframes',)"], "config.data.plans: plan 'keyframes': did you"),
+            (["--config.data.plans=('keyframes',)"], "data.plans: plan 'keyframes': did you"),
             (["--config.data.plans=('key_frames',)"], "say how long the video is"),
             (["--config.tasks.plan=1"], "config.tasks.plan=1: these clips observe what a call"),
         ]

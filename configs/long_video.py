@@ -1,0 +1,33 @@
+"""Long videos by any plan: a network that is trained on the calls of all of them.
+
+    python -m jaxvid.train --config=configs/long_video.py
+    python -m jaxvid.sample --workdir=runs/long_video --frames=256 --plan=key_frames --num=4
+
+A clip has the times of one call of a plan, and observes what this call sees: key frames far apart,
+frames between two that are there, or frames that go on from dense and sparse earlier ones. So one
+network carries out all plans of docs/hierarchy.md, which compares them.
+
+Needs: an accelerator, or two CPU cores and MINUTES minutes; no data, no network.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    c = base.get_config()
+    c.steps, c.batch_size = 4000, 8
+    c.data.frames = 16
+    c.data.plans = (
+        "sliding(frames=64)",
+        "long_range(frames=256)",
+        "geometric(frames=256)",
+        "key_frames(frames=64)",
+        "key_frames(frames=256)",
+        "hierarchy_2(frames=64)",
+        "hierarchy_2(frames=256)",
+    )
+    c.tasks.update(generate=0.1, predict=0.1, interpolate=0.0, random=0.0, plan=0.8)
+    c.sampler.update(steps=16, observed_noise=0.1)
+    return c
