@@ -2,6 +2,7 @@
 
     python -m jaxvid.evaluate --workdir=DIR [--protocol=fvd2048_16f --checkpoint=STEP]
     python -m jaxvid.evaluate --workdir=DIR --num=64 --metrics=energy,motion
+    python -m jaxvid.evaluate --workdir=DIR --protocol=long --plan=key_frames
     python -m jaxvid.evaluate --videos=DIR --reference=DIR [--protocol=fvd256_16f --size=64]
     python -m jaxvid.evaluate --features=FILE.npy --reference=FILE.npy
 
@@ -60,6 +61,7 @@ SIZE = flags.DEFINE_integer(
 PROTOCOL = flags.DEFINE_string("protocol", "quick", "Name of the protocol.")
 NUM = flags.DEFINE_integer("num", 0, "Number of clips, if not the protocol's.", lower_bound=0)
 METRICS = flags.DEFINE_list("metrics", [], "Metrics, if not the protocol's.")
+PLAN = flags.DEFINE_string("plan", "", "Plan of a run's long videos; see docs/hierarchy.md.")
 CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "Its step; by default the newest.")
 WEIGHTS = flags.DEFINE_enum(
     "weights", "ema", ["ema", "raw", "best"], "Averaged, raw, or averaged with the best score."
@@ -82,8 +84,10 @@ def main(_: Sequence[str]) -> None:
         )
     if TRAINED_ON.value is not None and chosen != [_of_videos]:
         raise InputError("--trained_on is for --videos; a run holds out clips of its own")
+    if PLAN.value and chosen != [_of_run]:
+        raise InputError("--plan is for --workdir: it says how a run draws long videos")
     try:
-        protocol = choose(PROTOCOL.value, NUM.value, tuple(METRICS.value))
+        protocol = choose(PROTOCOL.value, NUM.value, tuple(METRICS.value), PLAN.value)
     except InputError as error:
         raise InputError(f"--protocol, --num or --metrics: {error}") from None
     output, about, scores = chosen[0](protocol)

@@ -25,6 +25,7 @@ from jaxvid.build import Run
 from jaxvid.data import pipeline
 from jaxvid.data.sources import Source, make_source
 from jaxvid.errors import InputError
+from jaxvid.hierarchy.plan import Plan
 from jaxvid.metrics.metric import FEATURES, METRICS, Extract, Features
 from jaxvid.metrics.protocols import Protocol
 from jaxvid.metrics.score import Score, compare
@@ -75,6 +76,7 @@ def _evaluate(
     metrics = dict.fromkeys(name for protocol in protocols for name in protocol.metrics)
     whole, run = dataclasses.replace(protocols[0], metrics=tuple(metrics)), model.run
     extract = extractors(run, whole)
+    plan_of(run, whole)
     has_floor = len(make_source(data_of(run, whole), OTHER[whole.split])) >= whole.clips
     total = whole.clips * (2 + has_floor)
     splits = [whole.split, OTHER[whole.split]][: 1 + has_floor]
@@ -158,7 +160,7 @@ def drawn_features(
     seen = T if protocol.task == "generate" else max(frames, T)
     source = open_split(run, protocol, protocol.split, seen)
     pairs = {name: METRICS[name].make(run.mesh) for name in protocol.pairs}
-    observed = observed_frames(protocol.task, T, protocol.observed or max(1, T // 4))
+    observed = _observed(run, protocol)
     predicted = np.flatnonzero(~np.pad(observed, (0, max(0, frames - T)))[:frames])
 
     def of_chunk(k: int, batch: dict[str, Any], names: Sequence[str]) -> dict[str, Features]:
@@ -253,11 +255,30 @@ def _draw(
     clips = jax.tree.map(lambda x: np.resize(x, (size, *x.shape[1:])), batch)
     clips |= {"video": clips["video"][:, :T], "time": clips["time"][:, :T]}
     seed = int(np.random.SeedSequence((protocol.seed, *number)).generate_state(1)[0])
-    plan = None
-    if protocol.frames > T:
-        plan = plan_for(model.run.config, None, protocol.frames, int(observed.sum()))
-    drawing = Drawing(model, clips, num, seed, observed, plan)
+    drawing = Drawing(model, clips, num, seed, observed, plan_of(model.run, protocol))
     return np.concatenate(list(drawing.parts()), axis=1)
+
+
+def plan_of(run: Run, protocol: Protocol) -> Plan | None:
+    """The plan of clips that are longer than those of training, or None for others.
+
+    Raises InputError if the network cannot carry out the protocol's plan, or if no plan is needed.
+    """
+    if protocol.frames > run.config.data.frames:
+        given = _observed(run, protocol)
+        return plan_for(run.config, protocol.plan or None, protocol.frames, int(given.sum()))
+    if protocol.plan:
+        raise InputError(
+            f"{protocol.label}: one call draws clips of {run.config.data.frames} frames; a plan is "
+            "for longer ones, as in the protocol long"
+        )
+    return None
+
+
+def _observed(run: Run, protocol: Protocol) -> Bool[np.ndarray, " T"]:
+    """The frames of a training clip that the protocol's task observes."""
+    T = run.config.data.frames
+    return observed_frames(protocol.task, T, protocol.observed or max(1, T // 4))
 
 
 def data_of(run: Run, protocol: Protocol, frames: int = 0) -> ConfigDict:

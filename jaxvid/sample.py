@@ -12,8 +12,8 @@ By default the averaged (EMA) weights of the newest checkpoint are used, on all 
 `--checkpoint=STEP` uses another checkpoint, `--weights=raw` the weights without averaging, and
 `--ema_width=0.15` an average of that width, computed from the snapshots of a run with `ema.widths`.
 Observed frames come from `--input`, or else from the validation clips. So does the low-resolution
-video, without `--low_res`. Videos of any length (`--frames`) are drawn and written window by
-window.
+video, without `--low_res`. Videos of any length (`--frames`) are drawn by a plan, in several calls,
+and written as they come.
 """
 
 from jaxvid import start

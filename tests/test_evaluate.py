@@ -93,8 +93,14 @@ def test_predictions_are_compared_with_the_true_frames_and_windows_with_clips(co
     protocol(Protocol("windows", ("motion",), clips=12, frames=10, window=3))
     try:
         (score,) = evaluate(model, [choose("windows")])
+        by_keys = choose("windows", plan="key_frames")
+        (other,) = evaluate(model, [by_keys])
     finally:
         del PROTOCOLS["windows"]
+    assert other.protocol == "windows-v1 by key_frames"
+    assert other.value != score.value
+    with pytest.raises(InputError, match="did you mean 'key_frames'"):
+        evaluate(model, [dataclasses.replace(by_keys, plan="keyframes")])
     assert len(score.curve) == 3
     assert score.value == pytest.approx(np.mean(score.curve))
     assert min(score.curve) > score.floor
@@ -170,6 +176,7 @@ def test_the_command_scores_a_run(trained):
             (["--videos=a"], "give --workdir=DIR of a run; or --videos=DIR and"),
             (["--trained_on=a"], "--trained_on is for --videos; a run holds out clips of its own"),
             (["--metrics=fvd", "--num=12"], "at least 9 frames, not 4"),
+            (["--plan=key_frames"], "a plan is for longer ones, as in the protocol long"),
             (["--protocol=predict"], "the metric ssim needs frames of at least 11 pixels, not 8"),
             (["--metrics=psnr"], "psnr compare predictions with true frames: choose a protocol"),
             (["--checkpoint=1"], "has no checkpoint of step 1"),

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxvid.data.clips import span
 from jaxvid.data.scan import find_files
 from jaxvid.data.video import read_frames, read_video
 from jaxvid.errors import InputError
@@ -53,7 +52,7 @@ class VideoFolder:
           InputError: the video cannot be read, is too short, or has not the size of those before.
         """
         name = self.names[index]
-        video, _ = read_video(name, frames=span(frames, stride), size=self._size)
+        video, _ = read_video(name, frames=(frames - 1) * stride + 1, size=self._size)
         side, first = video.shape[1], self._first or (name, video.shape[1])
         if side != first[1]:
             raise InputError(

@@ -28,6 +28,7 @@ class Protocol:
       samples: predictions of each clip, of which metrics of pairs take the best.
       window: frames of the windows of a long clip, each of which is compared with real clips of
         this length; 0 for the whole clip.
+      plan: order of the calls of a long clip, see `hierarchy.plan`; "" for that of the model.
       seed: seed of the choice of real clips and of all noise.
       version: increases when a choice changes.
       wanted: number of clips of the unchanged protocol, if this one has another.
@@ -43,14 +44,15 @@ class Protocol:
     observed: int = 0
     samples: int = 1
     window: int = 0
+    plan: str = ""
     seed: int = 0
     version: int = 1
     wanted: int = 0
 
     @property
     def label(self) -> str:
-        """Name and version, and a warning if it has other numbers than its name promises."""
-        label = f"{self.name}-v{self.version}"
+        """Name, version and plan, and a warning if it has other numbers than its name promises."""
+        label = f"{self.name}-v{self.version}" + f" by {self.plan}" * bool(self.plan)
         return f"{label} with {self.clips} of {self.wanted} clips" if self.wanted else label
 
     @property
@@ -59,7 +61,7 @@ class Protocol:
         return tuple(
             getattr(self, name)
             for name in ("clips", "frames", "stride", "split", "task", "observed", "samples",
-                         "window", "seed")
+                         "window", "plan", "seed")
         )  # fmt: skip
 
     @property
@@ -117,8 +119,8 @@ protocol(Protocol("long", ("fvd", "kvd", *MOTION), clips=256, frames=64, window=
 protocol(Protocol("predict", ("psnr", "ssim"), clips=256, task="predict", samples=4))
 
 
-def choose(name: str, clips: int = 0, metrics: tuple[str, ...] = ()) -> Protocol:
-    """A registered protocol, with another number of clips (0: its own) or other metrics (if any).
+def choose(name: str, clips: int = 0, metrics: tuple[str, ...] = (), plan: str = "") -> Protocol:
+    """A registered protocol, with another number of clips (0: its own), other metrics or a plan.
 
     Raises InputError, which names what can be chosen, for another name or number.
     """
@@ -130,6 +132,8 @@ def choose(name: str, clips: int = 0, metrics: tuple[str, ...] = ()) -> Protocol
     found = PROTOCOLS[name]
     if metrics:
         found = dataclasses.replace(found, metrics=tuple(metrics))
+    if plan:
+        found = dataclasses.replace(found, plan=plan)
     if clips and clips != found.clips:
         found = dataclasses.replace(found, clips=clips, wanted=found.clips)
     if found.pairs and found.task == "generate":
