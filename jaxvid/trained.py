@@ -205,14 +205,10 @@ class Drawing:
             clips = pipeline.put_whole(clips, rules.batch_sharding(run.mesh))
             yield np.asarray(draw(params, key, clips, self.observed))
             return
-        done = 0
-        for part in long_videos(
-            run.config, run.denoiser, run.mesh, params, key, self.clips, self.plan
-        ):
-            yield part
-            done += part.shape[1]
-            if report:
-                report(done, self.plan.frames)
+        told = (report,) if report else ()
+        yield from long_videos(
+            run.config, run.denoiser, run.mesh, params, key, self.clips, self.plan, *told
+        )
 
 
 def load(

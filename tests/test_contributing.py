@@ -22,11 +22,15 @@ def test_one_run_trains_and_samples_with_every_example(tmp_path):
         "--config.data.darken=0.5", "--config.conditions.height.on=True",
         "--config.diffusion.process=square", "--config.optimizer.name=lion",
         "--config.sampler.name=restart", "--config.steps=4", "--config.evals.every=4",
-        "--config.evals.metrics=('brightness',)", "--config.evals.num=12", env=env)  # fmt: skip
+        "--config.evals.metrics=('brightness',)", "--config.evals.num=12",
+        "--config.data.plans=('anchored(frames=9)',)", "--config.tasks.plan=1",
+        env=env)  # fmt: skip
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     assert "evals/quick/brightness" in json.loads(lines[-1])
-    said = run("sample", *given, "--height=0.2", "--num=1", env=env)
-    assert "1 clips of 4 frames" in said
+    said = run(
+        "sample", *given, "--height=0.2", "--num=1", "--frames=9", "--plan=anchored", env=env
+    )
+    assert "anchored: 9 frames in 4 calls of up to 4 frames, 4 after one another" in said
     assert "give a number" in run("sample", *given, "--height=high", expect=1, env=env)
 
 

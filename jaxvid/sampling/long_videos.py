@@ -8,6 +8,7 @@ level `sampler.observed_noise`, which reduces drift.
 """
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from jaxvid.denoiser import Denoiser
 from jaxvid.errors import InputError
 from jaxvid.hierarchy.plan import Call, Plan, make_plan
 from jaxvid.parallel import rules
-from jaxvid.sampling.draw import draw, in_dtype, make_sampler, remember
+from jaxvid.sampling.draw import Report, draw, in_dtype, make_sampler, remember
 
 
 def plan_for(
@@ -62,6 +63,7 @@ def long_videos(
     key: Array,
     clips: dict[str, Any],
     plan: Plan,
+    report: Report = lambda done, total: None,
 ) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
     """Draws videos by a plan, with the settings of `config.sampler`.
 
@@ -71,13 +73,14 @@ def long_videos(
       clips: `given` describes the videos, and `video` holds the frames to start from. Conditions
         with a value per frame start at the first frame and may have any length.
       plan: for windows of T frames, as `plan_for` makes it.
+      report: called with the number of frames that are there, and that of all frames.
 
     Yields:
       The given frames, then those that are drawn, in order, as soon as they are there.
     """
     carry_out = stream if plan.scheme == "streaming" else run_plan
     yield clips["video"][:, : plan.given]
-    yield from carry_out(config, denoiser, mesh, params, key, clips, plan)
+    yield from carry_out(config, denoiser, mesh, params, key, clips, plan, report)
 
 
 def run_plan(
@@ -88,36 +91,37 @@ def run_plan(
     key: Array,
     clips: dict[str, Any],
     plan: Plan,
+    report: Report,
 ) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
     """Carries out the calls of a plan; the host keeps frames until no call sees them any more."""
     sampler, rounds = make_sampler(config, denoiser, mesh), plan.rounds()
     there = {i: clips["video"][:, i] for i in range(plan.given)}
     last_seen = {i: k for k, calls in enumerate(rounds) for call in calls for i in call.sees}
-    most, done = _side_by_side(config, mesh, len(clips["video"]), rounds), plan.given
+    B, drawn, done = len(clips["video"]), plan.given, plan.given
+    most = _side_by_side(config, mesh, B, rounds)
     for k, calls in enumerate(rounds):
         # One call alone, or `most` at once: the sampler is compiled for these two sizes.
         n = most if len(calls) > 1 else 1
         for first in range(0, len(calls), n):
             together = calls[first : first + n]
-            batch = _batch(config, denoiser, clips, there, _resized(together, n))
-            batch = pipeline.put_whole(batch, rules.batch_sharding(mesh))
-            keys = [jax.random.fold_in(key, call.draws[0]) for call in _resized(together, n)]
-            observed = np.repeat(
-                [c.observed for c in _resized(together, n)], len(clips["video"]), 0
+            filled = [*together, *together[-1:] * (n - len(together))]
+            batch = pipeline.put_whole(
+                _batch(config, denoiser, clips, there, filled), rules.batch_sharding(mesh)
             )
+            keys = [jax.random.fold_in(key, call.draws[0]) for call in filled]
+            observed = np.repeat([call.observed for call in filled], B, axis=0)
             if n == 1:
-                drawn = sampler(params, keys[0], batch, observed[0])
+                videos = sampler(params, keys[0], batch, observed[0])
             else:
-                drawn = sampler(params, jnp.stack(keys), batch, observed)
-            for call, video in zip(together, np.split(np.asarray(drawn), n), strict=False):
-                at = dict(zip(call.frames.tolist(), range(plan.window), strict=True))
-                there |= {i: video[:, at[i]] for i in call.draws}
-            new = []
-            while done < plan.frames and done in there:
-                new.append(there[done])
-                done += 1
+                videos = sampler(params, jnp.stack(keys), batch, observed)
+            for call, video in zip(together, np.split(np.asarray(videos), n), strict=False):
+                there |= {i: video[:, np.searchsorted(call.frames, i)] for i in call.draws}
+                drawn += sum(i < plan.frames for i in call.draws)
+            report(drawn, plan.frames)
+            new = list(itertools.takewhile(there.__contains__, range(done, plan.frames)))
             if new:
-                yield np.stack(new, axis=1)
+                yield np.stack([there[i] for i in new], axis=1)
+                done += len(new)
         there = {i: x for i, x in there.items() if i >= done or last_seen.get(i, -1) > k}
 
 
@@ -130,10 +134,6 @@ def _side_by_side(config: ConfigDict, mesh: Mesh, videos: int, rounds: Sequence[
     return max(1, min(longest, size // videos)) if size else longest
 
 
-def _resized(calls: Sequence[Call], n: int) -> list[Call]:
-    return [*calls, *[calls[-1]] * (n - len(calls))]
-
-
 def _batch(
     config: ConfigDict,
     denoiser: Denoiser,
@@ -142,8 +142,7 @@ def _batch(
     calls: Sequence[Call],
 ) -> dict[str, Any]:
     """The windows of calls of all videos, one call after another."""
-    T, video = config.data.frames, clips["video"]
-    parts = []
+    video, parts = clips["video"], []
     for call in calls:
         frames, black = call.frames, np.zeros_like(video[:, 0])
         time = (frames - frames[0]).astype(np.float32) / np.float32(config.data.fps)
@@ -154,7 +153,6 @@ def _batch(
                 "given": window(denoiser.conditions, clips["given"], frames),
             }
         )
-    assert all(part["time"].shape[1] == T for part in parts)
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 
@@ -166,6 +164,7 @@ def stream(
     key: Array,
     clips: dict[str, Any],
     plan: Plan,
+    report: Report,
 ) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
     """Carries out "streaming"; after each call, the network has seen what it drew."""
     net = denoiser.net.clone(memory=plan.window - len(plan.calls[-1].draws))
@@ -188,8 +187,10 @@ def stream(
             continue
         drawn, cache = draw_and_remember(variables, jax.random.fold_in(key, call.draws[0]), batch)
         variables |= cache
-        yield np.asarray(drawn)[:, : plan.frames - done]
-        done += len(frames)
+        frames = np.asarray(drawn)[:, : plan.frames - done]
+        done += frames.shape[1]
+        report(done, plan.frames)
+        yield frames
 
 
 @functools.lru_cache(maxsize=8)

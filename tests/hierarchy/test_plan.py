@@ -39,8 +39,8 @@ def test_every_frame_is_drawn_once_and_seen_only_after_that(scheme, numbers):
     assert len(there) == len(set(there))
     assert set(there) >= set(range(plan.frames))
     assert there[: plan.given] == list(range(plan.given))
-    # What nobody keeps is at most what fills up the window of a last call, at its spacing.
-    assert sum(i >= plan.frames for i in there) < plan.window
+    # Few frames are drawn that nobody keeps: those that fill up the last window of a level.
+    assert sum(i >= plan.frames for i in there) < 2 * plan.window
 
 
 @THOROUGH
