@@ -1,6 +1,7 @@
 """Shared by all tests: a config small enough to compile and train in seconds."""
 
 import atexit
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -23,6 +24,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
     os.environ["XDG_CACHE_HOME"] = os.environ["JAX_COMPILATION_CACHE_DIR"]
+
+# Tracing makes many objects and little garbage, among very many that stay.
+gc.set_threshold(50_000)
 
 import jax
 import jax.numpy as jnp

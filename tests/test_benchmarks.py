@@ -1,19 +1,18 @@
-import os
-import subprocess
-import sys
-
 import pytest
 
 from benchmarks.tpu_program import operations_of
+from tests.commands import attempt
+
+TINY = "--config=tests/tiny.py"
 
 
 @pytest.mark.parametrize(
     "name", ["train_step", "architectures", "formulations", "layouts", "versions"]
 )
 def test_a_benchmark_reads_its_flags_as_the_commands_do(name):
-    done = _benchmark(name, "--config.stepss=1")
-    assert done.returncode == 1
-    assert done.stderr == "error: config.stepss: there is no such key; did you mean config.steps?\n"
+    code, _, err = attempt(f"benchmarks.{name}", TINY, "--config.stepss=1")
+    assert code == 1
+    assert err == "error: config.stepss: there is no such key; did you mean config.steps?\n"
 
 
 @pytest.mark.parametrize(
@@ -30,11 +29,10 @@ def test_a_benchmark_reads_its_flags_as_the_commands_do(name):
     ],
 )
 def test_what_cannot_be_compared_is_told_before_anything_runs(name, argument, line):
-    done = _benchmark(name, argument)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.startswith(f"error: {line}")
-    assert done.stderr.count("\n") == 1
+    code, out, err = attempt(f"benchmarks.{name}", TINY, argument)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {line}")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -47,19 +45,10 @@ def test_what_cannot_be_compared_is_told_before_anything_runs(name, argument, li
 )
 def test_rollouts_tells_what_cannot_be_drawn(tmp_path, config, argument, line):
     (tmp_path / "config.json").write_text(config.to_json())
-    done = _run("rollouts", f"--workdir={tmp_path}", argument)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {line}")
-    assert done.stderr.count("\n") == 1
-
-
-def _benchmark(name: str, argument: str) -> subprocess.CompletedProcess[str]:
-    return _run(name, "--config=tests/tiny.py", argument)
-
-
-def _run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    code, _, err = attempt("benchmarks.rollouts", f"--workdir={tmp_path}", argument)
+    assert code == 1
+    assert err.startswith(f"error: {line}")
+    assert err.count("\n") == 1
 
 
 PROGRAM = """

@@ -1,6 +1,5 @@
 """What a user can get wrong with a command, run as the user runs it."""
 
-import json
 import os
 import re
 import signal
@@ -13,66 +12,18 @@ import pytest
 
 from jaxvid import config as configs
 from jaxvid import start
+from tests.commands import ROOT, attempt
 
-ROOT = Path(__file__).parents[1]
 BASE = "--config=configs/base.py"
-
-# Importing JAX takes longer than anything here, so one process does it and forks for each command.
-FORKS = """
-import json, os, resource, runpy, sys, tempfile
-import jaxvid.build, jaxvid.data.pipeline, jaxvid.models.transformer, jaxvid.sampling.draw
-
-for line in sys.stdin:
-    folder, limit, module, *arguments = json.loads(line)
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        child = os.fork()
-        if not child:
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            os.chdir(folder)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            sys.argv = ["command", *arguments]
-            code = 0
-            try:
-                runpy.run_module(module, run_name="__main__", alter_sys=True)
-            except SystemExit as ended:  # as Python does, without its slow end
-                code = ended.code
-                if isinstance(code, str):
-                    code = print(code, file=sys.stderr) or 1
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code or 0)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        texts = [(file.seek(0), file.read().decode())[1] for file in (out, err)]
-        print(json.dumps([code, *texts]), flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def run():
-    """Runs `python -m MODULE ARGUMENT…`; returns its exit code, stdout and stderr.
-
-    `file_size`: the most bytes that a file may have, as if the disk were full beyond them.
-    """
-    with subprocess.Popen(
-        [sys.executable, "-c", FORKS], cwd=ROOT, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    ) as server:  # fmt: skip
-
-        def ask(*command, cwd=ROOT, file_size=-1):
-            print(json.dumps([str(cwd), file_size, *command]), file=server.stdin, flush=True)
-            return json.loads(server.stdout.readline())
-
-        yield ask
 
 
 @pytest.fixture
-def refused(run):
+def refused():
     """Checks that each command, the last of a case, ends with the one line that the case names."""
 
     def check(cases, cwd=ROOT):
         for line, command in cases:
-            code, out, err = run(*command, cwd=cwd)
+            code, out, err = attempt(*command, cwd=cwd)
             assert code == 1, (command, out, err)
             assert err.startswith(f"error: {line}"), (command, err)
             assert err.count("\n") == 1, (command, err)
@@ -166,9 +117,9 @@ def test_flags_keys_paths_and_processes_that_are_wrong_are_one_line(refused, tmp
     )
 
 
-def test_help_lists_the_flags_and_every_key_and_succeeds(run):
+def test_help_lists_the_flags_and_every_key_and_succeeds():
     for command in ("jaxvid.train", "jaxvid.sample", "jaxvid.prepare", "benchmarks.train_step"):
-        code, out, err = run(command, "--help")
+        code, out, err = attempt(command, "--help")
         assert (code, err) == (0, "")
         assert f"python -m {command}" in out
         assert re.search(r"^  --(workdir|output|repeats)=", out, re.MULTILINE)
@@ -207,9 +158,9 @@ def test_a_plugin_is_imported_before_the_config_file_is_read(refused, tmp_path):
     )
 
 
-def test_a_disk_that_fills_up_is_one_line_and_leaves_no_half_written_file(run, tmp_path):
+def test_a_disk_that_fills_up_is_one_line_and_leaves_no_half_written_file(tmp_path):
     workdir = f"--workdir={tmp_path}"
-    code, _, err = run("jaxvid.train", "--config=tests/tiny.py", workdir, file_size=1000)
+    code, _, err = attempt("jaxvid.train", "--config=tests/tiny.py", workdir, file_size=1000)
     assert code == 1
     assert re.fullmatch("error: .*File too large.*\n", err)
     assert not (tmp_path / "config.json").exists()

@@ -1,19 +1,19 @@
 """The worked examples of docs/contributing.md, as a plugin that a user would write."""
 
+import functools
 import json
 import re
-from pathlib import Path
 
-from tests.test_train import ENVIRONMENT, run
+from tests.commands import ROOT, mistakes, run_alone
 
-PAGE = Path(__file__).parents[1] / "docs/contributing.md"
+PAGE = ROOT / "docs/contributing.md"
 
 
 def test_one_run_trains_and_samples_with_every_example(tmp_path):
     examples = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert len(examples) == len(re.findall("^## ", PAGE.read_text(), re.MULTILINE))
     (tmp_path / "my_lab.py").write_text("\n".join(examples))
-    env = ENVIRONMENT | {"PYTHONPATH": str(tmp_path)}
+    run = functools.partial(run_alone, PYTHONPATH=str(tmp_path))
     workdir = tmp_path / "run"
     given = f"--workdir={workdir}", "--plugins=my_lab"
     run("train", "--config=tests/tiny.py", *given,
@@ -23,18 +23,14 @@ def test_one_run_trains_and_samples_with_every_example(tmp_path):
         "--config.diffusion.process=square", "--config.optimizer.name=lion",
         "--config.sampler.name=restart", "--config.steps=4", "--config.evals.every=4",
         "--config.evals.metrics=('brightness',)", "--config.evals.num=12",
-        "--config.data.plans=('anchored(frames=9)',)", "--config.tasks.plan=1",
-        env=env)  # fmt: skip
+        "--config.data.plans=('anchored(frames=9)',)", "--config.tasks.plan=1")  # fmt: skip
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     assert "evals/quick/brightness" in json.loads(lines[-1])
-    said = run(
-        "sample", *given, "--height=0.2", "--num=1", "--frames=9", "--plan=anchored", env=env
-    )
+    said = run("sample", *given, "--height=0.2", "--num=1", "--frames=9", "--plan=anchored")
     assert "anchored: 9 frames in 4 calls of up to 4 frames, 4 after one another" in said
-    assert "give a number" in run("sample", *given, "--height=high", expect=1, env=env)
+    assert "give a number" in run("sample", *given, "--height=high", expect=1)
 
 
 def test_without_its_plugin_a_word_is_unknown(tmp_path):
-    error = run("train", "--config=tests/tiny.py", f"--workdir={tmp_path}/run",
-                "--config.model.blocks=shift", expect=1)  # fmt: skip
-    assert "unknown word 'shift'" in error
+    arguments = ["--config=tests/tiny.py", f"--workdir={tmp_path}/run"]
+    mistakes("train", ([*arguments, "--config.model.blocks=shift"], "unknown word 'shift'"))

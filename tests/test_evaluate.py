@@ -27,18 +27,26 @@ from jaxvid.trained import TrainedModel, load
 from jaxvid.workdir.checkpoint import Checkpoints
 from jaxvid.workdir.pictures import read_metrics
 from tests import tiny
-from tests.test_train import mistakes, run
+from tests.commands import mistakes, run, run_alone
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run that was scored while it trained."""
     config, workdir = tiny.get_config(), tmp_path_factory.mktemp("trained")
-    config.steps = 6
+    config.steps, config.model.blocks = 6, "time"
+    config.tasks.update(generate=0.0, predict=0.0)  # so that no samples are drawn
     config.evals.update(every=2, num=12, metrics=("energy",), loss=16, best="loss")
     config.checkpoint.update(every=2, keep=3)
     train_here(config, workdir)
     return workdir
+
+
+@pytest.fixture
+def config(config):
+    """With a network that compiles fast: what is tested here is around it."""
+    config.model.blocks = "time"
+    return config
 
 
 def model_of(config, devices):
@@ -156,7 +164,7 @@ def test_protocols_of_the_same_clips_share_what_is_drawn(config, monkeypatch):
 
 
 def test_the_command_scores_a_run(trained):
-    said = run("evaluate", f"--workdir={trained}", "--num=12", "--metrics=energy,flicker",
+    said = run_alone("evaluate", f"--workdir={trained}", "--num=12", "--metrics=energy,flicker",
                "--config.sampler.steps=1")  # fmt: skip
     (output,) = (trained / "evals").iterdir()
     content = json.loads((output / "scores.json").read_text())

@@ -1,5 +1,7 @@
 """The same training on other layouts of devices."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -54,11 +56,10 @@ def alone(clips):
     return train(eight_frames(), clips, 1)
 
 
-@pytest.mark.parametrize("mesh", [dict(data=8), dict(fsdp=8), dict(data=2, fsdp=4)], ids=str)
-def test_eight_devices_train_as_one_does(clips, alone, mesh):
+def test_eight_devices_train_as_one_does(clips, alone):
     """Exact arithmetic would agree to the bit; float32 sums in another order agree to 1e-5,
     and each array to 3e-5 of what training has changed in it."""
-    state, losses, start = train(eight_frames(), clips, 8, **mesh)
+    state, losses, start = train(eight_frames(), clips, 8, data=2, fsdp=2, tensor=2)
     jax.tree.map(np.testing.assert_array_equal, start, alone[2])
     np.testing.assert_allclose(losses, alone[1], rtol=1e-5)
     for name in ("params", "ema"):
@@ -70,7 +71,9 @@ def test_eight_devices_train_as_one_does(clips, alone, mesh):
 
 
 def test_fsdp_spreads_parameters_average_and_optimizer_state(config):
-    config.mesh.update(data=1, fsdp=8)
-    spread = rules.bytes_per_device(build(config).init())
-    config.mesh.update(data=8, fsdp=1)
-    assert spread < 0.2 * rules.bytes_per_device(build(config).init())
+    def bytes_per_device(**mesh):
+        config.mesh.update(**mesh)
+        state = jax.tree.leaves(build(config).state)
+        return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in state)
+
+    assert bytes_per_device(data=1, fsdp=8) < 0.2 * bytes_per_device(data=8, fsdp=1)

@@ -10,9 +10,21 @@ from jaxvid.sampling.tasks import observed_frames
 from tests import tiny
 
 
+def small():
+    """With a network that compiles fast: what is tested here is around it."""
+    config = tiny.get_config()
+    config.model.update(blocks="time", depth=1)
+    return config
+
+
 @pytest.fixture
-def params(config):
-    return tiny.trained(build(config, jax.devices()[:1]))
+def config():
+    return small()
+
+
+@pytest.fixture(scope="module")
+def params():
+    return tiny.trained(build(small(), jax.devices()[:1]))
 
 
 def draw(config, params, clips, observed, devices=1):

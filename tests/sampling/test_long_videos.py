@@ -101,7 +101,7 @@ def test_windows_are_drawn_one_by_one_as_they_are_asked_for(config, monkeypatch,
 
 def test_learned_positions_draw_long_videos_with_a_causal_network_too(config):
     """Their tables end with the clip, so windows overlap where other positions stream."""
-    config.model.update(causal=True, positions="learned", depth=1)
+    config.model.update(causal=True, positions="learned", blocks="time", depth=1)
     run, params, clips = prepared(config, clips=1)
     seven = roll(run, params, clips, 7)
     assert seven.shape[1] == 7

@@ -6,9 +6,6 @@ windows, two averages and Muon, so that all that was renamed since occurs in it.
 """
 
 import json
-import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -16,25 +13,15 @@ import numpy as np
 import pytest
 
 from jaxvid.workdir import folder, migrations
+from tests.commands import run
 
-ROOT = Path(__file__).parents[2]
 FROZEN = Path(__file__).parent / "frozen"
-ENVIRONMENT = os.environ | {
-    "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
-}
 CONFIG = """
 from pathlib import Path
 from jaxvid.workdir import folder
 def get_config():
     return folder.load(Path({!r}))
 """
-
-
-def run(module, *arguments):
-    command = [sys.executable, "-m", f"jaxvid.{module}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.mark.parametrize("version", range(1, migrations.FORMAT))
