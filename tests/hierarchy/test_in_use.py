@@ -9,8 +9,8 @@ from tests.commands import mistakes, run
 def test_a_run_trains_on_the_calls_of_plans_and_draws_by_a_plan(tmp_path):
     plans = "--config.data.plans=('key_frames(frames=13)', 'sliding(frames=9, overlap=1)')"
     run("train", "--config=tests/tiny.py", f"--workdir={tmp_path}", plans, "--config.tasks.plan=3",
-        "--config.steps=2", "--config.evals.every=2",
-          "--config.evals.protocols=()", "--config.model.depth=1")  # fmt: skip
+        "--config.steps=2", "--config.evals.every=2", "--config.evals.protocols=()",
+        "--config.model.depth=1")  # fmt: skip
     assert folder.load(tmp_path).data.plans[0] == "key_frames(frames=13)"
     for plan in ("hierarchy_2", "key_frames(spacings=(6,3))"):
         said = run("sample", f"--workdir={tmp_path}", "--num=2", "--frames=13", f"--plan={plan}",
