@@ -169,6 +169,10 @@ def test_a_manifest_that_is_damaged_or_new_or_without_clips(folder):
             r"set .*fps=8 \(4 now\), .*frames=6 or fewer \(7",
         ),
         ({"strides": (2, 3)}, r"clips of 6 frames.* set .*frames=3 or fewer \(4 now\)"),
+        (
+            {"frames": 7, "plans": ("sliding(frames=9)",)},
+            r"clips of 6 frames, but the calls of config\.data\.plans span 7 or more",
+        ),
     ],
 )
 def test_a_config_that_does_not_suit_the_folder(folder, changes, message):
