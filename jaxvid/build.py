@@ -116,7 +116,8 @@ class Run:
     @functools.cached_property
     def state(self) -> TrainState:
         """Abstract training state: shapes, dtypes and shardings."""
-        shape, same = jax.eval_shape(self._first), rules.replicated(self.mesh)
+        params, same = nn.meta.unbox(self.boxed_params), rules.replicated(self.mesh)
+        shape = jax.eval_shape(self._first, params)
         sharding = TrainState(
             step=same,
             params=self._of_params,
