@@ -33,7 +33,7 @@ from jaxvid.errors import InputError, nearest
 from jaxvid.hierarchy.plan import Plan
 from jaxvid.parallel import rules
 from jaxvid.sampling.draw import Report, by_default, make_sampler, padded
-from jaxvid.sampling.long_videos import long_videos, plan_for
+from jaxvid.sampling.long_videos import fills_devices, long_videos, plan_for
 from jaxvid.sampling.tasks import observed_frames
 from jaxvid.training import ema
 from jaxvid.workdir import folder
@@ -205,9 +205,12 @@ class Drawing:
             clips = pipeline.put_whole(clips, rules.batch_sharding(run.mesh))
             yield np.asarray(draw(params, key, clips, self.observed))
             return
+        # Without padding, where calls side by side fill the devices.
+        whole = fills_devices(run.config, self.plan, self.num)
+        clips = jax.tree.map(lambda x: x[: self.num], self.clips) if whole else self.clips
         told = (report,) if report else ()
         yield from long_videos(
-            run.config, run.denoiser, run.mesh, params, key, self.clips, self.plan, *told
+            run.config, run.denoiser, run.mesh, params, key, clips, self.plan, *told
         )
 
 

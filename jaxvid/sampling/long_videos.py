@@ -9,6 +9,7 @@ level `sampler.observed_noise`, which reduces drift.
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -71,7 +72,8 @@ def long_videos(
       config, denoiser, mesh, params: the network, trained on clips of T = `data.frames` frames.
       key: random key. The noise of a call depends on it and on the first frame that it draws.
       clips: `given` describes the videos, and `video` holds the frames to start from. Conditions
-        with a value per frame start at the first frame and may have any length.
+        with a value per frame start at the first frame and may have any length. Unless
+        `fills_devices`, their number divides over the mesh.
       plan: for windows of T frames, as `plan_for` makes it.
       report: called with the number of frames that are there, and that of all frames.
 
@@ -98,10 +100,10 @@ def run_plan(
     there = {i: clips["video"][:, i] for i in range(plan.given)}
     last_seen = {i: k for k, calls in enumerate(rounds) for call in calls for i in call.sees}
     B, drawn, done = len(clips["video"]), plan.given, plan.given
-    most = _side_by_side(config, mesh, B, rounds)
+    least, most = _side_by_side(config, mesh, B, max(map(len, rounds)))
     for k, calls in enumerate(rounds):
-        # One call alone, or `most` at once: the sampler is compiled for these two sizes.
-        n = most if len(calls) > 1 else 1
+        # The sampler is compiled for these two sizes only.
+        n = least if len(calls) <= least else most
         for first in range(0, len(calls), n):
             together = calls[first : first + n]
             filled = [*together, *together[-1:] * (n - len(together))]
@@ -125,13 +127,23 @@ def run_plan(
         there = {i: x for i, x in there.items() if i >= done or last_seen.get(i, -1) > k}
 
 
-def _side_by_side(config: ConfigDict, mesh: Mesh, videos: int, rounds: Sequence[list[Call]]) -> int:
-    """How many calls run at once: as many as a device draws clips, and no more than there are."""
+def fills_devices(config: ConfigDict, plan: Plan, videos: int) -> bool:
+    """Whether several calls for any number of videos, or one several times, divide over a mesh."""
+    c = config.sampler
+    return plan.scheme != "streaming" and not c.lag and videos <= (c.batch_size or videos)
+
+
+def _side_by_side(config: ConfigDict, mesh: Mesh, videos: int, calls: int) -> tuple[int, int]:
+    """The fewest and the most calls that run at once, of a round of up to `calls`.
+
+    The fewest divide over the mesh. The most are what the devices draw at once, or all.
+    """
+    parts = rules.batch_parts(mesh)
+    least = parts // math.gcd(parts, videos)
     if config.sampler.lag:  # the number of steps then depends on the frames that a call sees
-        return 1
-    longest = max(len(calls) for calls in rounds)
-    size = config.sampler.batch_size * rules.batch_parts(mesh)
-    return max(1, min(longest, size // videos)) if size else longest
+        return least, least
+    fit = config.sampler.batch_size * parts // videos or calls
+    return least, max(least, min(fit // least, -(-calls // least)) * least)
 
 
 def _batch(

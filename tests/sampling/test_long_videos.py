@@ -10,6 +10,7 @@ from jaxvid.errors import InputError
 from jaxvid.sampling import long_videos as module
 from jaxvid.sampling.draw import by_default
 from jaxvid.sampling.long_videos import long_videos, plan_for
+from jaxvid.trained import TrainedModel
 from tests import tiny
 
 
@@ -141,3 +142,17 @@ def test_a_causal_network_refuses_plans_that_look_ahead(config):
     config.model.causal = False
     with pytest.raises(InputError, match="streaming: the network cannot stream"):
         plan_for(config, "streaming", 64)
+
+
+def test_few_videos_use_many_devices(config):
+    """Calls run side by side on them, and a call that waits for others runs several times."""
+    config.model.update(blocks="time mlp", depth=1)
+    config.sampler.name = "ddpm"
+    params, videos = tiny.trained(build(config, jax.devices()[:1])), []
+    for devices in (1, 4):
+        run = build(config, jax.devices()[:devices])
+        model = TrainedModel(run, lambda _: params)
+        drawing = model.drawing(3, frames=23, plan="key_frames")
+        videos.append(np.concatenate(list(drawing.parts()), axis=1))
+    assert videos[0].shape == (3, 23, 8, 8, 3)
+    assert (np.abs(videos[0].astype(int) - videos[1]) <= 1).all()
