@@ -19,6 +19,7 @@ frame is drawn once and seen only after that.
 """
 
 import ast
+import bisect
 import dataclasses
 import inspect
 import itertools
@@ -122,7 +123,13 @@ def scheme(function: Scheme) -> Scheme:
     return function
 
 
-def make_plan(text: str, window: int, frames: int | None = None, given: int = 0, **options) -> Plan:
+def make_plan(
+    text: str,
+    window: int,
+    frames: int | None = None,
+    given: int = 0,
+    overlap: int | None = None,
+) -> Plan:
     """The plan that a text describes, checked.
 
     Args:
@@ -131,8 +138,7 @@ def make_plan(text: str, window: int, frames: int | None = None, given: int = 0,
       window: frames of a call.
       frames: length of the video.
       given: number of frames that are there at the start, 0 to `window` - 1.
-      options: others, unless the text has them; `overlap`, the earlier frames that a call sees, is
-        half of the window by default.
+      overlap: earlier frames that a call sees, unless the text says so; by default half the window.
 
     Raises:
       InputError: the text is not valid, or the options do not fit.
@@ -144,25 +150,24 @@ def make_plan(text: str, window: int, frames: int | None = None, given: int = 0,
         if option not in allowed:
             hint = nearest(option, allowed)
             raise InputError(f"plan {text!r}: {hint}{name} takes {', '.join(allowed)}")
-        if not all(isinstance(v, int) and v > 0 for v in _as_tuple(value)):
-            raise InputError(
-                f"plan {text!r}: {option} must be an integer of at least 1, or several"
-            )
-    options = {"overlap": window // 2} | {k: v for k, v in options.items() if v is not None}
-    options |= chosen
-    frames = options.pop("frames", None) if frames is None else frames
+        several = option == "spacings"
+        if not all(
+            isinstance(v, int) and v > 0 for v in (_as_tuple(value) if several else [value])
+        ):
+            more = ", or several" * several
+            raise InputError(f"plan {text!r}: {option} must be an integer of at least 1{more}")
+    frames = chosen.pop("frames", frames)
     if frames is None:
         raise InputError(f"plan {text!r}: say how long the video is, such as {name}(frames=64)")
-    if not 1 <= options["overlap"] < window:
-        raise InputError(
-            f"--overlap={options['overlap']}: it must be from 1 to {window - 1} frames"
-        )
+    overlap = chosen.pop("overlap", window // 2 if overlap is None else overlap)
+    if not 1 <= overlap < window:
+        raise InputError(f"--overlap={overlap}: it must be from 1 to {window - 1} frames")
     if not 0 <= given < window:
         raise InputError(f"{given} frames are given: it must be from 0 to {window - 1}")
     if frames <= given:
         raise InputError(f"--frames={frames}: {given} of them are given; ask for more frames")
-    options = {name: value for name, value in options.items() if name in takes}
-    plan = Plan(name, frames, window, given, tuple(SCHEMES[name](frames, window, given, **options)))
+    calls = SCHEMES[name](frames, window, given, overlap, **chosen)
+    plan = Plan(name, frames, window, given, tuple(calls))
     plan.check()
     return plan
 
@@ -213,7 +218,8 @@ def geometric(frames: int, window: int, given: int, overlap: int) -> Iterable[Ca
 
     def choose(past: Sequence[int]) -> Sequence[int]:
         back = [2**i for i in range(overlap) if 2**i <= len(past)]
-        back += [i for i in range(1, len(past) + 1) if i not in back][: overlap - len(back)]
+        others = (i for i in range(1, len(past) + 1) if i not in back)
+        back = [*back, *itertools.islice(others, overlap - len(back))]
         return [past[-i] for i in sorted(back, reverse=True)]
 
     return _onwards(range(frames + window), frames, window, given, overlap, choose)
@@ -250,19 +256,18 @@ def hierarchy_2(
     """
     spacing = spacing or _spacings(frames - max(0, given - 1), window)[0]
     calls = _keys(frames, window, given, overlap, spacing)
-    there = {*range(given), *(i for call in calls for i in call.draws)}
-    while missing := [i for i in range(frames) if i not in there]:
-        inside = range(missing[0], missing[0] + window - overlap)
-        draws = tuple(i for i in inside if i not in there)
-        sees = [i for i in inside if i in there]
-        before = sorted((i for i in there if i < inside[0]), reverse=True)
-        after = sorted(i for i in there if i > inside[-1])
-        half = (window - len(inside)) // 2
-        sees += (before[: max(half, window - len(inside) - len(after))] + after)[
-            : window - len(inside)
-        ]
-        calls.append(Call(tuple(sorted(sees)), draws))
-        there |= set(draws)
+    keys, first = [i for call in calls for i in call.draws], given
+    while first < frames:  # all frames before it are there
+        if first in keys:
+            first += 1
+            continue
+        inside = range(first, first + window - overlap)
+        draws = tuple(i for i in inside if i not in keys)
+        ahead = keys[bisect.bisect(keys, inside[-1]) :][:overlap]
+        behind = range(max(0, first - max(overlap // 2, overlap - len(ahead))), first)
+        sees = [*behind, *(i for i in inside if i in keys), *ahead[: overlap - len(behind)]]
+        calls.append(Call(tuple(sees), draws))
+        first += len(inside)
     return calls
 
 
@@ -316,7 +321,9 @@ def _between(there: Sequence[int], frames: int, window: int, spacing: int) -> li
     def close() -> None:
         if draws:
             room = window - len(span) - len(draws)
-            others = [i for i in there if i not in span]
+            ends = bisect.bisect_left(there, span[0]), bisect.bisect(there, span[-1])
+            others = there[max(0, ends[0] - room) : ends[1] + room]
+            others = [i for i in others if i not in span]
             near = sorted(others, key=lambda i: (max(span[0] - i, i - span[-1]), i))[:room]
             calls.append(Call(tuple(sorted([*span, *near])), tuple(draws)))
 

@@ -117,6 +117,7 @@ def test_key_frames_of_three_levels():
         ("sliding(4)", "write it as"),
         ("sliding(overlap=", "write it as"),
         ("sliding(overlap=0)", "at least 1"),
+        ("sliding(overlap=(1, 2))", "overlap must be an integer of at least 1"),
         ("sliding(overlap=8)", "--overlap=8: it must be from 1 to 7"),
         ("key_frames(spacings=(4,16))", "must fall"),
         ("key_frames(spacings=30)", "29 frames lie between two that are 30 apart"),
