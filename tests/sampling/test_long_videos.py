@@ -110,10 +110,7 @@ def test_learned_positions_draw_long_videos_with_a_causal_network_too(config):
     np.testing.assert_array_equal(roll(run, params, clips, 5), seven[:, :5])
 
 
-SCHEMES = ("sliding", "long_range", "geometric", "key_frames", "hierarchy_2")
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", ["key_frames", "hierarchy_2"])
 def test_one_call_at_a_time_draws_what_many_side_by_side_draw(config, scheme):
     config.model.update(blocks="time mlp", depth=1)
     config.conditions.action.dim, config.conditions.low_res.factor = 2, 2
@@ -123,14 +120,13 @@ def test_one_call_at_a_time_draws_what_many_side_by_side_draw(config, scheme):
     rng = np.random.default_rng(0)
     clips["given"]["low_res"] = {"video": rng.integers(0, 256, (2, 23, 4, 4, 3), np.uint8)}
     videos = []
-    for size in (2, 4, 18):  # one call of two videos, two calls, nine
+    for size in (2, 18):  # one call of two videos, nine calls
         run.config.sampler.batch_size = size
         videos.append(roll(run, params, clips, 23, plan=scheme))
     assert videos[0].shape == (2, 23, 8, 8, 3)
     np.testing.assert_array_equal(videos[0][:, :1], clips["video"][:, :1])
-    for other in videos[1:]:
-        # Another batch size rounds otherwise.
-        assert (np.abs(videos[0].astype(int) - other) <= 1).all()
+    # Another batch size rounds otherwise.
+    assert (np.abs(videos[0].astype(int) - videos[1]) <= 1).all()
 
 
 def test_a_causal_network_refuses_plans_that_look_ahead(config):
