@@ -8,8 +8,8 @@ Run it from the repository's root. Each plan draws the same number of videos wit
 weights, from the same seed. `energy` and `motion` compare windows of the length of a training clip,
 all along the videos, with as many validation clips; the table has their mean, the plot each of
 them, which shows drift. `world_path` and `world_speed` are means over such windows too.
-`world_count` and `world_identity` judge whole videos: a shape that turns into another is a breach
-in every frame after that. `real videos` are training clips of the same length. ± is the standard
+`world_count` and `world_identity` judge whole videos, in which a shape that has turned into another is
+missing. `real videos` are training clips of the same length. ± is the standard
 error over the videos.
 
 A Markdown table goes to stdout, row by row; the first six videos of each plan go to `--videos`.
@@ -57,6 +57,8 @@ def main(_: Sequence[str]) -> None:
     model = load(WORKDIR.value, changes=configs.OVERRIDES)
     data, mesh = model.run.config.data, model.run.mesh
     T = data.frames
+    if min(map(int, FRAMES.value)) < T:
+        raise InputError(f"--frames: the network draws {T} frames at once; give at least {T}")
     names = [*OF_WINDOWS, *OF_VIDEOS]
     of = dict.fromkeys(METRICS[name].of for name in names)
     extract = {feature: FEATURES[feature].make(mesh, data.fps) for feature in of}

@@ -144,16 +144,16 @@ def make_plan(
       InputError: the text is not valid, or the options do not fit.
     """
     name, chosen = _parse(text)
-    takes = list(inspect.signature(SCHEMES[name]).parameters)[3:]
+    parameters = inspect.signature(SCHEMES[name]).parameters
+    takes = list(parameters)[3:]
     allowed = [*takes, *["frames"] * (frames is None)]
     for option, value in chosen.items():
         if option not in allowed:
             hint = nearest(option, allowed)
             raise InputError(f"plan {text!r}: {hint}{name} takes {', '.join(allowed)}")
-        several = option == "spacings"
-        if not all(
-            isinstance(v, int) and v > 0 for v in (_as_tuple(value) if several else [value])
-        ):
+        several = option in parameters and isinstance(parameters[option].default, tuple)
+        values = _as_tuple(value) if several else [value]
+        if not all(isinstance(v, int) and v > 0 for v in values):
             more = ", or several" * several
             raise InputError(f"plan {text!r}: {option} must be an integer of at least 1{more}")
     frames = chosen.pop("frames", frames)

@@ -128,7 +128,7 @@ def run_plan(
 
 
 def fills_devices(config: ConfigDict, plan: Plan, videos: int) -> bool:
-    """Whether several calls for any number of videos, or one several times, divide over a mesh."""
+    """Whether calls run side by side, so that any number of videos divides over the devices."""
     c = config.sampler
     return plan.scheme != "streaming" and not c.lag and videos <= (c.batch_size or videos)
 
