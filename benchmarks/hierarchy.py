@@ -8,9 +8,9 @@ Run it from the repository's root. Each plan draws the same number of videos wit
 weights, from the same seed. `energy` and `motion` compare windows of the length of a training clip,
 all along the videos, with as many validation clips; the table has their mean, the plot each of
 them, which shows drift. `world_path` and `world_speed` are means over such windows too.
-`world_count` and `world_identity` judge whole videos, in which a shape that has turned into another is
-missing. `real videos` are training clips of the same length. ± is the standard
-error over the videos.
+`world_count` and `world_identity` judge whole videos, in which a shape that has turned into another
+is missing. `real videos` are training clips of the same length. ± is the standard error over the
+videos.
 
 A Markdown table goes to stdout, row by row; the first six videos of each plan go to `--videos`.
 """
