@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from jaxvid import start
 from jaxvid.build import Run
 from jaxvid.data import pipeline
-from jaxvid.data.sources import Source, make_source
+from jaxvid.data.sources import PerVideo, Source, make_source
 from jaxvid.errors import InputError
 from jaxvid.hierarchy.plan import Plan
 from jaxvid.metrics.metric import FEATURES, METRICS, Extract, Features
@@ -77,7 +77,7 @@ def _evaluate(
     whole, run = dataclasses.replace(protocols[0], metrics=tuple(metrics)), model.run
     extract = extractors(run, whole)
     plan_of(run, whole)
-    has_floor = len(make_source(data_of(run, whole), OTHER[whole.split])) >= whole.clips
+    has_floor = len(split_of(run, whole, OTHER[whole.split])) >= whole.clips
     total = whole.clips * (2 + has_floor)
     splits = [whole.split, OTHER[whole.split]][: 1 + has_floor]
     each = [real_features(run, whole, s, extract, lambda n: progress(n, total)) for s in splits]
@@ -101,15 +101,22 @@ def open_split(run: Run, protocol: Protocol, split: str, frames: int = 0) -> Sou
 
     Raises InputError if it has fewer clips than the protocol needs, or if they are too short.
     """
-    source = make_source(data_of(run, protocol, frames), split)
+    source = split_of(run, protocol, split, frames)
     if len(source) < protocol.clips:
+        each = ", one of each video" * protocol.per_video
         raise InputError(
-            f"{protocol.label} needs {protocol.clips} clips, but the {split} split has "
+            f"{protocol.label} needs {protocol.clips} clips{each}, but the {split} split has "
             f"{len(source)}: ask for fewer (--num in jaxvid.evaluate, config.evals.num in "
             "training), or train on a folder of more videos, of which config.data.validation says "
             "how many are held out"
         )
     return source
+
+
+def split_of(run: Run, protocol: Protocol, split: str, frames: int = 0) -> Source:
+    """As `open_split`, however few its clips are."""
+    source = make_source(data_of(run, protocol, frames), split)
+    return PerVideo(source, protocol.seed) if protocol.per_video else source
 
 
 def real_features(

@@ -14,7 +14,8 @@ from jaxvid import evaluation
 from jaxvid.build import build
 from jaxvid.comparison import among
 from jaxvid.data.pipeline import make_dataset
-from jaxvid.data.sources import make_source
+from jaxvid.data.sources import SOURCES, make_source
+from jaxvid.data.sources.synthetic import SyntheticWorld
 from jaxvid.data.video import write_video
 from jaxvid.errors import InputError
 from jaxvid.evaluation import evaluate
@@ -127,6 +128,27 @@ def test_real_clips_are_those_of_the_split_and_are_kept_in_a_cache(config, monke
     extract = dict.fromkeys(extract, pytest.fail)
     again = evaluation.real_features(run, quick, split, extract)["pixels"]
     np.testing.assert_array_equal(again, kept)
+
+
+def test_a_protocol_may_take_one_clip_of_each_video(config, monkeypatch):
+    class FourOfEach(SyntheticWorld):
+        videos = np.arange(60) // 4
+
+    monkeypatch.setitem(
+        SOURCES, "synthetic",
+        lambda data, split: FourOfEach(0, data.frames, data.size, numbers=range(60)),
+    )  # fmt: skip
+    run, any_clips = build(config, jax.devices()[:1]), choose("quick", 15, ("energy",))
+    each = dataclasses.replace(any_clips, per_video=True)
+    assert each.clips_of != any_clips.clips_of
+    kept, others = (
+        evaluation.real_features(run, chosen, "train", evaluation.extractors(run, chosen))["pixels"]
+        for chosen in (each, any_clips)
+    )
+    assert kept.shape == others.shape
+    assert np.any(kept != others)
+    with pytest.raises(InputError, match="16 clips, one of each video, but the train split has 15"):
+        evaluation.open_split(run, dataclasses.replace(each, clips=16), "train")
 
 
 def test_the_weights_with_the_best_score_are_kept(trained):

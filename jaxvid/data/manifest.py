@@ -91,22 +91,30 @@ def held_out(manifest: Mapping[str, Any], share: float) -> Bool[np.ndarray, " re
     A video is held out if the hash of its content, as a number in [0,1), is below `share`. So they
     are the same in every folder that is made of these videos, copies of a video are in one split,
     and no other video is held out when some are added. Of ten videos or more at least one is held
-    out, the one with the lowest hash; of fewer, none. A folder that lacks the hash of a video takes
-    that of its path. In one that does not say whose a record is, a shard counts as a video; it
-    never has a part of one.
+    out, the one with the lowest hash; of fewer, none. A shard never has a part of a video.
+    """
+    hashes, counts = zip(*videos(manifest), strict=True)
+    at = np.array([int(hashed[:12], 16) / 2**48 for hashed in hashes])
+    chosen = (at < share) | (at == at.min()) if share and len(at) >= FEWEST else at < 0
+    return np.repeat(chosen, counts)
+
+
+def videos(manifest: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """The hash of each video, and its number of records, in the order of `shards`.
+
+    A folder that lacks the hash of a video's content has that of its path. In one that does not say
+    whose a record is, a shard counts as a video.
     """
     of_shard = collections.defaultdict(list)
     for name, entry in sorted(manifest.get("files", {}).items()):  # the order in a shard
         if entry["status"] == "done":
             hashed = entry.get("content") or _hash_of(name)
             of_shard[entry["shard"]].append((hashed, entry["clips"]))
-    videos = []
+    found = []
     for shard, count in manifest["shards"].items():
         whole = sum(clips for _, clips in of_shard[shard]) == count
-        videos += of_shard[shard] if whole else [(_hash_of(shard), count)]
-    at = np.array([int(hashed[:12], 16) / 2**48 for hashed, _ in videos])
-    chosen = (at < share) | (at == at.min()) if share and len(at) >= FEWEST else at < 0
-    return np.repeat(chosen, [count for _, count in videos])
+        found += of_shard[shard] if whole else [(_hash_of(shard), count)]
+    return found
 
 
 def _hash_of(name: str) -> str:

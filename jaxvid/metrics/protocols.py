@@ -23,6 +23,7 @@ class Protocol:
         clips draws window by window.
       stride: frames of the data from a frame of a real clip to the next.
       split: split of the real clips, "train" or "validation".
+      per_video: whether they are clips of different videos: one of each, chosen by the seed.
       task: what is drawn, see `sampling.tasks`; "generate" observes no frames of the real clips.
       observed: frames that the task observes; 0 for a quarter of a training clip.
       samples: predictions of each clip, of which metrics of pairs take the best.
@@ -40,6 +41,7 @@ class Protocol:
     frames: int = 0
     stride: int = 1
     split: str = "validation"
+    per_video: bool = False
     task: str = "generate"
     observed: int = 0
     samples: int = 1
@@ -60,8 +62,8 @@ class Protocol:
         """All that determines its clips."""
         return tuple(
             getattr(self, name)
-            for name in ("clips", "frames", "stride", "split", "task", "observed", "samples",
-                         "window", "plan", "seed")
+            for name in ("clips", "frames", "stride", "split", "per_video", "task", "observed",
+                         "samples", "window", "plan", "seed")
         )  # fmt: skip
 
     @property
@@ -107,7 +109,9 @@ def protocol(new: Protocol) -> Protocol:
 # Clips of the length that was trained, and nothing to install.
 protocol(Protocol("quick", ("energy", *MOTION), clips=256))
 # As StyleGAN-V (Skorokhodov et al. 2022, arXiv 2112.14683) computes it.
-protocol(Protocol("fvd2048_16f", I3D, clips=2048, frames=16, split="train"))
+protocol(
+    Protocol("fvd2048_16f", I3D, clips=2048, frames=16, split="train", per_video=True, version=2)
+)
 protocol(Protocol("fvd256_16f", I3D + MOTION, clips=256, frames=16))
 # The laws of the synthetic world.
 WORLD = ("world_count", "world_identity", "world_path", "world_speed")

@@ -12,7 +12,7 @@ from jaxvid.config import check
 from jaxvid.data import manifest as manifests
 from jaxvid.data import records
 from jaxvid.data.pipeline import batches, make_dataset
-from jaxvid.data.sources import SOURCES, make_source, source
+from jaxvid.data.sources import SOURCES, PerVideo, make_source, source
 from jaxvid.data.sources.clips import ClipFolder
 from jaxvid.errors import InputError
 from jaxvid.training.meter import Meter
@@ -220,6 +220,18 @@ def test_no_video_has_clips_in_both_splits_of_a_folder(tmp_path, share):
         len({clips.fingerprint for clips in split.values()} | {ClipFolder(tmp_path).fingerprint})
         == 3
     )
+
+
+def test_one_clip_of_each_video_may_be_any_of_its_clips(tmp_path):
+    many_videos(tmp_path)
+    clips = ClipFolder(tmp_path, held_out=0.2)
+    names = np.array(videos_of(clips))
+    drawn = [PerVideo(clips, seed) for seed in range(20)]
+    for chosen in drawn:
+        assert sorted(names[chosen._index]) == sorted(set(names))
+        assert chosen[0].label == clips[int(chosen._index[0])].label
+    assert {i for chosen in drawn for i in chosen._index} == {*range(len(clips))}
+    assert len({chosen.fingerprint for chosen in drawn}) == len(drawn)
 
 
 def test_a_video_that_was_trained_on_is_not_held_out_when_others_are_added():

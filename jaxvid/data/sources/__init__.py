@@ -2,8 +2,9 @@
 
 from jaxvid.config import declare, key, one_of
 from jaxvid.data.sources import clips, synthetic  # noqa: F401
+from jaxvid.data.sources.per_video import PerVideo
 from jaxvid.data.sources.registry import SOURCES, Source, make_source, source
 
-__all__ = ["SOURCES", "Source", "make_source", "source"]
+__all__ = ["SOURCES", "PerVideo", "Source", "make_source", "source"]
 
 declare("data", source=key("synthetic", one_of(SOURCES), "source of the clips"))

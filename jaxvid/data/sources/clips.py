@@ -63,6 +63,7 @@ class ClipFolder:
     Attributes:
       manifest: the manifest of the folder, see `jaxvid.data.manifest`.
       labels: names of the classes that have clips, empty if there are none.
+      videos: the hash of the video of each clip.
       fingerprint: hash of the settings, the labels and the manifest's hashes of the shards, or of
         the sizes of the shards in an older folder.
     """
@@ -102,6 +103,8 @@ class ClipFolder:
         self.fingerprint = self._fingerprint(counts, embeddings, split, held_out)
         chosen = manifest.held_out(self.manifest, held_out) == (split == "validation")
         self._index = np.flatnonzero(chosen)
+        hashes, clips = zip(*manifest.videos(self.manifest), strict=True)
+        self.videos = np.repeat(hashes, clips)[self._index]
 
     def __len__(self) -> int:
         return len(self._index)

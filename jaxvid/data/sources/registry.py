@@ -23,6 +23,9 @@ class Source(Protocol):
       labels: names of the classes.
       fingerprint: short hash that is equal only for sources with the same clips in the same order;
         it does not depend on where they are stored.
+
+    A source with several clips of a video also has `videos`, a number or hash of the video of each
+    clip; see `PerVideo`.
     """
 
     labels: tuple[str, ...]
