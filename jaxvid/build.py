@@ -69,7 +69,7 @@ class Run:
         return functools.partial(encode, self.conditions)
 
     def network_call(self, clips: int) -> tuple[Any, ...]:
-        """`apply` and the abstract arguments of one call of the network for `clips` clips.
+        """`apply` and the abstract arguments of a call of the network on `clips` clips in training.
 
         With plain attention: others compute more than they need, which is not to count as FLOPs.
         """
@@ -78,12 +78,13 @@ class Run:
         return net.apply, {"params": self.params}, *inputs
 
     def _blank_inputs(self, clips: int) -> tuple[Any, ...]:
-        """Video, noise levels and times that are all 0, and null conditions."""
+        """Video, noise levels, times and lots that are all 0, and null conditions."""
         T, S = self.config.data.frames, self.config.data.size
         levels, key = jnp.zeros((clips, T)), jax.random.key(self.config.seed)
         blank = pipeline.blank_batch(self.config.data, self.encode, clips)["given"]
         given = prepare(self.conditions, jax.tree.map(jnp.asarray, blank), key, training=False)
-        return jnp.zeros((clips, T, S, S, 3)), levels, levels, given
+        lots = levels if self.config.model.skip else None
+        return jnp.zeros((clips, T, S, S, 3)), levels, levels, given, lots
 
     def _boxed_params(self) -> Any:
         """Initial parameters, in Flax's boxes with logical axis names."""
@@ -194,7 +195,7 @@ def least_memory(run: Run) -> int:
     def kept(params: Any) -> Any:
         batch = jax.tree.map(jnp.asarray, blank)
         examples = draw_examples(config, run.denoiser, batch, jax.random.key(0))
-        part = (examples.x_t, examples.noise, examples.time, examples.given)
+        part = (examples.x_t, examples.noise, examples.time, examples.given, examples.lots)
         return jax.vjp(lambda p: run.denoiser.predict({"params": p}, *part), params)[1]
 
     def size(x: jax.ShapeDtypeStruct) -> int:

@@ -46,6 +46,7 @@ class Denoiser:
         noise: Float[Array, "B T"],
         time: Float[Array, "B T"],
         given: Mapping[str, PyTree],
+        lots: Float[Array, "B T"] | None = None,
         **options: Any,
     ) -> Any:
         """The network's prediction [B,T,H,W,C] in float32.
@@ -56,11 +57,12 @@ class Denoiser:
           noise: noise levels of the frames in [0,1].
           time: times of the frames in seconds.
           given: the arrays of each condition, from `conditions.condition.prepare`.
+          lots: random numbers by which some frames skip layers; None for none.
           options: arguments of Flax's `apply`; `mutable` makes it return the new variables too.
         """
         with nn.logical_axis_rules(rules.RULES):
             scaled = x_t * input_scale(self.process, noise)
-            return self.net.apply(variables, scaled, noise, time, given, **options)
+            return self.net.apply(variables, scaled, noise, time, given, lots, **options)
 
     def x0(
         self,
@@ -78,7 +80,8 @@ class Denoiser:
 def make_denoiser(config: ConfigDict, platform: str = "cpu") -> Denoiser:
     """Makes the denoiser of a config, for devices of a platform ("cpu", "gpu" or "tpu")."""
     fields = config.model.to_dict()
-    fields |= {"patch": tuple(fields["patch"]), "dtype": jnp.dtype(fields["dtype"])}
+    fields |= {name: tuple(fields[name]) for name in ("patch", "detail")}
+    fields |= {"patches": tuple(map(tuple, fields["patches"])), "dtype": jnp.dtype(fields["dtype"])}
     fields |= {"conditions": make_conditions(config), "platform": platform}
     d = config.diffusion
     return Denoiser(SpaceTimeTransformer(**fields), PROCESSES[d.process], d.prediction)

@@ -79,9 +79,8 @@ def _make_loss(run: Run, validation: Source) -> Evaluator:
     @jax.jit
     def of_batch(ema: Any, batch: dict[str, Any], number: Any) -> tuple[jax.Array, jax.Array]:
         key = jax.random.fold_in(jax.random.key(config.seed), number)
-        return loss_by_noise(
-            config, run.denoiser, ema, draw_examples(config, run.denoiser, batch, key)
-        )
+        examples = draw_examples(config, run.denoiser, batch, key)
+        return loss_by_noise(config, run.denoiser, ema, examples.replace(lots=None))
 
     def loss(ema: Any, say: Callable[[str], None]) -> dict[str, float]:
         sums, counts = np.zeros((2, 4))

@@ -62,7 +62,7 @@ def grid(rows: int, columns: int) -> Float32[Array, "N 2"]:
 def rotary(
     head_dim: int,
     seconds: Float[Array, "B T"] | None = None,
-    place: Float[Array, "N 2"] | None = None,
+    place: Float[Array, "*T N 2"] | None = None,
 ) -> Float32[Array, "2 #B #T #N F"]:
     """Cosine and sine of the angles that rotate the F = head_dim / 2 pairs of a head.
 
@@ -76,7 +76,11 @@ def rotary(
     limits = (TIME_FREQUENCIES, GRID_FREQUENCIES, GRID_FREQUENCIES)
     none = jnp.zeros((1, 1, 1))
     of_time = none if seconds is None else seconds[:, :, None]
-    of_place = (none, none) if place is None else (place[None, None, :, i] for i in range(2))
+    of_place = (
+        (none, none)
+        if place is None
+        else (place[..., i].reshape(1, -1, place.shape[-2]) for i in range(2))
+    )
     angles = [
         x.astype(jnp.float32)[..., None] * frequencies(*limit, count)
         for x, limit, count in zip((of_time, *of_place), limits, counts, strict=True)

@@ -278,17 +278,16 @@ def _squared(x: Array) -> tuple[Array, Array]:
 squared_relu.defvjp(_squared, lambda y, gradient: (2 * jnp.sqrt(y) * gradient,))
 
 
-def modulation(parts: int, dtype: jnp.dtype, name: str):
-    """`parts` zero-initialised vectors [B, T, 1, D] per frame (adaLN-zero).
+def modulation(parts: int, width: int, dtype: jnp.dtype, name: str):
+    """A layer for `parts` zero-initialised vectors [B, T, 1, D] per frame (adaLN-zero).
 
     Its kernel is not for Muon. The rank of its gradient is at most the number of noise levels and
     conditions in the batch. The rest is rounding error, which orthogonalisation would amplify.
     """
+    names = ("embed", None, "width")
+    layers = Linears((parts, width), dtype, names, bias=True, matrix=False, scale=0.0, name=name)
 
     def apply(frame: Float[Array, "B T D"]) -> list[Float[Array, "B T 1 D"]]:
-        D = frame.shape[-1]
-        names = ("embed", None, "width")
-        layers = Linears((parts, D), dtype, names, bias=True, matrix=False, scale=0.0, name=name)
         return [m[:, :, None] for m in layers(frame)]
 
     return apply

@@ -5,7 +5,7 @@ DiT (Peebles & Xie 2022, arXiv 2212.09748); here every frame has its own modulat
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,6 +30,17 @@ from jaxvid.errors import InputError
 from jaxvid.models import embeddings, grammar
 from jaxvid.models.attention import CHOICES, choose
 from jaxvid.models.conditioning import NOISE_FREQUENCIES, Setting, concat_channels
+from jaxvid.models.detail import (
+    Layout,
+    Level,
+    Tokens,
+    chosen,
+    in_order,
+    levels_of,
+    make_layout,
+    pick,
+    put,
+)
 from jaxvid.models.layers import dense, layer_norm, modulation
 from jaxvid.models.mixers import MIXERS, Context, MixerConfig
 
@@ -100,33 +111,42 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "B T N D"],
-        frame: Float[Array, "..."],
-        context: Context,
+        x: Tokens,
+        frame: tuple[Float[Array, "..."], ...],
+        layout: Layout,
         repeat: Int[Array, ""],
-    ) -> tuple[Float[Array, "B T N D"], None]:
-        dtype, number = self.mixer.dtype, itertools.count()
-        context = context.replace(repeat=repeat)
+    ) -> tuple[Tokens, None]:
+        width, dtype, number = x[0].shape[-1], self.mixer.dtype, itertools.count()
         for words in self.line:
             updates = []
             for word in words:
                 i = next(number)
                 name = f"{word.name}_{i}"
                 if self.shared:
-                    shift, scale, gate = frame[i] + self.offset(f"{name}_offset", x.shape[-1])
+                    offset = self.offset(f"{name}_offset", width)
+                    parts = [f[i] + offset for f in frame]
                 else:
-                    shift, scale, gate = modulation(3, dtype, f"{name}_modulation")(frame)
-                h = layer_norm(x, dtype) * (1 + scale) + shift
-                arguments = dict(word.arguments)
-                mix = MIXERS[word.name](config=self.mixer, name=name, **arguments)
-                updates.append(gate * mix(h, context))
-            x = x + sum(updates)
-        return nn.with_logical_constraint(x, ("batch", "frames", "tokens", "width")), None
+                    parts = list(map(modulation(3, width, dtype, f"{name}_modulation"), frame))
+                h = tuple(
+                    layer_norm(level, dtype) * (1 + scale) + shift
+                    for level, (shift, scale, _) in zip(x, parts, strict=True)
+                )
+                mixer = MIXERS[word.name](config=self.mixer, name=name, **dict(word.arguments))
+                mixed = layout.mix(mixer, h, repeat)
+                gated = zip(parts, mixed, strict=True)
+                updates.append([gate * y for (_, _, gate), y in gated])
+            x = tuple(level + sum(new) for level, *new in zip(x, *updates, strict=True))
+        return tuple(map(constrain, x)), None
 
     def offset(self, name: str, width: int) -> Float[Array, "3 1 1 1 D"]:
         init = nn.with_logical_partitioning(nn.initializers.zeros, (None, "width"))
         offset = self.param(name, init, (3, width)).astype(self.mixer.dtype)
         return offset[:, None, None, None]
+
+
+def constrain(x: Float[Array, "B T N D"]) -> Float[Array, "B T N D"]:
+    """Tokens, divided among the devices."""
+    return nn.with_logical_constraint(x, ("batch", "frames", "tokens", "width"))
 
 
 class SpaceTimeTransformer(nn.Module):
@@ -137,6 +157,9 @@ class SpaceTimeTransformer(nn.Module):
       depth: repeats of the words that `blocks` does not repeat.
       width, heads, mlp_ratio: the usual sizes; width must be a multiple of 2 * heads.
       patch: (frames, rows, columns) of a patch; they must divide the video.
+      patches, detail, skip: (rows, columns) of the coarser levels of detail, the level of each
+        frame, and the share of the frames above level 0 that skip the middle lines in training;
+        see `models/detail.py`.
       causal: whether a frame sees only itself and earlier frames.
       memory: earlier frames that causal `time` and `joint` still see in a stream.
       positions: "rotary" rotates queries and keys by seconds, row and column, and adds fixed sines
@@ -158,6 +181,9 @@ class SpaceTimeTransformer(nn.Module):
     width: int = 384
     heads: int = 6
     patch: tuple[int, int, int] = (1, 2, 2)
+    patches: tuple[tuple[int, int], ...] = ()
+    detail: tuple[int, ...] = (0,)
+    skip: float = 0.0
     mlp_ratio: int = 4
     causal: bool = False
     memory: int = 0
@@ -177,6 +203,7 @@ class SpaceTimeTransformer(nn.Module):
         noise: Float[Array, "B T"],
         time: Float[Array, "B T"],
         given: Mapping[str, PyTree] | None = None,
+        lots: Float[Array, "B T"] | None = None,
     ) -> Float32[Array, "B T H W C"]:
         """The prediction for a noisy video, in its shape and in float32.
 
@@ -185,14 +212,12 @@ class SpaceTimeTransformer(nn.Module):
           noise: noise level of each frame in [0, 1]; 0 is clean.
           time: presentation time of each frame in seconds.
           given: the arrays of each of the `conditions`, by its name.
+          lots: random numbers in [0,1) by which some frames skip the middle lines; None for none.
         """
-        *_, H, W, C = video.shape
-        per_patch, rows, columns = self.patch
-        place = embeddings.grid(H // rows, W // columns)
-        seconds = rearrange(time, "b (t p) -> b t p", p=per_patch).mean(-1)
-        context = Context(seconds, grid=(H // rows, W // columns))
+        T, H, W, C = video.shape[1:]
+        per_patch, *fine = self.patch
         setting = Setting(self.width, self.heads, per_patch, self.dtype)
-        conditioning = 0.0
+        context, conditioning = Context(), 0.0
         for condition in self.conditions:
             entry = condition.embed(given[condition.name], setting)
             conditioning += entry.frame
@@ -201,48 +226,80 @@ class SpaceTimeTransformer(nn.Module):
             if entry.tokens is not None:
                 context = context.replace(text=entry.tokens, text_lengths=entry.lengths)
         frame = nn.silu(self.noise_embedding(noise) + conditioning)
-        x = dense(self.width, self.dtype, ("patch", "embed"), "patches")(
-            embeddings.patchify(video, self.patch)
-        )
-        if self.positions == "rotary":
-            x += embeddings.sincos(self.width, place).astype(self.dtype)
-            d = self.width // self.heads
-            turns = {
-                "space": embeddings.rotary(d, place=place),
-                "time": embeddings.rotary(d, seconds),
-                "both": embeddings.rotary(d, seconds, place),
-            }
-            context = context.replace(turns=turns)
-        elif self.positions == "sincos":
-            x += embeddings.sincos(self.width, place, seconds).astype(self.dtype)
+        seconds = rearrange(time, "b (t p) -> b t p", p=per_patch).mean(-1)
+
+        levels = levels_of((tuple(fine), *self.patches), self.detail, T // per_patch)
+        layers = {level: self.patch_layers(level, C) for level in levels}
+        for level in levels:
+            if self.is_initializing() and not level.frames:  # it has parameters all the same
+                into, out = layers[level]
+                out(into(embeddings.patchify(video, (per_patch, *level.patch))))
+        levels = [level for level in levels if level.frames]
+        frames, times = ([level.of(array) for level in levels] for array in (frame, seconds))
+        x = []
+        for level, t in zip(levels, times, strict=True):
+            patches = level.of(embeddings.patchify(video, (per_patch, *level.patch)))
+            x.append(constrain(layers[level][0](patches) + self.place(level, t, (H, W))))
+        head_dim = self.width // self.heads * (self.positions == "rotary")
+
+        def through(lines: Sequence, x: Tokens, frames: Sequence, times: Sequence) -> Tokens:
+            layout = make_layout(levels, times, (H, W), context, head_dim)
+            for name, line, depth in lines:
+                x = self.stack(name, line, depth, x, frames, layout)
+            return x
+
+        lines = [(f"blocks_{i}", *stack) for i, stack in enumerate(stacks(self.blocks, self.depth))]
+        if self.skip and lots is not None:
+            kept = [chosen(level, self.detail, self.skip, lots) for level in levels]
+            x = through(lines[:1], tuple(x), frames, times)
+            few = through(lines[1:-1], *(pick(parts, kept) for parts in (x, frames, times)))
+            x = through(lines[-1:], put(x, kept, few), frames, times)
         else:
-            x += embeddings.Learned(self.width, name="positions")(x.shape[1:3]).astype(self.dtype)
-        x = nn.with_logical_constraint(x, ("batch", "frames", "tokens", "width"))
+            x = through(lines, tuple(x), frames, times)
 
-        for i, (line, depth) in enumerate(stacks(self.blocks, self.depth)):
-            x = self.stack(f"blocks_{i}", line, depth, x, frame, context)
+        final, parts = modulation(2, self.width, self.dtype, "modulation"), []
+        for level, tokens, vector in zip(levels, x, frames, strict=True):
+            shift, scale = final(vector)
+            pixels = layers[level][1](layer_norm(tokens, self.dtype) * (1 + scale) + shift)
+            parts.append(embeddings.unpatchify(pixels, (per_patch, *level.patch), (H, W)))
+        return in_order(parts, levels).astype(jnp.float32)
 
-        shift, scale = modulation(2, self.dtype, "modulation")(frame)
-        x = layer_norm(x, self.dtype) * (1 + scale) + shift
-        size = per_patch * rows * columns * C
-        x = dense(size, self.dtype, ("embed", "patch"), "pixels", scale=0.0)(x)
-        return embeddings.unpatchify(x, self.patch, (H, W)).astype(jnp.float32)
+    def patch_layers(self, level: Level, channels: int) -> tuple[nn.Module, nn.Module]:
+        """The layers from patches to tokens of a level, and from tokens to pixels."""
+        rows, columns = level.patch
+        suffix = "" if level.scale == (1, 1) else f"_{rows}x{columns}"
+        size = self.patch[0] * rows * columns * channels
+        return (
+            dense(self.width, self.dtype, ("patch", "embed"), f"patches{suffix}"),
+            dense(size, self.dtype, ("embed", "patch"), f"pixels{suffix}", scale=0.0),
+        )
+
+    def place(
+        self, level: Level, seconds: Float[Array, "B T"], size: tuple[int, int]
+    ) -> Float[Array, "... N D"]:
+        """What is added to the tokens of a level for their positions."""
+        if self.positions == "learned":
+            rows, columns = level.grid(size)
+            table = embeddings.Learned(self.width, name="positions")
+            return table((seconds.shape[1], rows * columns)).astype(self.dtype)
+        time = seconds if self.positions == "sincos" else None
+        return embeddings.sincos(self.width, level.places(size), time).astype(self.dtype)
 
     def stack(
         self,
         name: str,
         line: grammar.Line,
         depth: int,
-        x: Float[Array, "B T N D"],
-        frame: Float[Array, "B T D"],
-        context: Context,
-    ) -> Float[Array, "B T N D"]:
+        x: Tokens,
+        frames: Sequence[Float[Array, "B _ D"]],
+        layout: Layout,
+    ) -> Tokens:
         """Applies a line `depth` times, as one scan."""
         shared = self.adaln == "shared"
         if shared:
             count = sum(map(len, line))
-            parts = modulation(3 * count, self.dtype, f"{name}_modulation")(frame)
-            frame = jnp.stack(parts).reshape(count, 3, *parts[0].shape)
+            parts = modulation(3 * count, self.width, self.dtype, f"{name}_modulation")
+            frames = [jnp.stack(parts(f)).reshape(count, 3, *f.shape[:2], 1, -1) for f in frames]
         implementation = choose(self.attention, self.platform)
         mixer = MixerConfig(
             self.heads, self.mlp_ratio, self.dtype, self.causal, self.memory, implementation
@@ -258,7 +315,7 @@ class SpaceTimeTransformer(nn.Module):
             length=depth,
             unroll=min(self.unroll, depth),
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(line, mixer, shared, name=name)(x, frame, context, jnp.arange(depth))
+        )(line, mixer, shared, name=name)(x, tuple(frames), layout, jnp.arange(depth))
         return x
 
     def noise_embedding(self, noise: Float[Array, "B T"]) -> Float[Array, "B t D"]:

@@ -35,6 +35,7 @@ class Examples:
       time: times in seconds [B,T].
       unknown: which frames are not observed, bool [B,T].
       given: the arrays of each condition that the network sees.
+      lots: random numbers by which frames skip layers, [B,T]; None if none do.
     """
 
     x_t: Any
@@ -44,6 +45,7 @@ class Examples:
     time: Any
     unknown: Any
     given: Any
+    lots: Any = None
 
 
 def draw_examples(
@@ -90,6 +92,7 @@ def draw_examples(
         time=batch["time"],
         unknown=~observed,
         given=drop(denoiser.conditions, given, drop_key, config.conditions.dropout),
+        lots=jax.random.uniform(jax.random.fold_in(key, 7), (B, T)) if config.model.skip else None,
     )
 
 
@@ -101,7 +104,7 @@ def loss_by_noise(
     `loss.by_noise_level` has the levels.
     """
     d, e = config.diffusion, examples
-    output = denoiser.predict({"params": params}, e.x_t, e.noise, e.time, e.given)
+    output = denoiser.predict({"params": params}, e.x_t, e.noise, e.time, e.given, e.lots)
     errors = loss.frame_errors(
         denoiser.process, output, e.x_t, e.x0, e.eps, e.noise,
         denoiser.prediction, d.loss_space, d.weighting, gamma=d.gamma, bias=d.bias,

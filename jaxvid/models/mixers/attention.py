@@ -102,7 +102,7 @@ class Attention(nn.Module):
 class Space(Attention):
     """Attention among the tokens of a frame."""
 
-    differ = "space"
+    differ, over = "space", "level"
 
     def attend(
         self,
@@ -118,7 +118,7 @@ class Space(Attention):
 class Time(Attention):
     """Attention among the tokens of one place, over all frames."""
 
-    differ = "time"
+    differ, over = "time", "cell"
 
     def attend(
         self,
@@ -134,6 +134,8 @@ class Time(Attention):
 @mixer("joint")
 class Joint(Attention):
     """Attention among all tokens of the clip."""
+
+    over = "clip"
 
     def attend(
         self,

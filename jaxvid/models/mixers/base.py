@@ -48,7 +48,7 @@ class Context:
       grid: rows and columns of tokens.
     """
 
-    seconds: Any
+    seconds: Any = None
     turns: Any = struct.field(default_factory=dict)
     text: Any = None
     text_lengths: Any = None
@@ -70,7 +70,8 @@ def mixer(word: str) -> Callable[[M], M]:
 
     The module has the field `config`, and returns an update of the shape of `x`. Its other fields
     are the arguments of the word, `shift(frames=2)`; `argument(default, rule)` declares one that
-    must obey a rule. A class attribute `needs` names a condition that the word requires.
+    must obey a rule. A class attribute `needs` names a condition that the word requires, and `over`
+    what it mixes, if its tokens may have several levels of detail; see `models/detail.py`.
 
     Raises ValueError for a word that another class has, or that the grammar cannot read, and
     TypeError for a field that cannot be an argument.

@@ -25,6 +25,8 @@ class Mlp(nn.Module):
       ratio: hidden width divided by the width.
     """
 
+    over = "level"
+
     config: MixerConfig
     ratio: int | None = argument(None, RATIO)
 
@@ -44,6 +46,8 @@ class SwiGlu(nn.Module):
       ratio: ratio of the `mlp` with as many parameters. The hidden width is two thirds of that of
         `mlp`, rounded up to a multiple of 8.
     """
+
+    over = "level"
 
     config: MixerConfig
     ratio: int | None = argument(None, RATIO)

@@ -15,7 +15,7 @@ from jaxvid.models.mixers.base import Context, MixerConfig, mixer
 class CrossAttention(nn.Module):
     """Attention of every token to the text."""
 
-    needs = "text"
+    needs, over = "text", "level"
 
     config: MixerConfig
 

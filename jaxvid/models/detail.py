@@ -1,0 +1,262 @@
+"""Levels of detail: frames with tokens of several sizes in one network.
+
+Key frames have small patches, the frames between them larger ones, and far frames larger still. The
+tokens of a level are an array [B,T,N,D], and the network carries one for each level. A word says in
+its class attribute `over` between which tokens it mixes:
+
+    level  tokens of a frame, or no tokens: the word sees one level after another
+    cell   tokens of a place: of all that lie in a cell of the coarsest grid, at any level and time
+    clip   all tokens
+
+With one level, the tokens are those of a network without levels, and any word will do.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import linen as nn
+from flax import struct
+from jaxtyping import Array, Float, Float32, Int, Shaped
+from ml_collections import ConfigDict
+
+from jaxvid.config import FRACTION, NATURAL, POSITIVE, Rule, declare, is_sequence, key, requirement
+from jaxvid.errors import InputError
+from jaxvid.models import embeddings, grammar
+from jaxvid.models.mixers import MIXERS, Context
+
+Tokens = tuple[Float[Array, "B _ _ D"], ...]
+
+PAIR = Rule("(rows, columns)", lambda v: is_sequence(v, POSITIVE.holds, 2))
+declare(
+    "model",
+    patches=key(
+        (),
+        Rule("pairs (rows, columns)", lambda v: is_sequence(v, PAIR.holds)),
+        "rows and columns of pixels in a token of the coarser levels of detail, fine to coarse",
+    ),
+    detail=key(
+        (0,),
+        Rule("levels, such as (0,1,1,1)", lambda v: is_sequence(v, NATURAL.holds) and len(v) > 0),
+        "level of each frame, repeated over the clip: 0 for `patch`, then those of `patches`",
+        free=True,
+    ),
+    skip=key(
+        0.0,
+        FRACTION,
+        "share of the frames above level 0 that skip the middle lines of `blocks` in training",
+    ),
+)
+
+
+class Level(NamedTuple):
+    """The frames with patches of one size; there may be none.
+
+    Attributes:
+      frames: their indices in the clip.
+      patch: rows and columns of pixels in a token.
+      scale: rows and columns of finest tokens in a token.
+    """
+
+    frames: tuple[int, ...]
+    patch: tuple[int, int]
+    scale: tuple[float, float]
+
+    def grid(self, area: Sequence[int]) -> tuple[int, int]:
+        """Rows and columns of tokens in an area of (rows, columns) of pixels."""
+        return area[0] // self.patch[0], area[1] // self.patch[1]
+
+    def places(self, area: Sequence[int]) -> Float32[Array, "N 2"]:
+        """(row, column) of its tokens from the middle of an area, counted in finest tokens."""
+        return embeddings.grid(*self.grid(area)) * np.array(self.scale, np.float32)
+
+    def of(self, x: Shaped[Array, "B T *S"]) -> Shaped[Array, "B _ *S"]:
+        """Its frames of a clip."""
+        return x if len(self.frames) == x.shape[1] else x[:, np.array(self.frames)]
+
+
+def levels_of(
+    patches: Sequence[tuple[int, int]], detail: Sequence[int], frames: int
+) -> tuple[Level, ...]:
+    """The levels of a clip, fine to coarse. Levels with patches of the same size are one.
+
+    Args:
+      patches: rows and columns of pixels of the patches of all levels.
+      detail: level of each frame, repeated over the clip.
+      frames: length of the clip.
+    """
+    of_frame = [patches[level] for level in np.resize(detail, frames)]
+    return tuple(
+        Level(
+            frames=tuple(i for i, other in enumerate(of_frame) if other == patch),
+            patch=patch,
+            scale=tuple(n / finest for n, finest in zip(patch, patches[0], strict=True)),
+        )
+        for patch in dict.fromkeys(patches)
+    )
+
+
+def chosen(
+    level: Level, detail: Sequence[int], share: float, lots: Float[Array, "B T"]
+) -> Int[Array, "B _"]:
+    """The frames of a level that do not skip, as indices among its frames, in order.
+
+    Args:
+      level: the level.
+      detail: level of each frame, repeated over the clip. Key frames, of level 0, do not skip.
+      share: share of the other frames that skip, rounded down.
+      lots: a random number in [0,1) of each frame; those with the lowest skip.
+    """
+    between = np.resize(detail, lots.shape[1])[list(level.frames)] > 0
+    kept = len(between) - int(share * between.sum())
+    order = jnp.argsort(jnp.where(between, level.of(lots), 1), axis=1)
+    return jnp.sort(order[:, len(between) - kept :], axis=1)
+
+
+def pick(
+    parts: Sequence[Shaped[Array, "B _ ..."]], frames: Sequence[Int[Array, "B _"]]
+) -> tuple[Shaped[Array, "B _ ..."], ...]:
+    """Some frames of each level."""
+    return tuple(jax.vmap(lambda x, i: x[i])(x, i) for x, i in zip(parts, frames, strict=True))
+
+
+def put(parts: Tokens, frames: Sequence[Int[Array, "B _"]], new: Tokens) -> Tokens:
+    """The inverse of `pick`: the tokens of each level, some of whose frames are new."""
+    set_frames = jax.vmap(lambda x, i, y: x.at[i].set(y))
+    return tuple(set_frames(*each) for each in zip(parts, frames, new, strict=True))
+
+
+def in_order(parts: Sequence[Shaped[Array, "B _ ..."]], levels: Sequence[Level]) -> Array:
+    """The frames of all levels in the order of the clip."""
+    order = np.argsort(np.concatenate([level.frames for level in levels]))
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)[:, order]
+
+
+@struct.dataclass
+class Layout:
+    """What the words of a network see besides the tokens.
+
+    Attributes:
+      level: the inputs of words over a "level", for each level.
+      cell, clip: those of words over a "cell" and over the "clip".
+      parts: for each level, the rows and columns of tokens in a cell.
+    """
+
+    level: tuple[Context, ...]
+    cell: Context
+    clip: Context
+    parts: tuple[tuple[int, int], ...] = struct.field(pytree_node=False)
+
+    def mix(self, word: nn.Module, x: Tokens, repeat: Int[Array, ""]) -> Tokens:
+        """The updates of a word in repeat number `repeat` of its line."""
+        over = getattr(word, "over", "level")  # what has one level only needs no `over`
+        if len(x) == 1 or over == "level":
+            contexts = (context.replace(repeat=repeat) for context in self.level)
+            return tuple(word(part, c) for part, c in zip(x, contexts, strict=True))
+        flat, per_cell = "b t (h p w q) d", "b (t p q) (h w) d"
+        sizes = [self._sizes(i, over) for i in range(len(x))]
+        joined = [
+            rearrange(part, f"{flat} -> {per_cell}", **size)
+            for part, size in zip(x, sizes, strict=True)
+        ]
+        y = word(jnp.concatenate(joined, axis=1), getattr(self, over).replace(repeat=repeat))
+        ends = np.cumsum([part.shape[1] for part in joined])[:-1]
+        return tuple(
+            rearrange(part, f"{per_cell} -> {flat}", **size)
+            for part, size in zip(jnp.split(y, ends, axis=1), sizes, strict=True)
+        )
+
+    def _sizes(self, i: int, over: str) -> dict[str, int]:
+        """Rows of cells and of tokens in a cell, and the same of columns; a clip is one cell."""
+        (rows, columns), (p, q) = self.level[i].grid, self.parts[i]
+        p, q = (rows, columns) if over == "clip" else (p, q)
+        return {"h": rows // p, "p": p, "w": columns // q, "q": q}
+
+
+def make_layout(
+    levels: Sequence[Level],
+    seconds: Sequence[Float[Array, "B _"]],
+    size: tuple[int, int],
+    context: Context,
+    head_dim: int,
+) -> Layout:
+    """The layout of the tokens of frames of `size` (height, width).
+
+    Args:
+      levels: those that have frames.
+      seconds: times of the frames of each level.
+      size: height and width of a frame in pixels.
+      context: what all tokens see, such as text.
+      head_dim: features of a head, whose pairs get rotary positions; 0 for none.
+    """
+    coarsest = levels[-1].patch
+
+    def of_level(level: Level, time: Array) -> Context:
+        at = level.places(size)
+        turns = {
+            "space": embeddings.rotary(head_dim, place=at),
+            "time": embeddings.rotary(head_dim, time),
+            "both": embeddings.rotary(head_dim, time, at),
+        }
+        return context.replace(seconds=time, turns=turns if head_dim else {}, grid=level.grid(size))
+
+    def of_all(area: Sequence[int]) -> Context:
+        each = [(time, level.places(area)) for time, level in zip(seconds, levels, strict=True)]
+        time = jnp.concatenate([jnp.repeat(time, len(at), axis=1) for time, at in each], axis=1)
+        at = jnp.concatenate([jnp.tile(at, (time.shape[1], 1)) for time, at in each])
+        turn = embeddings.rotary(head_dim, time, at[:, None])
+        return context.replace(seconds=time, turns={"time": turn, "both": turn} if head_dim else {})
+
+    return Layout(
+        level=tuple(map(of_level, levels, seconds)),
+        cell=of_all(coarsest),
+        clip=of_all(size),
+        parts=tuple(level.grid(coarsest) for level in levels),
+    )
+
+
+@requirement
+def _check_levels(config: ConfigDict) -> None:
+    model, size = config.model, config.data.size
+    per_frame, *fine = model.patch
+    if max(model.detail) > len(model.patches):
+        raise InputError(
+            f"config.model.detail={tuple(model.detail)}: there is no level {max(model.detail)}; "
+            "levels above 0 are those of config.model.patches="
+            f"{tuple(map(tuple, model.patches))}"
+        )
+    lines = grammar.parse(model.blocks, MIXERS)
+    if model.skip and (not model.patches or len(lines) < 3):
+        raise InputError(
+            f"config.model.skip={model.skip:g}: it needs levels of detail, see "
+            "config.model.patches, and at least three lines in config.model.blocks, such as "
+            "1*(space mlp time mlp) 2*(space mlp time mlp) 1*(space mlp time mlp)"
+        )
+    if not model.patches:
+        return
+    chain = [tuple(fine), *map(tuple, model.patches), (size, size)]
+    for (p, q), (r, s) in itertools.pairwise(chain):
+        if r % p or s % q:
+            raise InputError(
+                f"config.model.patches: patches of {p}x{q} pixels do not nest in {r}x{s}: give "
+                "multiples of config.model.patch, fine to coarse, that divide config.data.size"
+            )
+    for wrong, instead in (
+        (per_frame > 1, f"patch=(1, {fine[0]}, {fine[1]})"),
+        (model.causal, "causal=False"),
+        (model.positions == "learned", "positions=rotary or sincos"),
+    ):
+        if wrong:
+            raise InputError(f"config.model.patches: levels of detail need config.model.{instead}")
+    words = (word for line, _ in lines for group in line for word in group)
+    for word in words:
+        if not getattr(MIXERS[word.name], "over", ""):
+            able = ", ".join(name for name, mixer in MIXERS.items() if getattr(mixer, "over", ""))
+            raise InputError(
+                f"config.model.blocks: '{word.name}' needs tokens of one size, so it cannot mix "
+                f"those of config.model.patches; {able} can"
+            )
