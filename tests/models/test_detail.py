@@ -174,7 +174,7 @@ def test_a_run_trains_samples_at_any_detail_and_says_what_cannot_be(tmp_path):
         load(tmp_path, changes={"model.detail": detail}).draw(2) for detail in ("(0,1,1,1)", "(0,)")
     ]
     assert np.any(videos[0] != videos[1])
-    with pytest.raises(InputError, match=r"no level 2; levels above 0 .* patches=\(\(8, 8\),\)"):
+    with pytest.raises(InputError, match=r"no level 2; levels above 0 .*\.patches=\(\(8, 8\),\)"):
         load(tmp_path, changes={"model.detail": "(0,2)"})
 
 

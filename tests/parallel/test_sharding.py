@@ -56,14 +56,30 @@ def alone(clips):
     return train(eight_frames(), clips, 1)
 
 
+def with_levels_of_detail():
+    config = eight_frames()
+    config.model.update(patch=(1, 2, 2), patches=((4, 4),), detail=(0, 1, 1, 1), skip=0.5)
+    config.model.blocks = "1*(space) 1*(time+joint) 1*(mlp)"
+    return config
+
+
 def test_eight_devices_train_as_one_does(clips, alone):
     """Exact arithmetic would agree to the bit; float32 sums in another order agree to 1e-5,
     and each array to 3e-5 of what training has changed in it."""
-    state, losses, start = train(eight_frames(), clips, 8, data=2, fsdp=2, tensor=2)
-    jax.tree.map(np.testing.assert_array_equal, start, alone[2])
-    np.testing.assert_allclose(losses, alone[1], rtol=1e-5)
+    assert_equal(train(eight_frames(), clips, 8, data=2, fsdp=2, tensor=2), alone)
+
+
+def test_levels_of_detail_train_on_eight_devices_as_on_one(clips):
+    alone = train(with_levels_of_detail(), clips, 1, steps=5)
+    assert_equal(train(with_levels_of_detail(), clips, 8, steps=5, data=4, tensor=2), alone)
+
+
+def assert_equal(sharded, alone):
+    (state, losses, start), (expected, its_losses, its_start) = sharded, alone
+    jax.tree.map(np.testing.assert_array_equal, start, its_start)
+    np.testing.assert_allclose(losses, its_losses, rtol=1e-5)
     for name in ("params", "ema"):
-        trees = getattr(state, name), getattr(alone[0], name), start
+        trees = getattr(state, name), getattr(expected, name), start
         for a, b, c in zip(*map(jax.tree.leaves, trees), strict=True):
             a, b = np.asarray(a), np.asarray(b)
             bounds = 1e-5 * max(np.linalg.norm(b), 1e-3), 3e-5 * np.linalg.norm(b - c)
