@@ -23,21 +23,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from benchmarks import training
+from benchmarks.scoring import scores_of, table
 from benchmarks.training import like, parameters
 from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.build import build
 from jaxvid.comparison import evaluate_videos
 from jaxvid.errors import InputError
-from jaxvid.evaluation import evaluate
-from jaxvid.metrics.protocols import Protocol, choose
+from jaxvid.metrics.protocols import choose
 from jaxvid.metrics.score import Score
-from jaxvid.trained import TrainedModel
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
 LINES = flags.DEFINE_string("lines", "", "Lines of the grammar, split at commas.")
@@ -70,33 +67,6 @@ def main(_: Sequence[str]) -> None:
             print(f"{line}, seed {equal[line].seed}: done", file=sys.stderr, flush=True)
     print(table(rows))
     print(f"\n{'; '.join(p.label for p in protocols)}; {config.steps} steps of {config.batch_size}")
-
-
-def scores_of(config: configs.ConfigDict, protocols: Sequence[Protocol]) -> list[Score]:
-    """Trains a config's network, and scores its average."""
-    trained = training.train(config)
-    with jax.set_mesh(trained.run.mesh):
-        model = TrainedModel(trained.run, lambda _: trained.state.ema)
-        return evaluate(model, protocols)
-
-
-def table(rows: dict[str, list[list[Score]]]) -> str:
-    """A Markdown table with a row per method, and one for real clips."""
-    first = next(iter(rows.values()))[0]
-    out = ["| method | " + " | ".join(score.metric for score in first) + " |"]
-    out.append("|---" * (len(first) + 1) + "|")
-    floors = [f"{s.floor:.4g} ± {s.floor_error:.2g}" if s.floor is not None else "" for s in first]
-    out.append(f"| real clips | {' | '.join(floors)} |")
-    for name, seeds in rows.items():
-        cells = []
-        for scores in zip(*seeds, strict=True):
-            values = np.array([score.value for score in scores])
-            error = scores[0].error
-            if len(values) > 1:
-                error = values.std(ddof=1) / np.sqrt(len(values))
-            cells.append(f"{values.mean():.4g} ± {error:.2g}")
-        out.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(out)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from jaxvid.models.mixers import MIXERS, Context
 
 Tokens = tuple[Float[Array, "B _ _ D"], ...]
 
+LEVELS = Rule("levels, such as (0,1,1,1)", lambda v: is_sequence(v, NATURAL.holds))
 PAIR = Rule("(rows, columns)", lambda v: is_sequence(v, POSITIVE.holds, 2))
 declare(
     "model",
@@ -41,9 +42,8 @@ declare(
     ),
     detail=key(
         (0,),
-        Rule("levels, such as (0,1,1,1)", lambda v: is_sequence(v, NATURAL.holds) and len(v) > 0),
+        LEVELS,
         "level of each frame, repeated over the clip: 0 for `patch`, then those of `patches`",
-        free=True,
     ),
     skip=key(
         0.0,
@@ -223,12 +223,14 @@ def make_layout(
 def _check_levels(config: ConfigDict) -> None:
     model, size = config.model, config.data.size
     per_frame, *fine = model.patch
-    if max(model.detail) > len(model.patches):
-        raise InputError(
-            f"config.model.detail={tuple(model.detail)}: there is no level {max(model.detail)}; "
-            "levels above 0 are those of config.model.patches="
-            f"{tuple(map(tuple, model.patches))}"
-        )
+    if not model.detail:
+        raise InputError("config.model.detail is empty: give a level for each frame, such as (0,)")
+    for name, detail in (("model", model.detail), ("sampler", config.sampler.detail)):
+        if max(detail, default=0) > len(model.patches):
+            raise InputError(
+                f"config.{name}.detail={tuple(detail)}: there is no level {max(detail)}; levels "
+                f"above 0 are those of config.model.patches={tuple(map(tuple, model.patches))}"
+            )
     lines = grammar.parse(model.blocks, MIXERS)
     if model.skip and (not model.patches or len(lines) < 3):
         raise InputError(

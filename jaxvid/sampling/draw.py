@@ -1,5 +1,6 @@
 """Drawing clips from a denoiser, on all devices."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ from jaxvid.diffusion.noise import resolution_shift, shift
 from jaxvid.diffusion.sampler import SAMPLERS
 from jaxvid.diffusion.schedule import SPACINGS
 from jaxvid.errors import InputError
+from jaxvid.models.detail import LEVELS
 from jaxvid.parallel import rules
 
 Report = Callable[[int, int], None]
@@ -58,6 +60,7 @@ declare(
     cfg_rescale=key(
         0.0, UNIT, "how far the contrast of a guided frame is restored; 0 is off", free=True
     ),
+    detail=key((), LEVELS, "level of detail of each frame; () for `model.detail`", free=True),
     observed_noise=key(0.0, UNIT, "noise level of observed frames in sampling", free=True),
     num=key(8, POSITIVE, "clips drawn during training", free=True),
     batch_size=key(16, NATURAL, "clips that a device draws at once; 0 for all", free=True),
@@ -96,7 +99,9 @@ def make_sampler(
 def _make_sampler(
     config: FrozenConfigDict, denoiser: Denoiser, mesh: Mesh, report: Report | None
 ) -> Draw:
-    lag = config.sampler.lag
+    lag, detail = config.sampler.lag, tuple(config.sampler.detail)
+    if detail:
+        denoiser = dataclasses.replace(denoiser, net=denoiser.net.clone(detail=detail))
 
     def run(params: Any, key: Array, clips: dict[str, Any], observed: Any) -> Array:
         observed = np.array(observed) if lag else observed

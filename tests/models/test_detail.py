@@ -171,11 +171,12 @@ def test_a_run_trains_samples_at_any_detail_and_says_what_cannot_be(tmp_path):
     configs.check(config)
     train(config, tmp_path)
     videos = [
-        load(tmp_path, changes={"model.detail": detail}).draw(2) for detail in ("(0,1,1,1)", "(0,)")
+        load(tmp_path, changes={"sampler.detail": detail}).draw(2)
+        for detail in ("(0,1,1,1)", "(0,)")
     ]
     assert np.any(videos[0] != videos[1])
     with pytest.raises(InputError, match=r"no level 2; levels above 0 .*\.patches=\(\(8, 8\),\)"):
-        load(tmp_path, changes={"model.detail": "(0,2)"})
+        load(tmp_path, changes={"sampler.detail": "(0,2)"})
 
 
 @pytest.mark.parametrize(
@@ -189,6 +190,7 @@ def test_a_run_trains_samples_at_any_detail_and_says_what_cannot_be(tmp_path):
         (dict(causal=True), r"need config\.model\.causal=False"),
         (dict(positions="learned"), r"need config\.model\.positions=rotary or sincos"),
         (dict(detail=(0, 2)), r"there is no level 2"),
+        (dict(detail=()), r"detail is empty: give a level"),
         (dict(skip=0.5), r"skip=0\.5: it needs .* at least three lines"),
     ],
 )
