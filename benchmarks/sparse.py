@@ -27,7 +27,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -39,7 +38,6 @@ from jaxvid.build import build, check_training
 from jaxvid.data import pipeline
 from jaxvid.errors import InputError
 from jaxvid.metrics.protocols import choose
-from jaxvid.models.detail import levels_of
 from jaxvid.models.flops import train_flops
 from jaxvid.models.transformer import stacks
 from jaxvid.parallel import rules
@@ -137,7 +135,9 @@ def costs_of(networks: dict[str, ConfigDict]) -> dict[str, Cost]:
             steps[name] = [run, compiled, run.init(), batch]
         flops = sum(train_flops(*run.network_call(config.batch_size)).values())
         memory = compiled.memory_analysis().temp_size_in_bytes
-        costs[name] = Cost(tokens(config), flops, [], memory)
+        size = config.data.size
+        tokens = run.denoiser.net.tokens(config.data.frames, (size, size))
+        costs[name] = Cost(tokens, flops, [], memory)
         say(f"{name}: compiled")
     for i in range(WARMUP + REPEATS.value):
         for name, step in steps.items():
@@ -148,15 +148,6 @@ def costs_of(networks: dict[str, ConfigDict]) -> dict[str, Cost]:
                 if i >= WARMUP:
                     costs[name].seconds.append(time.perf_counter() - started)
     return costs
-
-
-def tokens(config: ConfigDict) -> int:
-    """The number of tokens of a clip."""
-    (_, *fine), size = config.model.patch, config.data.size
-    levels = levels_of(
-        (tuple(fine), *map(tuple, config.model.patches)), config.model.detail, config.data.frames
-    )
-    return sum(len(level.frames) * int(np.prod(level.grid((size, size)))) for level in levels)
 
 
 if __name__ == "__main__":

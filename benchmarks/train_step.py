@@ -23,7 +23,6 @@ if __name__ == "__main__":
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # `compile_s` is of a first start
 
 import json
-import math
 import statistics
 import subprocess
 import sys
@@ -98,8 +97,8 @@ def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
             say(f"step {i + 1} of {WARMUP + repeats}: {seconds[-1]:.4f} s")
 
     step_s = statistics.median(seconds[WARMUP:])
-    shape = batch["video"].shape
-    tokens = math.prod(shape[:4]) // math.prod(net.patch)
+    B, T, *size, _ = batch["video"].shape
+    tokens = B * net.tokens(T, tuple(size))
     by_word = train_flops(*run.network_call(config.batch_size))
     flops = sum(by_word.values())
     device = jax.devices()[0]

@@ -5,6 +5,7 @@ DiT (Peebles & Xie 2022, arXiv 2212.09748); here every frame has its own modulat
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -215,7 +216,7 @@ class SpaceTimeTransformer(nn.Module):
           lots: random numbers in [0,1) by which some frames skip the middle lines; None for none.
         """
         T, H, W, C = video.shape[1:]
-        per_patch, *fine = self.patch
+        per_patch = self.patch[0]
         setting = Setting(self.width, self.heads, per_patch, self.dtype)
         context, conditioning = Context(), 0.0
         for condition in self.conditions:
@@ -228,7 +229,7 @@ class SpaceTimeTransformer(nn.Module):
         frame = nn.silu(self.noise_embedding(noise) + conditioning)
         seconds = rearrange(time, "b (t p) -> b t p", p=per_patch).mean(-1)
 
-        levels = levels_of((tuple(fine), *self.patches), self.detail, T // per_patch)
+        levels = self.levels(T)
         layers = {level: self.patch_layers(level, C) for level in levels}
         for level in levels:
             if self.is_initializing() and not level.frames:  # it has parameters all the same
@@ -263,6 +264,14 @@ class SpaceTimeTransformer(nn.Module):
             pixels = layers[level][1](layer_norm(tokens, self.dtype) * (1 + scale) + shift)
             parts.append(embeddings.unpatchify(pixels, (per_patch, *level.patch), (H, W)))
         return in_order(parts, levels).astype(jnp.float32)
+
+    def levels(self, frames: int) -> tuple[Level, ...]:
+        """The levels of detail of a clip of `frames` frames, fine to coarse."""
+        return levels_of((self.patch[1:], *self.patches), self.detail, frames // self.patch[0])
+
+    def tokens(self, frames: int, size: tuple[int, int]) -> int:
+        """The number of tokens of a clip with frames of `size` (height, width)."""
+        return sum(len(level.frames) * math.prod(level.grid(size)) for level in self.levels(frames))
 
     def patch_layers(self, level: Level, channels: int) -> tuple[nn.Module, nn.Module]:
         """The layers from patches to tokens of a level, and from tokens to pixels."""
