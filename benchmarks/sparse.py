@@ -1,13 +1,13 @@
 """Sparse detail against the dense network: tokens, time, memory, and what it costs in quality.
 
     python -m benchmarks.sparse --config=configs/base.py --config.data.size=48 [--repeats=20]
-    python -m benchmarks.sparse --config=configs/base.py --seeds=3 [--protocols=quick,world]
-        [--num=64]
+    python -m benchmarks.sparse --config=configs/base.py --seeds=3 [--networks=dense,between_2x]
+        [--protocols=quick,world] [--num=64]
 
 Run it from the repository's root. Every fourth frame is a key frame with the config's patches; the
-frames between have patches of twice or four times the side (`model.patches`). "half skip" means
-that half of the frames between skip the middle lines in training (`model.skip`). The config's line
-stands in three: one repeat, the middle, and one repeat.
+frames between have patches of twice or four times the side (`model.patches`). "skip" means that
+half of the frames between skip the middle lines in training (`model.skip`). The config's line is
+repeated once, then for the middle, then once.
 
 First the training steps of all networks are timed, in turn, so that they meet the same load;
 `faster` is the median over the turns of the dense network's time over the other's, and `memory` is
@@ -36,12 +36,13 @@ from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.build import build, check_training
 from jaxvid.data import pipeline
-from jaxvid.errors import InputError
+from jaxvid.errors import InputError, nearest
 from jaxvid.metrics.protocols import choose
 from jaxvid.models.flops import train_flops
 from jaxvid.models.transformer import stacks
 from jaxvid.parallel import rules
 
+NETWORKS = flags.DEFINE_list("networks", [], "Names of networks; by default all of them.")
 SEEDS = flags.DEFINE_integer("seeds", 0, "Training runs of each network.", lower_bound=0)
 PROTOCOLS = flags.DEFINE_list("protocols", ["quick", "world"], "Protocols of the scores.")
 NUM = flags.DEFINE_integer("num", 0, "Number of clips, if not the protocols'.", lower_bound=0)
@@ -68,6 +69,12 @@ def main(_: Sequence[str]) -> None:
     config = configs.from_flag(CONFIG)
     protocols = [choose(name, NUM.value) for name in PROTOCOLS.value]
     networks = variants(config)
+    for name in NETWORKS.value:
+        if name not in networks:
+            hint = nearest(name, networks)
+            raise InputError(f"--networks: {hint}{name!r} is not one of {', '.join(networks)}")
+    if NETWORKS.value:
+        networks = {name: networks[name] for name in dict.fromkeys(["dense", *NETWORKS.value])}
     costs = costs_of(networks)
     dense = costs["dense"]
     faster = {
@@ -85,9 +92,8 @@ def main(_: Sequence[str]) -> None:
         )
     rows = {}
     for name, network in networks.items() if SEEDS.value else ():
-        for steps in dict.fromkeys((config.steps, round(config.steps * faster[name]))):
-            if name == "dense" and steps != config.steps:
-                continue
+        as_long = round(config.steps * faster[name]) if name != "dense" else config.steps
+        for steps in dict.fromkeys((config.steps, as_long)):
             network.steps = steps
             rows[f"{name}, {steps:,} steps"] = each = []
             for seed in range(SEEDS.value):
@@ -107,10 +113,10 @@ def variants(config: ConfigDict) -> dict[str, ConfigDict]:
     line, (_, p, q) = config.model.blocks, config.model.patch
     chosen = {
         "dense": {},
-        "between 2x": {"patches": ((2 * p, 2 * q),)},
-        "between 2x, half skip": {"patches": ((2 * p, 2 * q),), "skip": 0.5},
-        "between 4x": {"patches": ((4 * p, 4 * q),)},
-        "dense, half skip": {"patches": ((p, q),), "skip": 0.5},
+        "between_2x": {"patches": ((2 * p, 2 * q),)},
+        "between_2x_skip": {"patches": ((2 * p, 2 * q),), "skip": 0.5},
+        "between_4x": {"patches": ((4 * p, 4 * q),)},
+        "dense_skip": {"patches": ((p, q),), "skip": 0.5},
     }
     found = {}
     for name, changes in chosen.items():
