@@ -229,7 +229,7 @@ def write_plan(path: str | Path, plan: Plan) -> None:
     rounds = plan.rounds()
     calls = [call for together in rounds for call in together]
     width = max(plan.frames, *(max(call.draws, default=0) + 1 for call in calls))
-    image, there = np.full((len(calls), width, 3), 255, np.uint8), [*range(plan.given)]
+    image, there = np.full((len(calls), width, 3), 255, np.uint8), [*plan.given]
     for row, call in zip(image, calls, strict=True):
         for frames, colour in zip((call.draws, call.sees, there), colours.values(), strict=True):
             row[[i for i in frames if (row[i] == 255).all()]] = colour
