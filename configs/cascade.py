@@ -33,6 +33,7 @@ def get_config(stage: str = "") -> ConfigDict:
     c.data.update(frames=16, size=16, fps=8.0)
     c.model.update(patch=(1, 4, 4))
     c.tasks.update(generate=1.0, predict=0.0, interpolate=0.0, random=0.0)
+    c.sampler.steps = 16
     match stage:
         case "outline":
             c.data.fps = 2.0
@@ -41,7 +42,9 @@ def get_config(stage: str = "") -> ConfigDict:
             c.steps = 1200
             c.tasks.update(generate=0.0, plan=1.0)
         case "enlarge":
-            c.steps, c.batch_size, c.data.size = 1000, 4, 32
-            c.model.update(depth=4, unroll=4)
+            c.steps, c.batch_size = 900, 4
+            c.data.update(frames=8, size=32)
+            c.model.update(depth=3, unroll=3, patch=(1, 2, 2))
             c.conditions.low_res.update(factor=2, max_noise=0.3, noise=0.1)
+            c.sampler.update(steps=8, cfg_scale=1.0)
     return c
