@@ -1,4 +1,4 @@
-"""Loads a config file. An error in it is reported in one line, with its file and line number."""
+"""Loads a config or cascade file. An error in it is one line, with its file and line number."""
 
 import difflib
 import importlib.machinery
@@ -6,25 +6,38 @@ import importlib.util
 import inspect
 import sys
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxvid.errors import InputError, one_line
 
+# For each kind of file: what its function returns, in words, and an example.
+KINDS = {
+    "config": (ConfigDict, "an ml_collections.ConfigDict", "configs/base.py"),
+    "cascade": (tuple, "a tuple of jaxvid.cascade.Stage", "configs/cascade.py"),
+}
 
-def load(text: str) -> ConfigDict:
+
+def load(text: str, kind: str = "config") -> Any:
     """Returns `get_config()` of FILE.py, or `get_config(ARGUMENT)` for FILE.py:ARGUMENT.
 
-    Raises InputError for a file that does not exist, fails, or does not return a ConfigDict.
+    Args:
+      text: FILE.py or FILE.py:ARGUMENT.
+      kind: "config", or "cascade" for the tuple of `get_cascade`.
+
+    Raises:
+      InputError: the file does not exist, fails, or does not return what its kind does.
     """
+    returns, in_words, example = KINDS[kind]
     name, colon, argument = text.partition(":")
     path = Path(name).expanduser()
     if not path.is_file():
         files = [str(other) for other in path.parent.glob("*.py")]
         near = difflib.get_close_matches(str(path), files, 1)
         raise InputError(
-            f"--config={text}: there is no such file; "
-            + (f"did you mean {near[0]}?" if near else "start from configs/base.py")
+            f"--{kind}={text}: there is no such file; "
+            + (f"did you mean {near[0]}?" if near else f"start from {example}")
         )
     loader = importlib.machinery.SourceFileLoader("jaxvid_config_file", str(path))
     module = importlib.util.module_from_spec(
@@ -33,35 +46,34 @@ def load(text: str) -> ConfigDict:
     sys.modules[loader.name] = module  # dataclasses and pickle look up its classes here
     try:
         loader.exec_module(module)
-        function = getattr(module, "get_config", None)
+        function = getattr(module, f"get_{kind}", None)
         if not callable(function):
             raise InputError(
-                f"{path} has no get_config(): define one that returns a config, as "
-                "configs/base.py does"
+                f"{path} has no get_{kind}(): define one that returns a {kind}, as {example} does"
             )
         given = [argument] if colon else []
-        _check_argument(function, given, text)
-        config = function(*given)
+        _check_argument(function, given, text, kind)
+        made = function(*given)
     except InputError:
         raise
     except Exception as error:
         raise InputError(one_line(error, str(path))) from error
-    if not isinstance(config, ConfigDict):
+    if not isinstance(made, returns):
         code = inspect.unwrap(function).__code__
-        returned = "nothing" if config is None else f"a {type(config).__name__}"
+        returned = "nothing" if made is None else f"a {type(made).__name__}"
         raise InputError(
-            f"{code.co_filename}:{code.co_firstlineno}: get_config() returns {returned}: end it "
-            "with `return` and an ml_collections.ConfigDict, as configs/base.py does"
+            f"{code.co_filename}:{code.co_firstlineno}: get_{kind}() returns {returned}: end it "
+            f"with `return` and {in_words}, as {example} does"
         )
-    return config
+    return made
 
 
-def _check_argument(function: object, given: list[str], text: str) -> None:
+def _check_argument(function: object, given: list[str], text: str, kind: str) -> None:
     try:
         inspect.signature(function).bind(*given)
     except TypeError:
         if given:
-            remedy = f"its get_config() takes no argument; leave out ':{given[0]}'"
+            remedy = f"its get_{kind}() takes no argument; leave out ':{given[0]}'"
         else:
-            remedy = f"its get_config() needs one argument: give {text}:ARGUMENT"
-        raise InputError(f"--config={text}: {remedy}") from None
+            remedy = f"its get_{kind}() needs one argument: give {text}:ARGUMENT"
+        raise InputError(f"--{kind}={text}: {remedy}") from None

@@ -7,6 +7,7 @@
     python -m jaxvid.sample --workdir=DIR --frames=256 [--plan=key_frames --overlap=4]
     python -m jaxvid.sample --workdir=DIR --low_res=VIDEO [--frames=256]
     python -m jaxvid.sample --workdir=DIR --actions=FILE.csv [--frames=256]
+    python -m jaxvid.sample --cascade=configs/cascade.py [--num=4 --frames=61 --label=square]
 
 By default the averaged (EMA) weights of the newest checkpoint are used, on all devices.
 `--checkpoint=STEP` uses another checkpoint, `--weights=raw` the weights without averaging, and
@@ -14,6 +15,9 @@ By default the averaged (EMA) weights of the newest checkpoint are used, on all 
 Observed frames come from `--input`, or else from the validation clips. So does the low-resolution
 video, without `--low_res`. Videos of any length (`--frames`) are drawn by a plan, in several calls,
 and written as they come.
+
+`--cascade` draws by several trained networks, one after another (docs/hierarchy.md). The same
+command goes on after an interruption; levels that are finished are not drawn again.
 """
 
 from jaxvid import start
@@ -25,17 +29,28 @@ import functools
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 from absl import flags
 from tqdm import tqdm
 
 from jaxvid import config as configs
 from jaxvid import errors, files
+from jaxvid.cascade import draw
+from jaxvid.cascade import load as load_cascade
 from jaxvid.conditions.condition import CONDITIONS
+from jaxvid.errors import InputError
 from jaxvid.hierarchy.plan import SCHEMES
 from jaxvid.trained import load
+from jaxvid.workdir.folder import run_name
+from jaxvid.workdir.pictures import cascade_sheet, write_png
 from jaxvid.workdir.samples import write_samples
 
-WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.", required=True)
+PART = 64  # frames that are read from a level at once
+
+WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.")
+CASCADE = flags.DEFINE_string(
+    "cascade", None, "In place of --workdir, a file with get_cascade(), as configs/cascade.py."
+)
 NUM = flags.DEFINE_integer("num", 16, "Number of clips.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Random seed of the clips.", lower_bound=0)
 CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "Its step; by default the newest.")
@@ -57,10 +72,23 @@ OVERLAP = flags.DEFINE_integer(
     "overlap", None, "Earlier frames that a call sees; by default half of a clip."
 )
 INPUT = flags.DEFINE_string("input", None, "Video file with the observed frames.")
-OUTPUT = flags.DEFINE_string("output", None, "Folder; by default samples/TASK in the workdir.")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "Folder; by default samples/TASK in the workdir, or runs/CASCADE/samples."
+)
+OF_A_RUN = CHECKPOINT, WEIGHTS, EMA_WIDTH, TASK, OBSERVED, PLAN, OVERLAP, INPUT
 
 
 def main(_: Sequence[str]) -> None:
+    if (WORKDIR.value is None) == (CASCADE.value is None):
+        raise InputError("give --workdir=DIR of a run, or --cascade=FILE.py of several")
+    if CASCADE.value:
+        draw_cascade(CASCADE.value)
+    else:
+        draw_clips()
+
+
+def draw_clips() -> None:
+    """Draws from the model of a work directory."""
     model = load(
         WORKDIR.value,
         checkpoint=CHECKPOINT.value,
@@ -90,16 +118,48 @@ def main(_: Sequence[str]) -> None:
         write_samples(
             target, config.data.fps, drawing.observed, drawing.titles, drawing.plan
         ) as samples,
-        tqdm(
-            unit="frame" if FRAMES.value else "step",
-            file=sys.stdout,
-            mininterval=0.1 if sys.stdout.isatty() else 10,
-        ) as bar,
+        _bar("frame" if FRAMES.value else "step") as bar,
     ):
         for part in drawing.parts(functools.partial(_show, bar)):
             samples.add(part)
     sheet = target / "sheet.png"
     print(f"{NUM.value} clips of {frames} frames in {target}; contact sheet: {sheet}")
+
+
+def draw_cascade(file: str) -> None:
+    """Draws from the models of a cascade, level by level."""
+    changed = [flag.name for flag in OF_A_RUN if flag.present]
+    changed += [f"config.{name}" for name in configs.OVERRIDES]
+    if changed:
+        raise InputError(f"--{changed[0]} is for --workdir: the stages of {file} say how they draw")
+    levels = load_cascade(file).levels(
+        NUM.value, frames=FRAMES.value, seed=SEED.value, **_conditions()
+    )
+    target = files.to_path(OUTPUT.value or f"runs/{run_name(file)}/samples", "--output")
+    for level in levels:
+        print(f"{level.name}: {level.data.size}x{level.data.size}, {level.data.fps:g} fps; "
+              f"{level.plan}", flush=True)  # fmt: skip
+    videos = []
+    with _bar("frame") as bar:
+        for level, video in draw(levels, target, functools.partial(_show, bar)):
+            videos.append(video)
+            with write_samples(
+                target / level.name, level.data.fps, level.observed, level.titles, level.plan
+            ) as samples:
+                for start in range(0, level.frames, PART):
+                    samples.add(np.asarray(video[:, start : start + PART]))
+    titles = [
+        ": ".join(filter(None, [level.name, *level.titles[i : i + 1]]))
+        for i in range(NUM.value)
+        for level in levels
+    ]
+    sheet = target / "sheet.png"
+    write_png(sheet, cascade_sheet(videos, [level.every for level in levels], titles))
+    print(f"{NUM.value} clips of {levels[-1].frames} frames in {target}; contact sheet: {sheet}")
+
+
+def _bar(unit: str) -> tqdm:
+    return tqdm(unit=unit, file=sys.stdout, mininterval=0.1 if sys.stdout.isatty() else 10)
 
 
 def _conditions() -> dict[str, str]:

@@ -117,7 +117,7 @@ class TrainedModel:
         """What to draw and what is given to draw from: `video`, `time`, `given`."""
         run, data = self.run, self.run.config.data
         num = padded(num, run.mesh)
-        chosen = self._chosen(conditions, frames or data.frames)
+        chosen = self.chosen(conditions, frames or data.frames)
         needs_low_res = run.config.conditions.low_res.factor and "low_res" not in chosen
         if needs_low_res and (frames or video is not None):
             raise InputError(
@@ -144,8 +144,11 @@ class TrainedModel:
             clips["given"][name] = jax.tree.map(lambda x: np.repeat(x[None], num, axis=0), arrays)
         return clips
 
-    def _chosen(self, conditions: Mapping[str, str], frames: int) -> dict[str, Any]:
-        """The arrays of the conditions that are chosen, for one clip."""
+    def chosen(self, conditions: Mapping[str, str], frames: int) -> dict[str, Any]:
+        """The arrays of the conditions that are chosen, for one clip of a number of frames.
+
+        Raises InputError for a condition that the model does not have, and an invalid value.
+        """
         by_flag = {c.flag: c for c in self.run.conditions}
         for flag in conditions:
             if flag not in {c.flag for c in CONDITIONS.values()}:

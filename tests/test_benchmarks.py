@@ -1,6 +1,9 @@
+import numpy as np
 import pytest
 
+from benchmarks.seams import seam
 from benchmarks.tpu_program import operations_of
+from jaxvid.hierarchy.plan import make_plan
 from tests.commands import attempt
 
 TINY = "--config=tests/tiny.py"
@@ -74,3 +77,10 @@ def test_the_body_of_a_loop_counts_as_often_as_it_runs():
     found = [(op.name, op.kind, op.times * op.cycles) for op in operations_of(PROGRAM)]
     kernel = ("attention_forward.2", "kernel", 0)
     assert found == [("copy.1", "copy", 3), ("fused", "product", 140), kernel]
+
+
+def test_a_seam_is_a_jump_where_windows_meet():
+    plan = make_plan("sliding(overlap=1)", 4, 10)  # windows begin at frames 4 and 7
+    level = np.cumsum([0, 1, 1, 1, 3, 1, 1, 3, 1, 1]).astype(np.uint8)
+    videos = np.tile(level[None, :, None, None, None], (2, 1, 2, 2, 3))
+    assert seam(videos, plan) == 3.0

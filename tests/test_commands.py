@@ -90,7 +90,7 @@ def test_flags_keys_paths_and_processes_that_are_wrong_are_one_line(refused, tmp
             ("--wrkdir: there is no such option; did you", [*train, "--wrkdir=a"]),
             ("unexpected argument 'dog'", [*sample, "--caption=a", "dog"]),
             ("--num=0: it must be a positive integer", [*sample, "--num=0"]),
-            ("give --workdir=…: A run's work directory", ["jaxvid.sample"]),
+            ("give --workdir=DIR of a run, or --cascade=FILE.py", ["jaxvid.sample"]),
             ("--plugins=no_lab.mamba cannot be imported: Mo", [*train, "--plugins=no_lab.mamba"]),
             (f"{file} cannot be written (File exists)", [*train, f"--workdir={file}"]),
             (f"{file}/run cannot be written (Not a directory)", [*train, f"--workdir={file}/run"]),

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import base, latte, videos
+from configs import base, cascade, latte, videos
 from jaxvid import config as configs
 from jaxvid import trained
 from jaxvid.config import FLAG, POSITIVE, TEXT, UNIT, declare, key
@@ -31,6 +31,14 @@ def test_the_published_sizes_are_sound_and_others_are_refused():
     for wrong in ("M/2", "S", "S/3", "S/2/2"):
         with pytest.raises(InputError, match="give SIZE/PATCH"):
             latte.get_config(wrong)
+
+
+def test_the_stages_of_the_cascade_are_sound_and_others_are_refused():
+    for stage in cascade.STAGES:
+        configs.check(cascade.get_config(stage))
+    for wrong in ("", "outlines"):
+        with pytest.raises(InputError, match=r"give a stage.*: one of outline, between, enlarge"):
+            cascade.get_config(wrong)
 
 
 def test_every_repeated_line_is_checked():

@@ -13,9 +13,14 @@ end of the video draws frames that nobody keeps. The schemes:
     hierarchy_2 key frames, then the frames between from left to right, which see the last frames
                 and the next key frames (Harvey et al. 2022, arXiv 2205.11495)
     streaming   adjacent windows, for a causal network that remembers the last frames
+    overlapping windows that see nothing of one another; the frames that two of them draw are
+                blended (compare Bar-Tal et al. 2024, arXiv 2401.12945). For super-resolution
+
+Frames that are given are the first ones of the video. key_frames also takes others, such as every
+fourth frame: they are its key frames.
 
 A plan is data. `Plan.rounds` says which calls can run side by side, and `check` proves that every
-frame is drawn once and seen only after that.
+frame is drawn, once but for blends, and seen only after that.
 """
 
 import ast
@@ -49,6 +54,16 @@ class Call(NamedTuple):
         """Which frames of its window it sees."""
         return np.isin(self.frames, self.sees)
 
+    @property
+    def weights(self) -> Int[np.ndarray, " T"]:
+        """How much each frame of its window counts where another call draws it too.
+
+        1, 2, 3, … from either end: where windows overlap by half or less, the share of one rises
+        linearly as that of the other falls.
+        """
+        rising = np.arange(1, len(self.frames) + 1)
+        return np.minimum(rising, rising[::-1])
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -58,14 +73,14 @@ class Plan:
       scheme: name of the scheme.
       frames: length of the video.
       window: most frames of a call.
-      given: number of frames at the start of the video that are there before the first call.
+      given: the frames that are there before the first call, in order.
       calls: the calls; each sees only frames that are given, or that an earlier call draws.
     """
 
     scheme: str
     frames: int
     window: int
-    given: int
+    given: tuple[int, ...]
     calls: tuple[Call, ...]
 
     def __str__(self) -> str:
@@ -75,9 +90,19 @@ class Plan:
             f"{self.window} frames, {len(rounds)} after one another"
         )
 
+    @property
+    def blends(self) -> bool:
+        """Whether frames that several calls draw are blended."""
+        return self.scheme == "overlapping"
+
+    @property
+    def start(self) -> int:
+        """The number of given frames before the first that is drawn."""
+        return next(i for i in itertools.count() if i not in self.given)
+
     def rounds(self) -> list[list[Call]]:
         """The calls in rounds. Those of one round see nothing that another of them draws."""
-        drawn_in = dict.fromkeys(range(self.given), -1)
+        drawn_in = dict.fromkeys(self.given, -1)
         rounds: list[list[Call]] = []
         for call in self.calls:
             number = 1 + max((drawn_in[i] for i in call.sees), default=-1)
@@ -94,16 +119,16 @@ class Plan:
     def check(self) -> None:
         """Raises InputError, which says why, unless the calls draw the whole video.
 
-        That is: every frame is drawn once, none is seen before it is there, and no call has more
-        than `window` frames.
+        That is: every frame is drawn, and once unless the plan blends; none is seen before it is
+        there, and no call has more than `window` frames.
         """
-        there = set(range(self.given))
+        there = set(self.given)
         for number, call in enumerate(self.calls):
             if len(call.frames) > self.window:
                 raise self._wrong(f"call {number} has {len(call.frames)} frames")
             if early := set(call.sees) - there:
                 raise self._wrong(f"call {number} sees frame {min(early)}, which is not drawn yet")
-            if again := set(call.draws) & there:
+            if (again := set(call.draws) & there) and not self.blends:
                 raise self._wrong(f"call {number} draws frame {min(again)} again")
             there |= set(call.draws)
         if missing := set(range(self.frames)) - there:
@@ -127,17 +152,18 @@ def make_plan(
     text: str,
     window: int,
     frames: int | None = None,
-    given: int = 0,
+    given: int | Sequence[int] | None = None,
     overlap: int | None = None,
 ) -> Plan:
     """The plan that a text describes, checked.
 
     Args:
       text: a scheme, with options or without: "key_frames" or "key_frames(spacings=(9,3))".
-        "frames" is an option where `frames` is not given.
+        "frames" is an option where `frames` is not given, and "every" where `given` is not:
+        "key_frames(frames=61, every=4)" is given every fourth frame.
       window: frames of a call.
       frames: length of the video.
-      given: number of frames that are there at the start, 0 to `window` - 1.
+      given: frames that are there, in order, or the number of those at the start.
       overlap: earlier frames that a call sees, unless the text says so; by default half the window.
 
     Raises:
@@ -146,7 +172,7 @@ def make_plan(
     name, chosen = _parse(text)
     parameters = inspect.signature(SCHEMES[name]).parameters
     takes = list(parameters)[3:]
-    allowed = [*takes, *["frames"] * (frames is None)]
+    allowed = [*takes, *["frames"] * (frames is None), *["every"] * (given is None)]
     for option, value in chosen.items():
         if option not in allowed:
             hint = nearest(option, allowed)
@@ -162,10 +188,19 @@ def make_plan(
     overlap = chosen.pop("overlap", window // 2 if overlap is None else overlap)
     if not 1 <= overlap < window:
         raise InputError(f"--overlap={overlap}: it must be from 1 to {window - 1} frames")
-    if not 0 <= given < window:
-        raise InputError(f"{given} frames are given: it must be from 0 to {window - 1}")
-    if frames <= given:
-        raise InputError(f"--frames={frames}: {given} of them are given; ask for more frames")
+    if "every" in chosen:
+        given = range(0, frames, chosen.pop("every"))
+    given = tuple(given if isinstance(given, Sequence) else range(given or 0))
+    if frames <= len(given):
+        raise InputError(f"--frames={frames}: {len(given)} of them are given; ask for more frames")
+    if _at_start(given):
+        if len(given) >= window:
+            raise InputError(f"{len(given)} frames are given: it must be from 0 to {window - 1}")
+    elif name != "key_frames":
+        raise InputError(
+            f"plan {name}: it goes on from the first frames of a video, but others are given: "
+            "choose key_frames"
+        )
     calls = SCHEMES[name](frames, window, given, overlap, **chosen)
     plan = Plan(name, frames, window, given, tuple(calls))
     plan.check()
@@ -189,18 +224,23 @@ def _parse(text: str) -> tuple[str, dict[str, Any]]:
     return name, dict(pairs)
 
 
+def _at_start(given: tuple[int, ...]) -> bool:
+    """Whether the frames that are given are the first ones, or none."""
+    return given == tuple(range(len(given)))
+
+
 def _as_tuple(value: Any) -> tuple:
     return value if isinstance(value, tuple) else (value,)
 
 
 @scheme
-def sliding(frames: int, window: int, given: int, overlap: int) -> Iterable[Call]:
+def sliding(frames: int, window: int, given: tuple[int, ...], overlap: int) -> Iterable[Call]:
     """Each call sees the last `overlap` frames; the first sees those that are given."""
     return _onwards(range(frames + window), frames, window, given, overlap, lambda past: past)
 
 
 @scheme
-def long_range(frames: int, window: int, given: int, overlap: int) -> Iterable[Call]:
+def long_range(frames: int, window: int, given: tuple[int, ...], overlap: int) -> Iterable[Call]:
     """As sliding, but half of the `overlap` frames are evenly spread over all earlier frames."""
 
     def choose(past: Sequence[int]) -> Sequence[int]:
@@ -213,7 +253,7 @@ def long_range(frames: int, window: int, given: int, overlap: int) -> Iterable[C
 
 
 @scheme
-def geometric(frames: int, window: int, given: int, overlap: int) -> Iterable[Call]:
+def geometric(frames: int, window: int, given: tuple[int, ...], overlap: int) -> Iterable[Call]:
     """As sliding, but the `overlap` frames lie 1, 2, 4, 8, … frames back, where there are any."""
 
     def choose(past: Sequence[int]) -> Sequence[int]:
@@ -227,36 +267,55 @@ def geometric(frames: int, window: int, given: int, overlap: int) -> Iterable[Ca
 
 @scheme
 def key_frames(
-    frames: int, window: int, given: int, overlap: int, spacings: int | tuple[int, ...] = ()
+    frames: int,
+    window: int,
+    given: tuple[int, ...],
+    overlap: int,
+    spacings: int | tuple[int, ...] = (),
 ) -> Iterable[Call]:
     """Key frames `spacings[0]` apart, then those between, `spacings[1]` apart, down to 1.
 
-    By default one call draws all key frames, and the spacings fall by equal factors.
+    By default one call draws all key frames, and the spacings fall by equal factors. Given frames
+    that are not the first ones are the key frames, from the first frame to the last.
     """
-    spacings = _as_tuple(spacings) or _spacings(frames - max(0, given - 1), window)
+    if _at_start(given):
+        spacings = _as_tuple(spacings) or _spacings(_beyond(frames, given), window)
+        calls = _keys(frames, window, given, overlap, spacings[0])
+    elif (given[0], given[-1]) != (0, frames - 1):
+        raise InputError(
+            f"plan key_frames: of {frames} frames, {given[0]} to {given[-1]} are given: give the "
+            f"first and the last, or ask for {given[-1] - given[0] + 1} frames"
+        )
+    else:
+        spacings = _as_tuple(spacings) or _falling(int(np.diff(given).max()), window)
+        calls = []
     if list(spacings) != sorted(set(spacings), reverse=True):
         raise InputError(f"plan key_frames: the spacings {spacings} must fall from one to the next")
-    calls = _keys(frames, window, given, overlap, spacings[0])
-    there = sorted({*range(given), *(i for call in calls for i in call.draws)})
-    for spacing in [*spacings[1:], 1]:
+    there = sorted({*given, *(i for call in calls for i in call.draws)})
+    for spacing in [*spacings, 1]:
         level = _between(there, frames, window, spacing)
         calls += level
         there = sorted({*there, *(i for call in level for i in call.draws)})
+    if (least := min(len(call.frames) for call in calls)) < window:
+        raise InputError(
+            f"plan key_frames: a call has {least} frames, but the network draws {window} at once: "
+            f"plan a longer video, give closer frames, or train on data.frames={least}"
+        )
     return calls
 
 
 @scheme
 def hierarchy_2(
-    frames: int, window: int, given: int, overlap: int, spacing: int = 0
+    frames: int, window: int, given: tuple[int, ...], overlap: int, spacing: int = 0
 ) -> Iterable[Call]:
     """Key frames `spacing` apart, then from left to right the frames between them.
 
     A call of the second level sees, of the frames that are there, as many before those that it
     draws as after them. By default one call draws all key frames.
     """
-    spacing = spacing or _spacings(frames - max(0, given - 1), window)[0]
+    spacing = spacing or _spacings(_beyond(frames, given), window)[0]
     calls = _keys(frames, window, given, overlap, spacing)
-    keys, first = [i for call in calls for i in call.draws], given
+    keys, first = [i for call in calls for i in call.draws], len(given)
     while first < frames:  # all frames before it are there
         if first in keys:
             first += 1
@@ -272,28 +331,41 @@ def hierarchy_2(
 
 
 @scheme
-def streaming(frames: int, window: int, given: int, overlap: int) -> Iterable[Call]:
+def streaming(frames: int, window: int, given: tuple[int, ...], overlap: int) -> Iterable[Call]:
     """Adjacent calls for a network that remembers `overlap` frames; the first sees the given."""
-    calls = [Call(tuple(range(given)), ())] if given else []
-    starts = range(given, frames, window - overlap)
+    calls = [Call(given, ())] if given else []
+    starts = range(len(given), frames, window - overlap)
     return calls + [Call((), tuple(range(i, i + window - overlap))) for i in starts]
+
+
+@scheme
+def overlapping(frames: int, window: int, given: tuple[int, ...], overlap: int) -> Iterable[Call]:
+    """Windows that share `overlap` frames, and see nothing: their calls run side by side."""
+    if given:
+        raise InputError("plan overlapping: its calls see no given frames: choose sliding")
+    if overlap > window // 2:
+        raise InputError(
+            f"plan overlapping: overlap={overlap} must be at most half of the {window} frames of "
+            "a window, so that no more than two draw a frame"
+        )
+    starts = range(0, max(1, frames - overlap), window - overlap)
+    return [Call((), tuple(range(i, i + window))) for i in starts]
 
 
 def _onwards(
     positions: Sequence[int],
     frames: int,
     window: int,
-    given: int,
+    given: tuple[int, ...],
     overlap: int,
     choose: Callable[[Sequence[int]], Sequence[int]],
 ) -> list[Call]:
     """Calls that draw `positions` from the first that is not given on, until `frames` are covered.
 
     `choose` picks what a call sees, of all positions so far in order; the last `overlap` are used.
-    The first call sees what is given.
+    The first call sees what is given, the first of the positions.
     """
-    seen = [i for i in positions if i < given]
-    calls = [Call(tuple(seen), tuple(positions[len(seen) : window]))]
+    calls = [Call(given, tuple(positions[len(given) : window]))]
     done = window
     while positions[done - 1] < frames - 1:
         sees = tuple(choose(positions[:done])[-overlap:])
@@ -302,9 +374,11 @@ def _onwards(
     return calls
 
 
-def _keys(frames: int, window: int, given: int, overlap: int, spacing: int) -> list[Call]:
+def _keys(
+    frames: int, window: int, given: tuple[int, ...], overlap: int, spacing: int
+) -> list[Call]:
     """Calls that draw every `spacing`-th frame, from the first, or from the last given one, on."""
-    last = max(0, given - 1)
+    last = given[-1] if given else 0
     onwards = range(last, frames + 2 * window * spacing, spacing)
     positions = [*range(last), *onwards]
     return _onwards(positions, frames, window, given, overlap, lambda past: past)
@@ -346,9 +420,18 @@ def _between(there: Sequence[int], frames: int, window: int, spacing: int) -> li
     return calls
 
 
+def _beyond(frames: int, given: tuple[int, ...]) -> int:
+    """The number of frames from the last one given on."""
+    return frames - (given[-1] if given else 0)
+
+
 def _spacings(frames: int, window: int) -> tuple[int, ...]:
     """The spacing at which `window` frames cover `frames`, and those that lead from it to 1."""
-    first = max(1, -(-(frames - 1) // max(1, window - 1)))
+    return _falling(max(1, -(-(frames - 1) // max(1, window - 1))), window)
+
+
+def _falling(first: int, window: int) -> tuple[int, ...]:
+    """The spacing `first`, and those that lead from it to 1 by equal factors."""
     if first == 1:
         return (1,)
     if window < 4:

@@ -191,7 +191,9 @@ def draw(
 
 
 def first_eps(key: Array, clips: dict[str, Any]) -> Float32[Array, "B T H W 3"]:
-    """The noise that clips start from; it does not depend on how they are divided into groups."""
+    """The noise that clips start from, unless it is there as `eps`; groups do not change it."""
+    if "eps" in clips:
+        return clips["eps"]
     eps_key = each(lambda key: jax.random.split(key)[0], key)
     return normal(eps_key, clips["video"].shape)
 

@@ -4,9 +4,11 @@
 network, which carries its state from window to window (`models/streaming.py`), `stream` carries out
 the plan "streaming". Both yield frames as they are drawn, and the devices hold what one batch
 needs, so the length of a video does not matter to them. Frames that a call sees again get noise of
-level `sampler.observed_noise`, which reduces drift.
+level `sampler.observed_noise`, which reduces drift. Frames that two calls draw are drawn from the
+same noise, so that a deterministic sampler nearly agrees, and blended.
 """
 
+import collections
 import functools
 import itertools
 import math
@@ -16,8 +18,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from jax.sharding import Mesh
-from jaxtyping import Array, UInt8
+from jaxtyping import Array, Float32, Int, UInt8
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxvid.conditions.condition import window
@@ -30,23 +33,35 @@ from jaxvid.sampling.draw import Report, draw, in_dtype, make_sampler, remember
 
 
 def plan_for(
-    config: ConfigDict, text: str | None, frames: int, given: int = 0, overlap: int | None = None
+    config: ConfigDict,
+    text: str | None,
+    frames: int,
+    given: int | Sequence[int] = 0,
+    overlap: int | None = None,
 ) -> Plan:
     """The plan of a text (see `hierarchy.plan`), which the network of a config can carry out.
 
     By default it is "streaming" for a network that can stream: one that is causal and whose
-    positions fit any length. For others it is "sliding".
+    positions fit any length. For others it is "overlapping" if they enlarge a video and no frames
+    are given, else "sliding".
 
     Raises:
       InputError: the plan is not valid, or the network cannot carry it out.
     """
     can_stream = config.model.causal and config.model.positions != "learned"
-    text = text or ("streaming" if can_stream else "sliding")
+    enlarges = bool(config.conditions.low_res.factor)
+    others = "overlapping" if enlarges and not given else "sliding"
+    text = text or ("streaming" if can_stream else others)
     plan = make_plan(text, config.data.frames, frames, given, overlap=overlap)
     if plan.scheme == "streaming" and not can_stream:
         raise InputError(
             "plan streaming: the network cannot stream; that takes config.model.causal and "
             "config.model.positions other than learned. Choose sliding"
+        )
+    if plan.scheme == "overlapping" and not enlarges:
+        raise InputError(
+            "plan overlapping: without a low-resolution video (config.conditions.low_res) its "
+            "windows would show unrelated videos: choose sliding"
         )
     if config.model.causal and plan.looks_ahead():
         raise InputError(
@@ -71,17 +86,17 @@ def long_videos(
     Args:
       config, denoiser, mesh, params: the network, trained on clips of T = `data.frames` frames.
       key: random key. The noise of a call depends on it and on the first frame that it draws.
-      clips: `given` describes the videos, and `video` holds the frames to start from. Conditions
-        with a value per frame start at the first frame and may have any length. Unless
-        `fills_devices`, their number divides over the mesh.
+      clips: `given` describes the videos, and `video` begins with the frames that the plan is
+        given. Conditions with a value per frame start at the first frame and may have any length.
+        Unless `fills_devices`, their number divides over the mesh.
       plan: for windows of T frames, as `plan_for` makes it.
       report: called with the number of frames that are there, and that of all frames.
 
     Yields:
-      The given frames, then those that are drawn, in order, as soon as they are there.
+      All frames in order, as soon as they are there.
     """
     carry_out = stream if plan.scheme == "streaming" else run_plan
-    yield clips["video"][:, : plan.given]
+    yield clips["video"][:, : plan.start]
     yield from carry_out(config, denoiser, mesh, params, key, clips, plan, report)
 
 
@@ -97,9 +112,11 @@ def run_plan(
 ) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
     """Carries out the calls of a plan; the host keeps frames until no call sees them any more."""
     sampler, rounds = make_sampler(config, denoiser, mesh), plan.rounds()
-    there = {i: clips["video"][:, i] for i in range(plan.given)}
+    there = {i: clips["video"][:, k] for k, i in enumerate(plan.given)}
     last_seen = {i: k for k, calls in enumerate(rounds) for call in calls for i in call.sees}
-    B, drawn, done = len(clips["video"]), plan.given, plan.given
+    draws = collections.Counter(i for call in plan.calls for i in call.draws)
+    versions: dict[int, list[tuple[np.integer, np.ndarray]]] = collections.defaultdict(list)
+    B, drawn, done = len(clips["video"]), len(plan.given), plan.start
     least, most = _side_by_side(config, mesh, B, max(map(len, rounds)))
     for k, calls in enumerate(rounds):
         # The sampler is compiled for these two sizes only.
@@ -107,9 +124,11 @@ def run_plan(
         for first in range(0, len(calls), n):
             together = calls[first : first + n]
             filled = [*together, *together[-1:] * (n - len(together))]
-            batch = pipeline.put_whole(
-                _batch(config, denoiser, clips, there, filled), rules.batch_sharding(mesh)
-            )
+            batch = _batch(config, denoiser, clips, there, filled)
+            if plan.blends:
+                frames = np.stack([call.frames for call in filled])
+                batch["eps"] = np.asarray(_eps_of_frames(key, frames, clips["video"][:, 0].shape))
+            batch = pipeline.put_whole(batch, rules.batch_sharding(mesh))
             keys = [jax.random.fold_in(key, call.draws[0]) for call in filled]
             observed = np.repeat([call.observed for call in filled], B, axis=0)
             if n == 1:
@@ -117,14 +136,39 @@ def run_plan(
             else:
                 videos = sampler(params, jnp.stack(keys), batch, observed)
             for call, video in zip(together, np.split(np.asarray(videos), n), strict=False):
-                there |= {i: video[:, np.searchsorted(call.frames, i)] for i in call.draws}
-                drawn += sum(i < plan.frames for i in call.draws)
+                at = np.searchsorted(call.frames, call.draws)
+                for i, weight, j in zip(call.draws, call.weights[at], at, strict=True):
+                    versions[i].append((weight, video[:, j]))
+                    if len(versions[i]) == draws[i]:
+                        there[i] = _blend(versions.pop(i))
+                        drawn += i < plan.frames
             report(drawn, plan.frames)
             new = list(itertools.takewhile(there.__contains__, range(done, plan.frames)))
             if new:
                 yield np.stack([there[i] for i in new], axis=1)
                 done += len(new)
-        there = {i: x for i, x in there.items() if i >= done or last_seen.get(i, -1) > k}
+            there = {i: x for i, x in there.items() if i >= done or last_seen.get(i, -1) >= k}
+
+
+def _blend(versions: Sequence[tuple[np.integer, np.ndarray]]) -> UInt8[np.ndarray, "B H W 3"]:
+    """The mean of the versions of a frame, each with its weight."""
+    weights, frames = zip(*versions, strict=True)
+    if len(frames) == 1:
+        return frames[0]
+    return np.rint(np.average(frames, axis=0, weights=weights)).astype(np.uint8)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _eps_of_frames(
+    key: Array, frames: Int[Array, "n T"], shape: tuple[int, ...]
+) -> Float32[Array, "windows T H W 3"]:
+    """The noise that windows of `shape` [B,H,W,3] start from: that of a frame is its own."""
+    eps_key = jax.random.split(key)[1]
+
+    def of_frame(i: Array) -> Array:
+        return jax.random.normal(jax.random.fold_in(eps_key, i), shape)
+
+    return rearrange(jax.vmap(jax.vmap(of_frame))(frames), "n t b ... -> (n b) t ...")
 
 
 def fills_devices(config: ConfigDict, plan: Plan, videos: int) -> bool:
@@ -142,7 +186,8 @@ def _side_by_side(config: ConfigDict, mesh: Mesh, videos: int, calls: int) -> tu
     least = parts // math.gcd(parts, videos)
     if config.sampler.lag:  # the number of steps then depends on the frames that a call sees
         return least, least
-    fit = config.sampler.batch_size * parts // videos or calls
+    size = config.sampler.batch_size
+    fit = max(1, size * parts // videos) if size else calls
     return least, max(least, min(fit // least, -(-calls // least)) * least)
 
 
@@ -184,7 +229,7 @@ def stream(
         FrozenConfigDict(config), Denoiser(net, denoiser.process, denoiser.prediction)
     )
     variables = {"params": jax.jit(in_dtype, static_argnums=1)(params, config.model.dtype)}
-    done = plan.given
+    done = len(plan.given)
     for call in plan.calls:
         frames = call.frames
         time = frames.astype(np.float32) / np.float32(config.data.fps)

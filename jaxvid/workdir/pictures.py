@@ -65,6 +65,35 @@ def contact_sheet(
     return _pad(einops.rearrange(clips, "b h w x -> (b h) w x"), (gap, 0))
 
 
+def cascade_sheet(
+    levels: Sequence[UInt8[np.ndarray, "B t h w 3"]],
+    every: Sequence[int],
+    titles: Sequence[str],
+    columns: int = 64,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Videos of a cascade in one picture: a row for each level of each, columns aligned in time.
+
+    Args:
+      levels: the videos of each level; sides of the last are multiples of those of others.
+      every: for each level, how many frames of the last lie from one of its frames to the next.
+      titles: a line of text above each row: of all levels of the first video, then of the second.
+      columns: largest number of columns; longer videos show every second frame, or fourth, ….
+    """
+    B, T, S = levels[-1].shape[:3]
+    step = 1
+    while -(-T // step) > columns:
+        step *= 2
+    shown, scale = range(0, T, step), -(-LEGIBLE // S)
+    cells = np.full((B, len(levels), len(shown), scale * S, scale * S, 3), PAPER, np.uint8)
+    for k, (videos, n) in enumerate(zip(levels, every, strict=True)):
+        for column, i in enumerate(shown):
+            if i % n == 0:
+                magnified = _magnify(videos[:, [i // n]], scale * S // videos.shape[2])
+                cells[:, k, column] = magnified[:, 0]
+    rows = einops.rearrange(cells, "b k t h w x -> (b k) t h w x")
+    return contact_sheet(rows, scale=1, columns=len(shown), titles=titles)
+
+
 def tile(
     videos: UInt8[np.ndarray, "B T H W 3"], *, scale: int | None = None, gap: int = 2
 ) -> UInt8[np.ndarray, "T h w 3"]:
@@ -229,7 +258,7 @@ def write_plan(path: str | Path, plan: Plan) -> None:
     rounds = plan.rounds()
     calls = [call for together in rounds for call in together]
     width = max(plan.frames, *(max(call.draws, default=0) + 1 for call in calls))
-    image, there = np.full((len(calls), width, 3), 255, np.uint8), [*range(plan.given)]
+    image, there = np.full((len(calls), width, 3), 255, np.uint8), [*plan.given]
     for row, call in zip(image, calls, strict=True):
         for frames, colour in zip((call.draws, call.sees, there), colours.values(), strict=True):
             row[[i for i in frames if (row[i] == 255).all()]] = colour

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -25,22 +26,77 @@ def any_plan(*schemes):
 
 def plan_of(scheme, numbers):
     window, frames, start, overlap = numbers
+    if scheme == "overlapping":
+        start, overlap = 0, min(overlap, window // 2)
     return make_plan(scheme, window, frames, start, overlap=overlap)
+
+
+@st.composite
+def scattered(draw):
+    """A window, and given frames at any distances at which calls between them fill it."""
+    window = draw(st.integers(4, 16))
+    gaps = st.lists(st.integers(1, 2 * window), min_size=window, max_size=60)
+    gaps = draw(gaps.filter(lambda gaps: max(gaps) > 1))
+    return window, tuple(int(i) for i in np.cumsum([0, *gaps]))
 
 
 @THOROUGH
 @any_plan()
 def test_every_frame_is_drawn_once_and_seen_only_after_that(scheme, numbers):
     plan = plan_of(scheme, numbers)
-    there = list(range(plan.given))
+    assert plan.given == tuple(range(len(plan.given)))
+    assert plan.start == len(plan.given)
+    there = drawn_once(plan)
+    # Few frames are drawn that nobody keeps: those that fill up the last window of a level.
+    assert sum(i >= plan.frames for i in there) < 2 * plan.window
+
+
+def drawn_once(plan):
+    """All frames of a plan in the order in which they come, each after those that it sees."""
+    there = list(plan.given)
     for call in plan.calls:
         assert set(call.sees) <= set(there)
         there += call.draws
-    assert len(there) == len(set(there))
+    if not plan.blends:
+        assert len(there) == len(set(there))
     assert set(there) >= set(range(plan.frames))
-    assert there[: plan.given] == list(range(plan.given))
-    # Few frames are drawn that nobody keeps: those that fill up the last window of a level.
-    assert sum(i >= plan.frames for i in there) < 2 * plan.window
+    return there
+
+
+@settings(THOROUGH, max_examples=100)
+@given(scattered())
+def test_key_frames_that_are_given_stay_and_those_between_are_drawn(scattered):
+    window, given_frames = scattered
+    plan = make_plan("key_frames", window, given_frames[-1] + 1, given_frames)
+    assert plan.given == given_frames
+    assert sorted(drawn_once(plan)) == list(range(plan.frames))
+    assert set(range(plan.start)) <= set(plan.given)
+    assert plan.start not in plan.given
+    for call in plan.calls:
+        assert len(call.frames) == plan.window
+        # Each frame lies between two that its call sees.
+        assert min(call.sees) < min(call.draws) <= max(call.draws) < max(call.sees)
+    # Calls between key frames that are near wait for none.
+    if max(np.diff(plan.given)) < plan.window:
+        assert len(plan.rounds()) == 1
+
+
+@settings(THOROUGH, max_examples=60)
+@any_plan("overlapping")
+def test_the_shares_of_overlapping_windows_sum_to_one_and_rise_evenly(scheme, numbers):
+    plan = plan_of(scheme, numbers)
+    assert len(plan.rounds()) == 1
+    total, shares = np.zeros(plan.frames + plan.window), []
+    for call in plan.calls:
+        total[call.frames] += call.weights
+    for call in plan.calls:
+        shares.append(call.weights / total[call.frames])
+    overlap = plan.window if len(plan.calls) == 1 else plan.window - plan.calls[1].draws[0]
+    assert shares[0][0] == shares[-1][-1] == 1
+    for before, after in itertools.pairwise(shares):
+        ramp = np.arange(1, overlap + 1) / (overlap + 1)
+        np.testing.assert_allclose(after[:overlap], ramp)
+        np.testing.assert_allclose(before[-overlap:], 1 - ramp)
 
 
 @THOROUGH
@@ -57,7 +113,7 @@ def test_every_call_fills_its_window(scheme, numbers):
 @any_plan()
 def test_calls_of_a_round_do_not_wait_for_one_another(scheme, numbers):
     plan = plan_of(scheme, numbers)
-    there, calls = set(range(plan.given)), []
+    there, calls = set(plan.given), []
     for together in plan.rounds():
         assert all(set(call.sees) <= there for call in together)
         there |= {i for call in together for i in call.draws}
@@ -66,7 +122,7 @@ def test_calls_of_a_round_do_not_wait_for_one_another(scheme, numbers):
 
 
 @THOROUGH
-@any_plan("sliding", "long_range", "geometric", "streaming")
+@any_plan("sliding", "long_range", "geometric", "streaming", "overlapping")
 def test_plans_for_causal_networks_see_only_the_past(scheme, numbers):
     plan = plan_of(scheme, numbers)
     assert not plan.looks_ahead()
@@ -81,6 +137,8 @@ def test_plans_for_causal_networks_see_only_the_past(scheme, numbers):
         ("geometric", [((), (0, 1, 2, 3)), ((2, 3), (4, 5)), ((4, 5), (6, 7)), ((6, 7), (8, 9))]),
         ("key_frames", [((), (0, 3, 6, 9)), ((0, 3), (1, 2)), ((3, 6), (4, 5)), ((6, 9), (7, 8))]),
         ("hierarchy_2", [((), (0, 3, 6, 9)), ((0, 3), (1, 2)), ((3, 6), (4, 5)), ((6, 9), (7, 8))]),
+        ("overlapping(overlap=1)", [((), (0, 1, 2, 3)), ((), (3, 4, 5, 6)), ((), (6, 7, 8, 9))]),
+        ("key_frames(every=3)", [((0, 3), (1, 2)), ((3, 6), (4, 5)), ((6, 9), (7, 8))]),
     ],
 )
 def test_ten_frames_by_windows_of_four(text, calls):
@@ -105,6 +163,13 @@ def test_key_frames_of_three_levels():
         i for i in range(64) if i % 4 == 0 and i % 16
     ]
     assert sorted(i for call in one for i in call.draws) == [i for i in range(64) if i % 4]
+    # Given key frames far apart: a level between them, then the rest.
+    plan = make_plan("key_frames(every=12)", 5, 61)
+    assert plan.given == (0, 12, 24, 36, 48, 60)
+    assert [sorted(i for call in calls for i in call.draws) for calls in plan.rounds()] == [
+        [i for i in range(61) if i % 4 == 0 and i % 12],
+        [i for i in range(61) if i % 4],
+    ]
     # By default one call draws all key frames, the last of which is the last frame.
     assert make_plan("key_frames", 8, 64).calls[0].draws == tuple(range(0, 64, 9))
 
@@ -122,6 +187,10 @@ def test_key_frames_of_three_levels():
         ("key_frames(spacings=(4,16))", "must fall"),
         ("key_frames(spacings=30)", "29 frames lie between two that are 30 apart"),
         ("sliding(frames=9)", "sliding takes overlap"),
+        ("sliding(every=4)", "sliding: it goes on from the first frames of a video, but others"),
+        ("key_frames(every=4)", "of 64 frames, 0 to 60 are given: .* or ask for 61 frames"),
+        ("key_frames(every=0)", "every must be an integer of at least 1"),
+        ("overlapping(overlap=5)", "overlap=5 must be at most half of the 8 frames"),
     ],
 )
 def test_texts_that_are_not_valid(text, message):
@@ -136,6 +205,12 @@ def test_lengths_that_are_not_valid():
         make_plan("sliding", 8, 64, 8)
     with pytest.raises(InputError, match="--frames=3: 3 of them are given"):
         make_plan("sliding", 8, 3, 3)
+    with pytest.raises(InputError, match=r"key_frames takes overlap, spacings$"):
+        make_plan("key_frames(every=4)", 8, 61, 0)
+    with pytest.raises(InputError, match="a call has 5 frames, but the network draws 8 at once"):
+        make_plan("key_frames", 8, 5, (0, 4))
+    with pytest.raises(InputError, match="overlapping: its calls see no given frames"):
+        make_plan("overlapping", 8, 64, 1)
     with pytest.raises(InputError, match="windows of 3 frames"):
         make_plan("key_frames", 3, 64)
     assert make_plan("sliding(frames=9)", 8).frames == 9
@@ -151,7 +226,7 @@ def test_lengths_that_are_not_valid():
     ],
 )
 def test_plans_that_do_not_draw_the_video_are_refused(calls, message):
-    plan = Plan("mine", 3, 4, 0, ())
+    plan = Plan("mine", 3, 4, (), ())
     with pytest.raises(InputError, match=message):
         dataclasses.replace(plan, calls=tuple(calls)).check()
     assert np.array_equal(Call((5, 1), (3,)).observed, [True, False, True])

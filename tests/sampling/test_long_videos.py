@@ -110,7 +110,7 @@ def test_learned_positions_draw_long_videos_with_a_causal_network_too(config):
     np.testing.assert_array_equal(roll(run, params, clips, 5), seven[:, :5])
 
 
-@pytest.mark.parametrize("scheme", ["key_frames", "hierarchy_2"])
+@pytest.mark.parametrize("scheme", ["key_frames", "hierarchy_2", "overlapping"])
 def test_one_call_at_a_time_draws_what_many_side_by_side_draw(config, scheme):
     config.model.update(blocks="time mlp", depth=1)
     config.conditions.action.dim, config.conditions.low_res.factor = 2, 2
@@ -119,14 +119,16 @@ def test_one_call_at_a_time_draws_what_many_side_by_side_draw(config, scheme):
     run, params, clips = prepared(config, clips=2)
     rng = np.random.default_rng(0)
     clips["given"]["low_res"] = {"video": rng.integers(0, 256, (2, 23, 4, 4, 3), np.uint8)}
-    videos = []
-    for size in (2, 18):  # one call of two videos, nine calls
-        run.config.sampler.batch_size = size
-        videos.append(roll(run, params, clips, 23, plan=scheme))
-    assert videos[0].shape == (2, 23, 8, 8, 3)
-    np.testing.assert_array_equal(videos[0][:, :1], clips["video"][:, :1])
-    # Another batch size rounds otherwise.
-    assert (np.abs(videos[0].astype(int) - videos[1]) <= 1).all()
+    videos, given = [], int(scheme != "overlapping")
+    sizes = [(2, 1), (18, 1), (9, 4)]  # one call of two videos, nine calls, all on four devices
+    for size, devices in sizes if scheme == "overlapping" else sizes[:2]:
+        config.sampler.batch_size = size
+        run = build(config, jax.devices()[:devices])
+        videos.append(roll(run, params, clips, 23, given, plan=scheme))
+        assert videos[-1].shape == (2, 23, 8, 8, 3)
+        np.testing.assert_array_equal(videos[-1][:, :given], clips["video"][:, :given])
+        # Another batch size rounds otherwise.
+        assert (np.abs(videos[0].astype(int) - videos[-1]) <= 1).all()
 
 
 def test_a_causal_network_refuses_plans_that_look_ahead(config):
@@ -138,6 +140,57 @@ def test_a_causal_network_refuses_plans_that_look_ahead(config):
     config.model.causal = False
     with pytest.raises(InputError, match="streaming: the network cannot stream"):
         plan_for(config, "streaming", 64)
+
+
+def test_overlapping_windows_are_blended_as_they_come(config, monkeypatch):
+    """Window k is a plain 100 or 130, so that two in a row disagree by 30."""
+    config.conditions.low_res.factor = 2
+    config.data.frames = 7
+    run, params, clips = prepared(config, clips=2)
+    clips["given"]["low_res"] = {"video": np.zeros((2, 25, 4, 4, 3), np.uint8)}
+    noises = []
+
+    def make_sampler(*_):
+        def sampler(params, keys, batch, observed):
+            assert not np.any(observed)
+            noises.append(np.asarray(batch["eps"]).reshape(-1, 2, 7, 8, 8, 3))
+            colours = [100 + 30 * ((k + sampler.done) % 2) for k in range(len(noises[-1]))]
+            sampler.done += len(colours)
+            colours = np.repeat(np.uint8(colours), 2)[:, None, None, None, None]
+            return np.broadcast_to(colours, batch["video"].shape)
+
+        sampler.done = 0
+        return sampler
+
+    monkeypatch.setattr(module, "make_sampler", make_sampler)
+    run.config.sampler.batch_size = 4  # two windows at once
+    with jax.set_mesh(run.mesh):
+        parts = list(parts_of(run, params, clips, 25, given=0, overlap=3))
+    # The last frames of a window wait for the next one, and then they are yielded.
+    assert [part.shape[1] for part in parts] == [0, 8, 8, 9]
+    colours = np.concatenate(parts, axis=1).astype(int)
+    assert len(np.unique(colours)) == 5
+    steps = np.abs(np.diff(colours, axis=1))
+    assert steps.max() <= np.ceil(30 / (3 + 1))
+    np.testing.assert_array_equal(colours[0, :8, 0, 0, 0], [100, 100, 100, 100, 108, 115, 122, 130])
+    # A frame has the same noise in both windows; frames and videos have their own.
+    first, second = noises[0]
+    np.testing.assert_array_equal(first[:, 4:], second[:, :3])
+    assert len(np.unique(np.concatenate([first[:, :4], second], axis=1)[..., 0, 0, 0])) == 2 * 11
+
+
+def test_given_key_frames_stay_and_come_in_order(config):
+    config.model.update(blocks="time mlp", depth=1)
+    run, params, clips = prepared(config, clips=2)
+    keys = (0, 3, 4, 7, 9, 12)
+    clips["video"] = np.resize(clips["video"], (2, 6, 8, 8, 3))
+    clips["video"] += np.arange(6, dtype=np.uint8)[:, None, None, None]
+    with jax.set_mesh(run.mesh):
+        parts = list(parts_of(run, params, clips, 13, given=keys, plan="key_frames"))
+    assert parts[0].shape[1] == 1
+    video = np.concatenate(parts, axis=1)
+    assert video.shape == (2, 13, 8, 8, 3)
+    np.testing.assert_array_equal(video[:, keys], clips["video"])
 
 
 def test_few_videos_use_many_devices(config):
