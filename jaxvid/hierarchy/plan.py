@@ -55,6 +55,11 @@ class Call(NamedTuple):
         return np.isin(self.frames, self.sees)
 
     @property
+    def between(self) -> bool:
+        """Whether it draws a frame before one that it sees."""
+        return bool(self.sees and self.draws) and max(self.sees) > min(self.draws)
+
+    @property
     def weights(self) -> Int[np.ndarray, " T"]:
         """How much each frame of its window counts where another call draws it too.
 
@@ -114,7 +119,7 @@ class Plan:
 
     def looks_ahead(self) -> bool:
         """Whether a call sees a frame that comes after one that it draws."""
-        return any(c.sees and c.draws and max(c.sees) > min(c.draws) for c in self.calls)
+        return any(call.between for call in self.calls)
 
     def check(self) -> None:
         """Raises InputError, which says why, unless the calls draw the whole video.

@@ -44,6 +44,9 @@ declare(
     "sampler",
     name=key("dpmpp_2m", one_of(SAMPLERS), "sampler", free=True),
     steps=key(32, POSITIVE, "sampling steps", free=True),
+    steps_between=key(
+        0, NATURAL, "steps of the calls that draw frames between others; 0 for `steps`", free=True
+    ),
     spacing=key("uniform", one_of(SPACINGS), "spacing of the noise levels", free=True),
     lag=key(0, NATURAL, "steps by which each frame follows the frame before it", free=True),
     eta=key(0.0, UNIT, 'share of the noise that a step of "ddim" renews', free=True),
@@ -252,11 +255,12 @@ def by_default(conditions: Sequence[Condition], given: Mapping[str, PyTree]) -> 
 @requirement
 def _check_sampler(config: ConfigDict) -> None:
     c = config.sampler
-    if c.lag > c.steps:
-        raise InputError(
-            f"config.sampler.lag={c.lag}: it must be at most config.sampler.steps={c.steps}, which "
-            "draws one frame after another"
-        )
+    for name in ("steps", "steps_between"):
+        if c.lag > c[name] and (name == "steps" or c[name]):
+            raise InputError(
+                f"config.sampler.lag={c.lag}: it must be at most config.sampler.{name}={c[name]}, "
+                "which draws one frame after another"
+            )
     if c.eta and c.name != "ddim":
         raise InputError(
             f"config.sampler.eta={c.eta}: only the sampler 'ddim' takes it, not {c.name!r}; set it "

@@ -111,7 +111,10 @@ def run_plan(
     report: Report,
 ) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
     """Carries out the calls of a plan; the host keeps frames until no call sees them any more."""
-    sampler, rounds = make_sampler(config, denoiser, mesh), plan.rounds()
+    rounds, samplers = _in_kinds(plan.rounds()), {}
+    for between in (False, True):
+        steps = config.sampler.steps_between * between or config.sampler.steps
+        samplers[between] = make_sampler(_with_steps(config, steps), denoiser, mesh)
     there = {i: clips["video"][:, k] for k, i in enumerate(plan.given)}
     last_seen = {i: k for k, calls in enumerate(rounds) for call in calls for i in call.sees}
     draws = collections.Counter(i for call in plan.calls for i in call.draws)
@@ -119,6 +122,7 @@ def run_plan(
     B, drawn, done = len(clips["video"]), len(plan.given), plan.start
     least, most = _side_by_side(config, mesh, B, max(map(len, rounds)))
     for k, calls in enumerate(rounds):
+        sampler = samplers[calls[0].between]
         # The sampler is compiled for these two sizes only.
         n = least if len(calls) <= least else most
         for first in range(0, len(calls), n):
@@ -148,6 +152,21 @@ def run_plan(
                 yield np.stack([there[i] for i in new], axis=1)
                 done += len(new)
             there = {i: x for i, x in there.items() if i >= done or last_seen.get(i, -1) >= k}
+
+
+def _in_kinds(rounds: list[list[Call]]) -> list[list[Call]]:
+    """The rounds, divided into calls that draw frames between others and those that do not."""
+    kinds = (
+        [[call for call in calls if call.between == between] for between in (False, True)]
+        for calls in rounds
+    )
+    return [calls for parts in kinds for calls in parts if calls]
+
+
+def _with_steps(config: ConfigDict, steps: int) -> ConfigDict:
+    config = config.copy_and_resolve_references()
+    config.sampler.steps = steps
+    return config
 
 
 def _blend(versions: Sequence[tuple[np.integer, np.ndarray]]) -> UInt8[np.ndarray, "B H W 3"]:
