@@ -7,6 +7,12 @@
 
 The outline has 16 frames of 16x16 pixels, two a second; the next network draws the three frames
 between two of them; the last enlarges all 61 to 32x32. docs/hierarchy.md says how stages fit.
+
+Needs: two CPU cores and half an hour; no data, no network.
+Measured on one core of an AMD EPYC, 2026-11-26, in minutes of its time with compilation: outline
+10:17, between 6:39, enlarge 11:49, four videos 1:05; loss at the end 0.076, 0.025, 0.026.
+Shapes keep their form and, but for tints, their colour; at two frames a second their paths turn at
+random, and their textures change. Between key frames they move smoothly.
 """
 
 from ml_collections import ConfigDict
