@@ -28,14 +28,11 @@ import jax
 import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
-from ml_collections import ConfigDict
 
+from benchmarks.long_videos import Scorer, head, row
 from jaxvid import config as configs
 from jaxvid import errors
-from jaxvid.data.sources import make_source
 from jaxvid.errors import InputError
-from jaxvid.metrics.metric import FEATURES, METRICS, Clips
-from jaxvid.metrics.score import measure
 from jaxvid.trained import load
 from jaxvid.workdir.samples import write_samples
 
@@ -48,95 +45,49 @@ CLIPS = flags.DEFINE_integer("clips", 64, "Videos of each plan.", lower_bound=12
 TIMED = flags.DEFINE_bool("timed", True, "Draw twice, to measure the time without compilation.")
 PLOT = flags.DEFINE_string("plot", None, "PNG file for a plot of the drift.")
 VIDEOS = flags.DEFINE_string("videos", None, "Folder for a few videos of each plan.")
-OF_WINDOWS = ("energy", "motion", "world_path", "world_speed")
-OF_VIDEOS = ("world_count", "world_identity")
 PLOTTED = ("energy", "motion", "world_identity")
 
 
 def main(_: Sequence[str]) -> None:
     model = load(WORKDIR.value, changes=configs.OVERRIDES)
     data, mesh = model.run.config.data, model.run.mesh
-    T = data.frames
-    if min(map(int, FRAMES.value)) < T:
-        raise InputError(f"--frames: the network draws {T} frames at once; give at least {T}")
-    names = [*OF_WINDOWS, *OF_VIDEOS]
-    of = dict.fromkeys(METRICS[name].of for name in names)
-    extract = {feature: FEATURES[feature].make(mesh, data.fps) for feature in of}
-    windows = real_videos(data, T, "validation")
-    real = {feature: function(windows) for feature, function in extract.items()}
-
-    def scores(videos: Clips) -> tuple[dict[str, tuple], dict[str, list]]:
-        """The mean score in each metric with its error, and the scores of the windows."""
-        found, curves = {}, {}
-        parts = [videos[:, i : i + T] for i in range(0, videos.shape[1] - T + 1, T)]
-        rows = [
-            {feature: function(part) for feature, function in extract.items()} for part in parts
-        ]
-        for name in dict.fromkeys([*OF_WINDOWS, *PLOTTED]):
-            metric = METRICS[name]
-            each = [measure(metric, row[metric.of], real[metric.of], 0) for row in rows]
-            curves[name] = [one["value"] for one in each]
-            # Windows of a video are alike: their mean is hardly more certain than one of them.
-            found[name] = tuple(np.mean([one[part] for one in each]) for part in ("value", "error"))
-        whole = extract["physics"](videos)
-        for name in OF_VIDEOS:
-            one = measure(METRICS[name], whole, real["physics"], 0)
-            found[name] = (one["value"], one["error"])
-        return found, curves
-
-    def show(frames: int, name: str, found: dict[str, tuple], *about: str) -> None:
-        cells = [f"{found[n][0]:.3g} ± {found[n][1]:.1g}" for n in names]
-        print(f"| {frames} | {name} |", *(f"{text} |" for text in [*about, *cells]), flush=True)
-
-    print("| frames | plan | calls | rounds | s per video |", *(f"{name} |" for name in names))
-    print("|---" * (5 + len(names)) + "|")
+    if min(map(int, FRAMES.value)) < data.frames:
+        raise InputError(
+            f"--frames: the network draws {data.frames} frames at once; give at least as many"
+        )
+    scorer = Scorer(data, mesh, data.frames, CLIPS.value)
+    print(head("frames", "plan", "calls", "rounds", "s per video"), flush=True)
     drift: dict[int, dict[str, dict[str, list]]] = {}
     with jax.set_mesh(mesh):
         for frames in map(int, FRAMES.value):
-            found, curves = scores(real_videos(data, frames, "train"))
+            found, curves = scorer.scores(scorer.real_videos(frames, "train"))
             drift[frames] = {"real videos": curves}
-            show(frames, "real videos", found, "", "", "")
+            print(row(found, str(frames), "real videos", "", "", ""), flush=True)
             for plan in PLANS.value.split(";"):
                 drawing = model.drawing(CLIPS.value, frames=frames, plan=plan)
                 for _ in range(1 + TIMED.value):  # the second time, all is compiled
                     started = time.perf_counter()
                     videos = np.concatenate(list(drawing.parts()), axis=1)
                     seconds = (time.perf_counter() - started) / CLIPS.value
-                found, curves = scores(videos)
+                found, curves = scorer.scores(videos)
                 drift[frames][plan] = curves
                 calls, rounds = len(drawing.plan.calls), len(drawing.plan.rounds())
-                show(
-                    frames,
-                    f"`{plan}`",
-                    found,
-                    str(calls),
-                    str(rounds),
-                    f"{seconds:.3g}" * TIMED.value,
-                )
+                about = str(calls), str(rounds), f"{seconds:.3g}" * TIMED.value
+                print(row(found, str(frames), f"`{plan}`", *about), flush=True)
                 if VIDEOS.value:
                     target = Path(VIDEOS.value) / f"{plan.partition('(')[0]}-{frames}"
                     with write_samples(target, data.fps, plan=drawing.plan) as samples:
                         samples.add(videos[:6])
     if PLOT.value:
-        plot(Path(PLOT.value), drift, T)
-
-
-def real_videos(data: ConfigDict, frames: int, split: str) -> Clips:
-    """The first videos of a split, at the rate of the data."""
-    data = data.copy_and_resolve_references()
-    data.update(frames=frames, strides=(1,), plans=())
-    source = make_source(data, split)
-    if len(source) < CLIPS.value:
-        raise InputError(f"--clips={CLIPS.value}: the {split} split has {len(source)} clips")
-    return np.stack([source[i].decode(np.arange(frames)) for i in range(CLIPS.value)])
+        plot(Path(PLOT.value), drift, data.frames)
 
 
 def plot(path: Path, drift: dict[int, dict[str, dict[str, list]]], T: int) -> None:
     """Plots the scores of the windows: a row for each length, a column for each metric."""
     figure = Figure(figsize=(12, 3 * len(drift)), dpi=120, layout="constrained")
     panels = figure.subplots(len(drift), len(PLOTTED), squeeze=False)
-    for row, (frames, plans) in zip(panels, drift.items(), strict=True):
-        for axes, name in zip(row, PLOTTED, strict=True):
+    for along, (frames, plans) in zip(panels, drift.items(), strict=True):
+        for axes, name in zip(along, PLOTTED, strict=True):
             for plan, curves in plans.items():
                 style = dict(color="black", ls="--") if plan == "real videos" else {}
                 starts = T * np.arange(len(curves[name]))

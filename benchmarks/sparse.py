@@ -99,7 +99,8 @@ def main(_: Sequence[str]) -> None:
             for seed in range(SEEDS.value):
                 network.seed = config.seed + seed
                 each.append(scores_of(network, protocols))
-                say(f"{name}, {steps} steps, seed {network.seed}: done")
+                found = ", ".join(f"{s.metric} {s.value:.4g}" for s in each[-1])
+                say(f"{name}, {steps} steps, seed {network.seed}: {found}")
     if rows:
         print(f"\n{table(rows)}")
         print(f"\n{'; '.join(p.label for p in protocols)}; steps of {config.batch_size} clips")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.seams import seam
+from benchmarks.long_videos import seam
 from benchmarks.tpu_program import operations_of
 from jaxvid.hierarchy.plan import make_plan
 from tests.commands import attempt
