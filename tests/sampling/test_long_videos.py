@@ -197,12 +197,11 @@ def test_frames_between_others_may_take_fewer_steps(config):
     config.model.update(blocks="time mlp", depth=1)
     config.sampler.update(steps=3)
     drawn = {}
-    for steps in (0, 3, 1):
+    for steps in (0, 1):
         config.sampler.steps_between = steps
         run, params, clips = prepared(config, clips=1)
         drawn[steps] = roll(run, params, clips, 10, given=0, plan="key_frames")
     keys = [*plan_for(config, "key_frames", 10).calls[0].draws]
-    np.testing.assert_array_equal(drawn[0], drawn[3])
     same = (drawn[0] == drawn[1]).all(axis=(0, 2, 3, 4))
     np.testing.assert_array_equal(np.flatnonzero(same), keys)
 
