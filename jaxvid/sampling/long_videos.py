@@ -128,11 +128,12 @@ def run_plan(
         for first in range(0, len(calls), n):
             together = calls[first : first + n]
             filled = [*together, *together[-1:] * (n - len(together))]
-            batch = _batch(config, denoiser, clips, there, filled)
+            placed = rules.batch_sharding(mesh)
+            batch = pipeline.put_whole(_batch(config, denoiser, clips, there, filled), placed)
             if plan.blends:
                 frames = np.stack([call.frames for call in filled])
-                batch["eps"] = np.asarray(_eps_of_frames(key, frames, clips["video"][:, 0].shape))
-            batch = pipeline.put_whole(batch, rules.batch_sharding(mesh))
+                eps = _eps_of_frames(key, frames, clips["video"][:, 0].shape)
+                batch["eps"] = jax.device_put(eps, placed)
             keys = [jax.random.fold_in(key, call.draws[0]) for call in filled]
             observed = np.repeat([call.observed for call in filled], B, axis=0)
             if n == 1:
