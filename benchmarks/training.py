@@ -1,5 +1,6 @@
 """Training for benchmarks: the steps of `jaxvid.train`, without a work directory."""
 
+import functools
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -48,14 +49,18 @@ def train(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Tr
     check_training(run)
     check_source(run.conditions, source)
     dataset = pipeline.make_dataset(
-        source, config.data, run.encode, seed=config.seed, batch_size=config.batch_size
-    )
+        source, config.data, run.encode,
+        seed=config.seed, batch_size=config.batch_size, by_kind=bool(run.details),
+    )  # fmt: skip
     with jax.set_mesh(run.mesh):
         state, batches = run.init(), pipeline.batches(dataset, 0, config.data)
         batch = _put(run, next(batches))
-        compiled = run.train_step.lower(run.state, batch).compile()
+        step_of = functools.cache(
+            lambda detail: run.train_step.lower(run.state, batch, detail).compile()
+        )
         losses, seconds = [], []
-        for _ in range(config.steps):
+        for step in range(config.steps):
+            compiled = step_of(run.detail_at(step))
             started = time.perf_counter()
             state, metrics = jax.block_until_ready(compiled(state, batch))
             seconds.append(time.perf_counter() - started)

@@ -27,10 +27,12 @@ from jaxvid import config as configs
 from jaxvid import metrics  # noqa: F401
 from jaxvid.conditions.condition import Condition, encode, prepare
 from jaxvid.data import pipeline
+from jaxvid.data.clips import kind_at
 from jaxvid.denoiser import Denoiser, make_denoiser
 from jaxvid.diffusion.process import PROCESSES
 from jaxvid.errors import InputError
 from jaxvid.models.attention import choose
+from jaxvid.models.detail import by_kind
 from jaxvid.parallel import compiler, rules
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.training.optimizer import make_optimizer
@@ -62,6 +64,16 @@ class Run:
     def conditions(self) -> tuple[Condition, ...]:
         """The conditions of the network."""
         return self.denoiser.conditions
+
+    @functools.cached_property
+    def details(self) -> dict[str, tuple[int, ...]]:
+        """The level of detail of each frame by the kind of a call; {} for one pattern for all."""
+        return by_kind(self.config.model, self.config.data.frames)
+
+    def detail_at(self, step: int) -> tuple[int, ...]:
+        """The level of detail of each frame of the clips of a step, or () for `model.detail`."""
+        c = self.config
+        return self.details[kind_at(c.data, c.seed, step)] if self.details else ()
 
     @functools.cached_property
     def encode(self) -> Callable[..., dict[str, Any]]:
@@ -134,10 +146,10 @@ class Run:
         return jax.jit(self._first, out_shardings=sharding)(params)
 
     @functools.cached_property
-    def train_step(self) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, Any]]:
-        """The jitted step `(state, batch) -> (state, metrics)`; the state is donated.
+    def train_step(self) -> Callable[..., tuple[TrainState, Any]]:
+        """The jitted step `(state, batch, detail) -> (state, metrics)`; the state is donated.
 
-        The metrics are one vector, see `metrics_of`.
+        `detail` is that of `detail_at`. The metrics are one vector, see `metrics_of`.
         """
         options = compiler.options(self.mesh.devices.flat[0].device_kind)
         return jit_train_step(self.config, self.denoiser, self.optimizer, self.state, options)

@@ -39,6 +39,10 @@ class Denoiser:
         """The conditions of the network."""
         return self.net.conditions
 
+    def at(self, detail: tuple[int, ...]) -> "Denoiser":
+        """The denoiser with other levels of detail of its frames; () for the same."""
+        return dataclasses.replace(self, net=self.net.clone(detail=detail)) if detail else self
+
     def predict(
         self,
         variables: Mapping[str, Any],
@@ -80,6 +84,7 @@ class Denoiser:
 def make_denoiser(config: ConfigDict, platform: str = "cpu") -> Denoiser:
     """Makes the denoiser of a config, for devices of a platform ("cpu", "gpu" or "tpu")."""
     fields = config.model.to_dict()
+    del fields["detail_onwards"], fields["detail_between"]  # see `Denoiser.at`
     fields |= {name: tuple(fields[name]) for name in ("patch", "detail")}
     fields |= {"patches": tuple(map(tuple, fields["patches"])), "dtype": jnp.dtype(fields["dtype"])}
     fields |= {"conditions": make_conditions(config), "platform": platform}

@@ -73,14 +73,17 @@ def _make_loss(run: Run, validation: Source) -> Evaluator:
     size = padded(min(config.evals.loss, config.batch_size), run.mesh)
     dataset = pipeline.make_dataset(
         validation, config.data, run.encode,
-        seed=config.seed, batch_size=size, augmented=False,
+        seed=config.seed, batch_size=size, augmented=False, by_kind=bool(run.details),
     )  # fmt: skip
 
-    @jax.jit
-    def of_batch(ema: Any, batch: dict[str, Any], number: Any) -> tuple[jax.Array, jax.Array]:
+    @functools.partial(jax.jit, static_argnums=3)
+    def of_batch(
+        ema: Any, batch: dict[str, Any], number: Any, detail: tuple[int, ...]
+    ) -> tuple[jax.Array, jax.Array]:
         key = jax.random.fold_in(jax.random.key(config.seed), number)
-        examples = draw_examples(config, run.denoiser, batch, key)
-        return loss_by_noise(config, run.denoiser, ema, examples.replace(lots=None))
+        denoiser = run.denoiser.at(detail)
+        examples = draw_examples(config, denoiser, batch, key)
+        return loss_by_noise(config, denoiser, ema, examples.replace(lots=None))
 
     def loss(ema: Any, say: Callable[[str], None]) -> dict[str, float]:
         sums, counts = np.zeros((2, 4))
@@ -88,7 +91,7 @@ def _make_loss(run: Run, validation: Source) -> Evaluator:
             loaded = dataset[number]
             batch = {name: x for name, x in loaded.items() if name != "bad"}
             batch = pipeline.put_whole(batch, rules.batch_sharding(run.mesh))
-            more = of_batch(ema, batch, number)
+            more = of_batch(ema, batch, number, run.detail_at(number))
             sums, counts = sums + np.asarray(more[0]), counts + np.asarray(more[1])
         values = {"evals/loss": float(sums.sum() / counts.sum())}
         say(f"validation loss {values['evals/loss']:.4g}")

@@ -83,6 +83,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
         batch_size=config.batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        by_kind=bool(run.details),
     )
 
     with (
@@ -142,7 +143,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                 # The guard rejects implicit transfers between host and devices.
                 with jax.transfer_guard("disallow"):
                     batch = pipeline.put(host_batch, rules.batch_sharding(run.mesh))
-                    state, metrics = run.train_step(state, batch)
+                    state, metrics = run.train_step(state, batch, run.detail_at(step))
                 step += 1
                 meter.add(metrics)
                 in_flight.append(metrics)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from jaxvid.config import ABOVE_0, POSITIVE, TEXT, Rule, declare, is_sequence, key, requirement
 from jaxvid.errors import InputError
-from jaxvid.hierarchy.plan import make_plan
+from jaxvid.hierarchy.plan import KINDS, kind_of, make_plan
 
 declare(
     "data",
@@ -64,10 +64,12 @@ class Window(NamedTuple):
     Attributes:
       frames: T frames in order, of which the first is 0.
       observed: those that a call of a plan sees; none without a plan.
+      kind: what the call is for, see `hierarchy.plan.kind_of`.
     """
 
     frames: Int[np.ndarray, " T"]
     observed: Bool[np.ndarray, " T"]
+    kind: str
 
     @property
     def span(self) -> int:
@@ -90,13 +92,27 @@ def _windows(
 ) -> tuple[tuple[Window, ...], ...]:
     if not plans:
         nothing = np.zeros(frames, bool)
-        return tuple((Window(stride * np.arange(frames), nothing),) for stride in strides)
+        return tuple(
+            (Window(stride * np.arange(frames), nothing, kind_of(nothing)),) for stride in strides
+        )
     different = []
     for plan in (make_plan(text, frames) for text in plans):
         calls = [call for call in plan.calls if len(call.frames) == frames]
-        calls = {(tuple(c.frames - c.frames[0]), tuple(c.observed)) for c in calls}
-        different.append(tuple(Window(np.array(i), np.array(seen)) for i, seen in sorted(calls)))
+        calls = {(tuple(c.frames - c.frames[0]), tuple(c.observed), c.kind) for c in calls}
+        different.append(
+            tuple(Window(np.array(i), np.array(seen), kind) for i, seen, kind in sorted(calls))
+        )
     return tuple(different)
+
+
+def kind_at(config: ConfigDict, seed: int, step: int) -> str:
+    """What the calls are for whose windows all clips of a step have, one of `hierarchy.plan.KINDS`.
+
+    Over many steps, windows are as frequent as if each clip drew its own.
+    """
+    of_plan = [[window.kind for window in group] for group in windows(config)]
+    shares = [np.mean([kinds.count(kind) / len(kinds) for kinds in of_plan]) for kind in KINDS]
+    return str(np.random.default_rng((seed, step)).choice(KINDS, p=shares))
 
 
 def longest(config: ConfigDict) -> int:
@@ -109,10 +125,13 @@ def shortest(config: ConfigDict) -> int:
     return min(window.span for group in windows(config) for window in group)
 
 
-def sample_clip(clip: Clip, config: ConfigDict, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def sample_clip(
+    clip: Clip, config: ConfigDict, rng: np.random.Generator, kind: str | None = None
+) -> dict[str, np.ndarray]:
     """Draws a window that fits and a start, and decodes only the sampled frames.
 
-    First a stride or plan is drawn, then one of its windows.
+    First a stride or plan is drawn, then one of its windows. With a `kind`, this is repeated until
+    the window is of that kind; if none is that fits, others will do.
 
     Returns:
       `video` uint8 [T,H,W,3]; `time` float32 [T], seconds from the first sampled frame; `observed`
@@ -130,8 +149,12 @@ def sample_clip(clip: Clip, config: ConfigDict, rng: np.random.Generator) -> dic
             f"the smallest of data.strides, or of the spacings of data.plans, which needs "
             f"{shortest(config)}: lower them, or prepare longer clips"
         )
-    group = fitting[rng.integers(len(fitting))]
-    window = group[rng.integers(len(group))]
+    wanted = kind in {window.kind for group in fitting for window in group}
+    while True:
+        group = fitting[rng.integers(len(fitting))]
+        window = group[rng.integers(len(group))]
+        if not wanted or window.kind == kind:
+            break
     start = rng.integers(len(clip.time) - window.span + 1)
     index = start + window.frames
     per_frame = dict(clip.truth)

@@ -17,9 +17,10 @@ from ml_collections import ConfigDict
 
 from jaxvid.config import NATURAL, POSITIVE, declare, key
 from jaxvid.data import augment
-from jaxvid.data.clips import Clip, sample_clip
+from jaxvid.data.clips import Clip, kind_at, sample_clip
 from jaxvid.data.sources import Source
 from jaxvid.errors import InputError
+from jaxvid.hierarchy.plan import by_importance
 
 # Attempts to read a record or a replacement. All fail only if nearly all of the data is bad.
 MAX_TRIES = 64
@@ -45,6 +46,7 @@ def make_dataset(
     process_index: int = 0,
     process_count: int = 1,
     augmented: bool = True,
+    by_kind: bool = False,
 ) -> grain.MapDataset:
     """The batches of one host; element k holds its clips of step k.
 
@@ -60,6 +62,8 @@ def make_dataset(
       process_index: index of this host, p.
       process_count: number of hosts, P.
       augmented: False leaves out the augmentations, for validation.
+      by_kind: whether all clips of step k have windows of the kind that `clips.kind_at` says, with
+        their frames by importance (`hierarchy.plan.by_importance`), not in order.
 
     Returns:
       An endless dataset of dicts of arrays: `video` uint8 [B,T,H,W,3], `time` float32 [B,T] in
@@ -76,8 +80,15 @@ def make_dataset(
             f"make it a multiple of {process_count}"
         )
     changes = augment.active(config) if augmented else ()
-    clip_of = functools.partial(_load, source, config, changes, encode)
-    clips = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(clip_of)
+    load = functools.partial(_load, source, config, changes, encode)
+    records = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    if by_kind:
+        of_kind = records.map_with_index(
+            lambda n, record: (record, kind_at(config, seed, n // batch_size))
+        )
+        clips = of_kind.random_map(lambda each, rng: load(*each, rng))
+    else:
+        clips = records.random_map(lambda record, rng: load(record, None, rng))
     # Slicing batches, not clips, keeps the number of every clip, which seeds its generator.
     return clips.batch(batch_size // process_count, drop_remainder=True)[
         process_index::process_count
@@ -90,13 +101,14 @@ def _load(
     changes: Sequence[augment.Apply],
     encode: Encode,
     index: int,
+    kind: str | None,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Samples and augments record `index`, or, if it is bad, a replacement drawn from `rng`."""
     record, bad = index, np.full(MAX_TRIES, -1, np.int32)
     for attempt in range(MAX_TRIES):
         try:
-            return _sample(source[record], config, changes, encode, rng) | {"bad": bad}
+            return _sample(source[record], config, changes, encode, kind, rng) | {"bad": bad}
         except InputError as error:
             bad[attempt], reason = record, error
             # Not a neighbour: in a truncated shard it would be bad too.
@@ -112,11 +124,15 @@ def _sample(
     config: ConfigDict,
     changes: Sequence[augment.Apply],
     encode: Encode,
+    kind: str | None,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    sample = sample_clip(clip, config, rng)
+    sample = sample_clip(clip, config, rng, kind)
     for change in changes:
         sample = change(sample, rng, config)
+    if kind:
+        order = by_importance(sample["time"], sample["observed"])
+        sample = {name: rows[order] if np.ndim(rows) else rows for name, rows in sample.items()}
     return _with_given(sample, config, encode(sample, clip))
 
 

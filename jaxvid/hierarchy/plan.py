@@ -33,9 +33,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 
 from jaxvid.errors import InputError, nearest
+
+KINDS = ("outline", "onwards", "between")
 
 
 class Call(NamedTuple):
@@ -55,9 +57,9 @@ class Call(NamedTuple):
         return np.isin(self.frames, self.sees)
 
     @property
-    def between(self) -> bool:
-        """Whether it draws a frame before one that it sees."""
-        return bool(self.sees and self.draws) and max(self.sees) > min(self.draws)
+    def kind(self) -> str:
+        """What it is for; see `kind_of`."""
+        return kind_of(self.observed)
 
     @property
     def weights(self) -> Int[np.ndarray, " T"]:
@@ -119,7 +121,7 @@ class Plan:
 
     def looks_ahead(self) -> bool:
         """Whether a call sees a frame that comes after one that it draws."""
-        return any(call.between for call in self.calls)
+        return any(call.kind == "between" for call in self.calls)
 
     def check(self) -> None:
         """Raises InputError, which says why, unless the calls draw the whole video.
@@ -141,6 +143,40 @@ class Plan:
 
     def _wrong(self, why: str) -> InputError:
         return InputError(f"the plan {self.scheme} for windows of {self.window} frames: {why}")
+
+
+def kind_of(observed: Bool[np.ndarray, " T"]) -> str:
+    """What a call that sees the `observed` frames of its window is for, one of `KINDS`.
+
+    It draws an "outline" if it sees nothing, goes "onwards" from what it sees, or draws frames
+    "between" others.
+    """
+    if not observed.any():
+        return "outline"
+    return "between" if np.any(~observed[: np.flatnonzero(observed)[-1]]) else "onwards"
+
+
+def by_importance(
+    time: Shaped[np.ndarray, " T"], observed: Bool[np.ndarray, " T"]
+) -> Int[np.ndarray, " T"]:
+    """The frames of a window in the order in which they deserve detail.
+
+    Of a call that goes onwards, first those that it draws, then those that it sees, the nearest
+    first. Of one that draws frames between others, first those that it sees, the nearest first,
+    then those that it draws, the farthest from these first. Of an outline, as they come.
+
+    Args:
+      time: times of the frames, in any unit.
+      observed: the frames that the call sees.
+    """
+    kind = kind_of(observed)
+    if kind == "outline":
+        return np.arange(len(time))
+    apart = np.abs(time[:, None] - time)
+    to_others = np.where(observed[:, None] != observed, apart, np.inf).min(1)
+    if kind == "onwards":
+        return np.lexsort((np.where(observed, to_others, 0), observed))
+    return np.lexsort((np.where(observed, to_others, -to_others), ~observed))
 
 
 Scheme = Callable[..., Iterable[Call]]

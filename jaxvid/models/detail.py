@@ -22,7 +22,7 @@ from einops import rearrange
 from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, Float32, Int, Shaped
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxvid.config import FRACTION, NATURAL, POSITIVE, Rule, declare, is_sequence, key, requirement
 from jaxvid.errors import InputError
@@ -44,6 +44,19 @@ declare(
         (0,),
         LEVELS,
         "level of each frame, repeated over the clip: 0 for `patch`, then those of `patches`",
+    ),
+    detail_onwards=key(
+        (),
+        LEVELS,
+        "level of each frame in calls of plans that go on from frames that they see: first those "
+        "that they draw, then those that they see, the nearest first; the last level is that of "
+        "all others; () for `detail`",
+    ),
+    detail_between=key(
+        (),
+        LEVELS,
+        "the same for calls that draw frames between others: first those that they see, the "
+        "nearest first, then those that they draw, the farthest from these first",
     ),
     skip=key(
         0.0,
@@ -98,6 +111,28 @@ def levels_of(
         )
         for patch in dict.fromkeys(patches)
     )
+
+
+def by_kind(model: ConfigDict | FrozenConfigDict, frames: int) -> dict[str, tuple[int, ...]]:
+    """The level of each frame by the kind of a call, by importance; {} for one pattern for all.
+
+    `hierarchy.plan` has the kinds of calls, and the importance of frames.
+
+    Args:
+      model: the `model` section of a config.
+      frames: length of a clip.
+    """
+    if not model.detail_between:
+        return {}
+
+    def whole(detail: Sequence[int]) -> tuple[int, ...]:
+        return (*detail, *[detail[-1]] * frames)[:frames]
+
+    return {
+        "outline": tuple(model.detail),
+        "onwards": whole(model.detail_onwards),
+        "between": whole(model.detail_between),
+    }
 
 
 def chosen(
@@ -225,12 +260,23 @@ def _check_levels(config: ConfigDict) -> None:
     per_frame, *fine = model.patch
     if not model.detail:
         raise InputError("config.model.detail is empty: give a level for each frame, such as (0,)")
-    for name, detail in (("model", model.detail), ("sampler", config.sampler.detail)):
-        if max(detail, default=0) > len(model.patches):
+    for name in ("model.detail", "model.detail_onwards", "model.detail_between", "sampler.detail"):
+        section, _, last = name.partition(".")
+        if max(detail := tuple(config[section][last]), default=0) > len(model.patches):
             raise InputError(
-                f"config.{name}.detail={tuple(detail)}: there is no level {max(detail)}; levels "
-                f"above 0 are those of config.model.patches={tuple(map(tuple, model.patches))}"
+                f"config.{name}={detail}: there is no level {max(detail)}; levels above 0 are "
+                f"those of config.model.patches={tuple(map(tuple, model.patches))}"
             )
+    if bool(model.detail_onwards) != bool(model.detail_between):
+        raise InputError(
+            "config.model.detail_onwards and config.model.detail_between: give both, or none; "
+            "(0,) has all details"
+        )
+    if model.detail_between and config.sampler.lag:
+        raise InputError(
+            f"config.sampler.lag={config.sampler.lag}: frames that follow one another do not go "
+            "with config.model.detail_between, which orders them by importance: set lag to 0"
+        )
     lines = grammar.parse(model.blocks, MIXERS)
     if model.skip and (not model.patches or len(lines) < 3):
         raise InputError(

@@ -1,6 +1,5 @@
 """Drawing clips from a denoiser, on all devices."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -102,9 +101,7 @@ def make_sampler(
 def _make_sampler(
     config: FrozenConfigDict, denoiser: Denoiser, mesh: Mesh, report: Report | None
 ) -> Draw:
-    lag, detail = config.sampler.lag, tuple(config.sampler.detail)
-    if detail:
-        denoiser = dataclasses.replace(denoiser, net=denoiser.net.clone(detail=detail))
+    lag, denoiser = config.sampler.lag, denoiser.at(tuple(config.sampler.detail))
 
     def run(params: Any, key: Array, clips: dict[str, Any], observed: Any) -> Array:
         observed = np.array(observed) if lag else observed

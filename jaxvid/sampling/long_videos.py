@@ -27,7 +27,8 @@ from jaxvid.conditions.condition import window
 from jaxvid.data import pipeline
 from jaxvid.denoiser import Denoiser
 from jaxvid.errors import InputError
-from jaxvid.hierarchy.plan import Call, Plan, make_plan
+from jaxvid.hierarchy.plan import KINDS, Call, Plan, by_importance, make_plan
+from jaxvid.models.detail import by_kind
 from jaxvid.parallel import rules
 from jaxvid.sampling.draw import Report, draw, in_dtype, make_sampler, remember
 
@@ -111,10 +112,8 @@ def run_plan(
     report: Report,
 ) -> Iterator[UInt8[np.ndarray, "B n H W 3"]]:
     """Carries out the calls of a plan; the host keeps frames until no call sees them any more."""
-    rounds, samplers = _in_kinds(plan.rounds()), {}
-    for between in (False, True):
-        steps = config.sampler.steps_between * between or config.sampler.steps
-        samplers[between] = make_sampler(_with_steps(config, steps), denoiser, mesh)
+    rounds = _in_kinds(plan.rounds())
+    samplers = {kind: make_sampler(_of_kind(config, kind), denoiser, mesh) for kind in KINDS}
     there = {i: clips["video"][:, k] for k, i in enumerate(plan.given)}
     last_seen = {i: k for k, calls in enumerate(rounds) for call in calls for i in call.sees}
     draws = collections.Counter(i for call in plan.calls for i in call.draws)
@@ -122,28 +121,32 @@ def run_plan(
     B, drawn, done = len(clips["video"]), len(plan.given), plan.start
     least, most = _side_by_side(config, mesh, B, max(map(len, rounds)))
     for k, calls in enumerate(rounds):
-        sampler = samplers[calls[0].between]
+        sampler = samplers[calls[0].kind]
         # The sampler is compiled for these two sizes only.
         n = least if len(calls) <= least else most
         for first in range(0, len(calls), n):
             together = calls[first : first + n]
             filled = [*together, *together[-1:] * (n - len(together))]
             placed = rules.batch_sharding(mesh)
-            batch = pipeline.put_whole(_batch(config, denoiser, clips, there, filled), placed)
+            windows = np.stack([_window(config, call) for call in filled])
+            host_batch = _batch(config, denoiser, clips, there, windows)
+            batch = pipeline.put_whole(host_batch, placed)
             if plan.blends:
-                frames = np.stack([call.frames for call in filled])
-                eps = _eps_of_frames(key, frames, clips["video"][:, 0].shape)
+                eps = _eps_of_frames(key, windows, clips["video"][:, 0].shape)
                 batch["eps"] = jax.device_put(eps, placed)
             keys = [jax.random.fold_in(key, call.draws[0]) for call in filled]
-            observed = np.repeat([call.observed for call in filled], B, axis=0)
+            seen = [np.isin(w, call.sees) for w, call in zip(windows, filled, strict=True)]
+            observed = np.repeat(seen, B, axis=0)
             if n == 1:
                 videos = sampler(params, keys[0], batch, observed[0])
             else:
                 videos = sampler(params, jnp.stack(keys), batch, observed)
-            for call, video in zip(together, np.split(np.asarray(videos), n), strict=False):
-                at = np.searchsorted(call.frames, call.draws)
-                for i, weight, j in zip(call.draws, call.weights[at], at, strict=True):
-                    versions[i].append((weight, video[:, j]))
+            parts = np.split(np.asarray(videos), n)
+            for call, frames, video in zip(together, windows, parts, strict=False):
+                weights = dict(zip(call.frames, call.weights, strict=True))
+                for j in np.flatnonzero(np.isin(frames, call.draws)):
+                    i = int(frames[j])
+                    versions[i].append((weights[i], video[:, j]))
                     if len(versions[i]) == draws[i]:
                         there[i] = _blend(versions.pop(i))
                         drawn += i < plan.frames
@@ -156,18 +159,26 @@ def run_plan(
 
 
 def _in_kinds(rounds: list[list[Call]]) -> list[list[Call]]:
-    """The rounds, divided into calls that draw frames between others and those that do not."""
-    kinds = (
-        [[call for call in calls if call.between == between] for between in (False, True)]
-        for calls in rounds
-    )
+    """The rounds, divided into calls of one kind."""
+    kinds = ([[call for call in calls if call.kind == kind] for kind in KINDS] for calls in rounds)
     return [calls for parts in kinds for calls in parts if calls]
 
 
-def _with_steps(config: ConfigDict, steps: int) -> ConfigDict:
+def _of_kind(config: ConfigDict, kind: str) -> ConfigDict:
+    """The config for calls of a kind: their number of steps, and levels of detail."""
+    details = by_kind(config.model, config.data.frames)
     config = config.copy_and_resolve_references()
-    config.sampler.steps = steps
+    if kind == "between" and config.sampler.steps_between:
+        config.sampler.steps = config.sampler.steps_between
+    config.sampler.detail = config.sampler.detail or details.get(kind, ())
     return config
+
+
+def _window(config: ConfigDict, call: Call) -> Int[np.ndarray, " T"]:
+    """The frames of a call's window in the order in which the network gets them."""
+    if config.sampler.detail or not config.model.detail_between:
+        return call.frames
+    return call.frames[by_importance(call.frames, call.observed)]
 
 
 def _blend(versions: Sequence[tuple[np.integer, np.ndarray]]) -> UInt8[np.ndarray, "B H W 3"]:
@@ -216,16 +227,16 @@ def _batch(
     denoiser: Denoiser,
     clips: dict[str, Any],
     there: dict[int, np.ndarray],
-    calls: Sequence[Call],
+    windows: Int[np.ndarray, "n T"],
 ) -> dict[str, Any]:
-    """The windows of calls of all videos, one call after another."""
+    """Windows of all videos, one after another; frames that are not there yet are black."""
     video, parts = clips["video"], []
-    for call in calls:
-        frames, black = call.frames, np.zeros_like(video[:, 0])
-        time = (frames - frames[0]).astype(np.float32) / np.float32(config.data.fps)
+    for frames in windows:
+        black = np.zeros_like(video[:, 0])
+        time = (frames - frames.min()).astype(np.float32) / np.float32(config.data.fps)
         parts.append(
             {
-                "video": np.stack([there[i] if i in call.sees else black for i in frames], axis=1),
+                "video": np.stack([there.get(i, black) for i in frames], axis=1),
                 "time": np.tile(time, (len(video), 1)),
                 "given": window(denoiser.conditions, clips["given"], frames),
             }

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Key
+from jaxtyping import Array, Bool, Int, Key
 from ml_collections import ConfigDict
 
 from jaxvid.config import NOT_BELOW_0, declare, key, requirement
@@ -45,10 +45,13 @@ def sample_observed(
     batch: int,
     frames: int,
     planned: Bool[Array, "{batch} {frames}"] | None = None,
+    order: Int[Array, "{batch} {frames}"] | None = None,
 ) -> Bool[Array, "{batch} {frames}"]:
     """Draws a task for each clip in proportion to `shares`, and the frames that it observes.
 
     A task that is not in `shares` has share 0. The task "plan" observes the `planned` frames.
+    `order` has the place of each frame in time, if frames are not in order.
+
     Raises InputError for an unknown task, and for shares that are negative or all 0.
     """
     for task in shares:
@@ -65,11 +68,11 @@ def sample_observed(
         count_key, (batch, 1), jnp.asarray(least)[task], jnp.asarray(most)[task] + 1
     )
 
-    index = jnp.arange(frames)
+    index = jnp.arange(frames) if order is None else order
     shuffled = jnp.argsort(jax.random.uniform(order_key, (batch, frames)))
     rank = jnp.select(
         [task == TASKS.index("interpolate"), task == TASKS.index("random")],
-        [jnp.minimum(index, index[::-1]), shuffled],
+        [jnp.minimum(index, frames - 1 - index), shuffled],
         index,
     )
     observed = rank < count

@@ -60,14 +60,17 @@ def draw_examples(
       config: the config; `tasks`, `diffusion` and `conditions.dropout` are used.
       denoiser: the denoiser, whose process adds the noise.
       batch: `video` uint8 [B,T,H,W,3], `time` [B,T] in seconds, and `given`; `observed` bool [B,T]
-        if the clips are those of plans.
+        if the clips are those of plans, whose frames need not be in order.
       key: random key of this step.
     """
     d = config.diffusion
     x0 = to_float(batch["video"])
     B, T = x0.shape[:2]
     task_key, noise_key, eps_key, drop_key = jax.random.split(key, 4)
-    observed = tasks.sample_observed(task_key, config.tasks.to_dict(), B, T, batch.get("observed"))
+    observed = tasks.sample_observed(
+        task_key, config.tasks.to_dict(), B, T, batch.get("observed"),
+        order=jnp.argsort(jnp.argsort(batch["time"])) if "observed" in batch else None,
+    )  # fmt: skip
     level = noise.sample_noise(
         noise_key,
         (B, T if d.per_frame else 1),
@@ -194,17 +197,20 @@ def jit_train_step(
 ) -> Any:
     """Jits `make_train_step` with packed metrics.
 
-    The state is donated and keeps the shardings of `state`.
+    The state is donated and keeps the shardings of `state`. The third argument is the level of
+    detail of each frame, by default `model.detail`; the step is compiled for each that it meets.
     """
-    step = make_train_step(config, denoiser, tx)
 
-    def train_step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, Array]:
-        state, metrics = step(state, batch)
+    def train_step(
+        state: TrainState, batch: dict[str, Any], detail: tuple[int, ...] = ()
+    ) -> tuple[TrainState, Array]:
+        state, metrics = make_train_step(config, denoiser.at(detail), tx)(state, batch)
         return state, pack(metrics)
 
     return jax.jit(
         train_step,
         donate_argnums=0,
+        static_argnums=2,
         out_shardings=(jax.tree.map(lambda x: x.sharding, state), state.step.sharding),
         compiler_options=compiler_options,
     )

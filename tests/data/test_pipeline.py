@@ -7,10 +7,11 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import base
-from jaxvid.data.clips import Clip
+from jaxvid.data.clips import Clip, kind_at
 from jaxvid.data.pipeline import batches, make_dataset, put
 from jaxvid.data.sources import make_source
 from jaxvid.errors import InputError
+from jaxvid.hierarchy.plan import by_importance, kind_of
 
 CONFIG = base.get_config().data
 CONFIG.update(frames=4, size=16, shapes=(1, 2), strides=(1, 2), prefetch=3)
@@ -201,3 +202,40 @@ def test_put_keeps_the_values_and_types_of_the_clips():
     assert_same([jax.tree.map(np.asarray, placed)], [batch])
     assert all(array.sharding == sharding for array in jax.tree.leaves(placed))
     assert placed["video"].dtype == np.uint8
+
+
+def test_the_clips_of_a_step_are_of_one_kind_with_their_frames_by_importance():
+    """On any number of hosts, and as often as without kinds."""
+    config, found = CONFIG.copy_and_resolve_references(), []
+    config.update(plans=("key_frames(frames=10)", "sliding(frames=10, overlap=1)"), fps=1.0)
+
+    class Moving(Numbered):
+        def __getitem__(self, index):
+            def decode(frames):
+                return np.tile(np.uint8(frames)[:, None, None, None], (1, 16, 16, 3))
+
+            number = np.arange(14, dtype=np.float32)
+            return Clip(number, decode, index, truth={"position": number})
+
+    def batch_of(step, **hosts):
+        return make_dataset(
+            Moving(20), config, encode, seed=3, batch_size=8, by_kind=True, augmented=False, **hosts
+        )[step]
+
+    for step in range(40):
+        batch, kind = batch_of(step), kind_at(config, 3, step)
+        found.append(kind)
+        for time, observed in zip(batch["time"], batch["observed"], strict=True):
+            in_time = np.argsort(time)
+            assert kind_of(observed[in_time]) == kind
+            ranked = by_importance(time[in_time], observed[in_time])
+            np.testing.assert_array_equal(time, time[in_time][ranked])
+        # Whatever belongs to a frame moves with it.
+        position, first = batch["given"]["position"], batch["given"]["position"].min(1)
+        np.testing.assert_array_equal(batch["video"][..., 0, 0, 0], position)
+        np.testing.assert_array_equal(batch["time"], position - first[:, None])
+    # Every plan has one outline among two windows, so half of the clips are outlines.
+    assert 0.35 < np.mean([kind == "outline" for kind in found]) < 0.65
+    assert set(found) == {"outline", "between", "onwards"}
+    two = [batch_of(5, process_index=i, process_count=2)["video"] for i in range(2)]
+    np.testing.assert_array_equal(np.concatenate(two), batch_of(5)["video"])

@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxvid.errors import InputError
-from jaxvid.hierarchy.plan import SCHEMES, Call, Plan, make_plan
+from jaxvid.hierarchy.plan import (
+    KINDS,
+    SCHEMES,
+    Call,
+    Plan,
+    by_importance,
+    kind_of,
+    make_plan,
+)
 
 THOROUGH = settings(deadline=None, max_examples=300, database=None, derandomize=True)
 
@@ -230,3 +238,36 @@ def test_plans_that_do_not_draw_the_video_are_refused(calls, message):
     with pytest.raises(InputError, match=message):
         dataclasses.replace(plan, calls=tuple(calls)).check()
     assert np.array_equal(Call((5, 1), (3,)).observed, [True, False, True])
+
+
+@settings(THOROUGH, max_examples=100)
+@any_plan()
+def test_what_a_call_is_for_and_which_of_its_frames_deserve_detail(scheme, numbers):
+    kinds = set()
+    for call in plan_of(scheme, numbers).calls:
+        kinds.add(call.kind)
+        frames, observed = call.frames, call.observed
+        order = by_importance(frames, observed)
+        np.testing.assert_array_equal(np.sort(order), np.arange(len(frames)))
+        seen = [int(i) for i in frames[order] if i in call.sees]
+        drawn = [int(i) for i in frames[order] if i in call.draws]
+        if not seen:
+            assert call.kind == "outline"
+            assert drawn == sorted(drawn)
+            continue
+        first, last = (seen, drawn) if call.kind == "between" else (drawn, seen)
+        assert [*frames[order]] == first + last
+        assert (call.kind == "between") == (bool(drawn) and max(seen) > min(drawn))
+        if drawn:
+            nearest = [min(abs(i - j) for j in drawn) for i in seen]
+            assert nearest == sorted(nearest)
+            apart = [min(abs(i - j) for j in seen) for i in drawn]
+            assert call.kind == "onwards" or apart == sorted(apart, reverse=True)
+    assert kinds <= set(KINDS)
+
+
+def test_importance_depends_on_distances_in_time_alone():
+    time = np.array([0.0, 0.5, 0.6, 4.0, 4.1])
+    assert [*by_importance(time, np.array([1, 0, 0, 0, 1], bool))] == [4, 0, 2, 1, 3]
+    assert [*by_importance(time, np.array([1, 1, 1, 0, 0], bool))] == [3, 4, 2, 1, 0]
+    assert kind_of(np.array([1, 1, 1], bool)) == "onwards"

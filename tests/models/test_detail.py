@@ -116,6 +116,17 @@ def test_tokens_and_flops_are_counted_exactly():
     assert counted["joint"] == layers + B * 4 * D * tokens**2
 
 
+def test_frames_may_come_in_any_order_with_their_levels():
+    net, order = network(blocks="1*(space time mlp joint)", **SPARSE), np.array([*KEYS, *BETWEEN])
+    params = random_params(net)
+    first = net.clone(detail=(0,) * len(KEYS) + (1,) * len(BETWEEN))
+    np.testing.assert_allclose(
+        jax.jit(first.apply)(params, *(x[:, order] for x in inputs())),
+        jax.jit(net.apply)(params, *inputs())[:, order],
+        atol=1e-5,
+    )
+
+
 def test_gradients_reach_every_parameter():
     net = network("1*(space time) 1*(joint swiglu) 1*(mlp)", skip=0.5, **SPARSE)
     lots = jax.random.uniform(jax.random.key(4), (B, T))
@@ -191,6 +202,8 @@ def test_a_run_trains_samples_at_any_detail_and_says_what_cannot_be(tmp_path):
         (dict(positions="learned"), r"need config\.model\.positions=rotary or sincos"),
         (dict(detail=(0, 2)), r"there is no level 2"),
         (dict(detail=()), r"detail is empty: give a level"),
+        (dict(detail_between=(0, 2), detail_onwards=(0,)), r"detail_between=\(0, 2\): there is no"),
+        (dict(detail_between=(0, 1)), r"detail_onwards and .*detail_between: give both, or none"),
         (dict(skip=0.5), r"skip=0\.5: it needs .* at least three lines"),
     ],
 )

@@ -193,6 +193,38 @@ def test_given_key_frames_stay_and_come_in_order(config):
     np.testing.assert_array_equal(video[:, keys], clips["video"])
 
 
+def test_calls_get_their_frames_by_importance_with_the_levels_of_their_kind(config, monkeypatch):
+    config.model.update(patches=((8, 8),), detail_onwards=(0, 0, 0, 1), detail_between=(0, 0, 1))
+    run, params, clips = prepared(config, clips=2)
+    met = []
+
+    def make_sampler(changed, *_):
+        def sampler(params, keys, batch, observed):
+            time = np.asarray(batch["time"]) * config.data.fps
+            seen = np.broadcast_to(observed, time.shape)
+            met.append((tuple(changed.sampler.detail), [*time[0]], [*seen[0]]))
+            # A frame that is drawn tells where it is, from a frame that is seen and does so.
+            start = np.asarray(batch["video"])[..., 0, 0, 0] - time
+            start = start[:, np.argmax(seen[0])] if seen.any() else np.zeros(len(time))
+            told = (start[:, None] + time).astype(np.uint8)
+            return np.broadcast_to(told[..., None, None, None], batch["video"].shape)
+
+        return sampler
+
+    monkeypatch.setattr(module, "make_sampler", make_sampler)
+    with jax.set_mesh(run.mesh):
+        for plan in ("key_frames", "geometric"):
+            parts = parts_of(run, params, clips, 10, given=0, overlap=3, plan=plan)
+            video = np.concatenate(list(parts), axis=1)
+            np.testing.assert_array_equal(video[..., 0, 0, 0], [[*range(10)]] * 2)
+    outline, between, onwards = met[0], met[1], met[-1]
+    assert outline == ((0,), [0, 3, 6, 9], [False] * 4)
+    assert between == ((0, 0, 1, 1), [0, 3, 1, 2], [True, True, False, False])
+    assert onwards[0] == (0, 0, 0, 1)
+    assert onwards[2] == [False, True, True, True]
+    assert onwards[1] == sorted(onwards[1], reverse=True)
+
+
 def test_frames_between_others_may_take_fewer_steps(config):
     config.model.update(blocks="time mlp", depth=1)
     config.sampler.update(steps=3)

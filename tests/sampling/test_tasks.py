@@ -44,6 +44,13 @@ def test_tasks_come_in_proportion_to_their_shares():
     np.testing.assert_allclose(shares, [1 / 8, 2 / 8, 5 / 8], atol=0.03)
 
 
+def test_tasks_follow_time_whatever_the_order_of_the_frames():
+    shares, key = {"generate": 1, "predict": 1, "interpolate": 1}, jax.random.key(0)
+    order = np.argsort(np.random.default_rng(0).random((2000, 8)), axis=1)
+    moved = np.asarray(sample_observed(key, shares, 2000, 8, order=jnp.asarray(order)))
+    np.testing.assert_array_equal(moved, np.take_along_axis(draw(shares, 2000, 8), order, axis=1))
+
+
 def test_counts_are_uniform():
     predict = draw({"predict": 1}, 2000, 8).sum(1)
     np.testing.assert_allclose(np.bincount(predict, minlength=9)[1:5] / 2000, 1 / 4, atol=0.03)
