@@ -68,7 +68,7 @@ def main(_: Sequence[str]) -> None:
 
     draws = by_cascade, lambda: np.concatenate(list(drawing.parts()), axis=1)
     scorer = Scorer(data, mesh, WINDOW, CLIPS.value)
-    print(head("", "TFLOP", "s per video"))
+    print(head(scorer.names, "", "TFLOP", "s per video"))
     with jax.set_mesh(mesh):
         print(
             row(scorer.scores(scorer.real_videos(FRAMES.value, "train"))[0], "real videos", "", "")

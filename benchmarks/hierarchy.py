@@ -10,7 +10,7 @@ all along the videos, with as many validation clips; the table has their mean, t
 them, which shows drift. `world_path` and `world_speed` are means over such windows too.
 `world_count` and `world_identity` judge whole videos, in which a shape that has turned into another
 is missing. `real videos` are training clips of the same length. ± is the standard error over the
-videos.
+videos. Other sources, such as Craftax (`--plugins=benchmarks.craftax`), have no `world_` scores.
 
 A Markdown table goes to stdout, row by row; the first six videos of each plan go to `--videos`.
 """
@@ -56,7 +56,7 @@ def main(_: Sequence[str]) -> None:
             f"--frames: the network draws {data.frames} frames at once; give at least as many"
         )
     scorer = Scorer(data, mesh, data.frames, CLIPS.value)
-    print(head("frames", "plan", "calls", "rounds", "s per video"), flush=True)
+    print(head(scorer.names, "frames", "plan", "calls", "rounds", "s per video"), flush=True)
     drift: dict[int, dict[str, dict[str, list]]] = {}
     with jax.set_mesh(mesh):
         for frames in map(int, FRAMES.value):
@@ -85,9 +85,10 @@ def main(_: Sequence[str]) -> None:
 def plot(path: Path, drift: dict[int, dict[str, dict[str, list]]], T: int) -> None:
     """Plots the scores of the windows: a row for each length, a column for each metric."""
     figure = Figure(figsize=(12, 3 * len(drift)), dpi=120, layout="constrained")
-    panels = figure.subplots(len(drift), len(PLOTTED), squeeze=False)
+    names = [name for name in PLOTTED if name in next(iter(drift.values()))["real videos"]]
+    panels = figure.subplots(len(drift), len(names), squeeze=False)
     for along, (frames, plans) in zip(panels, drift.items(), strict=True):
-        for axes, name in zip(along, PLOTTED, strict=True):
+        for axes, name in zip(along, names, strict=True):
             for plan, curves in plans.items():
                 style = dict(color="black", ls="--") if plan == "real videos" else {}
                 starts = T * np.arange(len(curves[name]))

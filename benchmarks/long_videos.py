@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jax.sharding import Mesh
@@ -18,7 +18,6 @@ from jaxvid.metrics.score import measure
 
 OF_WINDOWS = ("energy", "motion", "world_path", "world_speed")
 OF_VIDEOS = ("world_count", "world_identity")
-CURVES = ("energy", "motion", "world_path", "world_speed", "world_identity")
 
 Found = dict[str, tuple[float, float]]
 
@@ -26,6 +25,8 @@ Found = dict[str, tuple[float, float]]
 @dataclasses.dataclass(frozen=True)
 class Scorer:
     """Scores long videos: some metrics in windows all along them, and some on whole videos.
+
+    Those of the synthetic world, `world_…`, are for its videos only.
 
     Attributes:
       data: the `data` section of a config, with the size and rate of the videos.
@@ -39,10 +40,17 @@ class Scorer:
     window: int
     clips: int
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The metrics."""
+        named = (*OF_WINDOWS, *OF_VIDEOS)
+        is_world = self.data.source == "synthetic"
+        return tuple(name for name in named if is_world or not name.startswith("world"))
+
     @functools.cached_property
     def extract(self) -> dict[str, Callable]:
         """The functions that compute the features."""
-        of = dict.fromkeys(METRICS[name].of for name in (*OF_WINDOWS, *OF_VIDEOS))
+        of = dict.fromkeys(METRICS[name].of for name in self.names)
         return {feature: FEATURES[feature].make(self.mesh, self.data.fps) for feature in of}
 
     @functools.cached_property
@@ -61,23 +69,26 @@ class Scorer:
         return np.stack([source[i].decode(np.arange(frames)) for i in range(self.clips)])
 
     def scores(self, videos: Clips) -> tuple[Found, dict[str, list[float]]]:
-        """The mean score in each metric with its error, and the scores of the windows."""
+        """The mean score in each metric with its error, and the scores of the windows.
+
+        Windows have those metrics, too, that judge whole videos.
+        """
         T, found, curves = self.window, {}, {}
         parts = [videos[:, i : i + T] for i in range(0, videos.shape[1] - T + 1, T)]
         rows = [
             {feature: function(part) for feature, function in self.extract.items()}
             for part in parts
         ]
-        for name in CURVES:
+        of = {METRICS[name].of for name in self.names if name in OF_VIDEOS}
+        whole = {feature: self.extract[feature](videos) for feature in of}
+        for name in self.names:
             metric = METRICS[name]
             each = [measure(metric, row[metric.of], self.real[metric.of], 0) for row in rows]
             curves[name] = [one["value"] for one in each]
             # Windows of a video are alike: their mean is hardly more certain than one of them.
+            if name in OF_VIDEOS:
+                each = [measure(metric, whole[metric.of], self.real[metric.of], 0)]
             found[name] = tuple(np.mean([one[part] for one in each]) for part in ("value", "error"))
-        whole = self.extract["physics"](videos)
-        for name in OF_VIDEOS:
-            one = measure(METRICS[name], whole, self.real["physics"], 0)
-            found[name] = (one["value"], one["error"])
         return found, curves
 
 
@@ -92,13 +103,13 @@ def seam(videos: UInt8[np.ndarray, "B T H W 3"], plan: Plan) -> float:
     return jumps[borders].mean() / jumps[~borders].mean()
 
 
-def head(*columns: str) -> str:
+def head(metrics: Sequence[str], *columns: str) -> str:
     """The first lines of a Markdown table of `row`s."""
-    names = [*columns, *OF_WINDOWS, *OF_VIDEOS]
+    names = [*columns, *metrics]
     return "| " + " | ".join(names) + " |\n" + "|---" * len(names) + "|"
 
 
 def row(found: Found, *columns: str) -> str:
     """A row of a Markdown table: columns of its own, then the scores."""
-    cells = [f"{found[n][0]:.3g} ± {found[n][1]:.1g}" for n in (*OF_WINDOWS, *OF_VIDEOS)]
+    cells = [f"{value:.3g} ± {error:.1g}" for value, error in found.values()]
     return "| " + " | ".join([*columns, *cells]) + " |"
