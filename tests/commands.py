@@ -10,6 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import pytest
+
+from jaxvid.build import build
+from jaxvid.train import train
+
 ROOT = Path(__file__).parents[1]
 ONE_DEVICE = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
 ENVIRONMENT = os.environ | {"XLA_FLAGS": ONE_DEVICE}
@@ -90,3 +96,11 @@ def mistakes(module: str, *cases) -> None:
             arguments, line, out, err,
         )  # fmt: skip
         assert "Traceback" not in err, err
+
+
+def train_on(devices, config, workdir):
+    """Trains here, on the first devices: on eight, a step takes three times as long to compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        first = functools.partial(build, devices=jax.devices()[:devices])
+        patch.setattr("jaxvid.train.build", first)
+        train(config, workdir)

@@ -1,18 +1,14 @@
 """Every choice of every key that has choices: trained, drawn from while training, and sampled.
 
 Run i takes choice i of each key, so that all are taken in as many runs as the longest list has. The
-first are on eight devices, which takes three times as long to compile, the others on one.
+first are on eight devices, the others on one.
 """
 
-import functools
-
-import jax
 import pytest
 
-from jaxvid.build import build
 from jaxvid.config import FLAG, KEYS, check, override
-from jaxvid.train import train
 from tests import tiny
+from tests.commands import train_on
 
 # A source of one's own files has its own tests.
 CHOICES = {
@@ -48,10 +44,8 @@ def config_of(run):
 
 
 @pytest.mark.parametrize("run", range(RUNS))
-def test_every_choice_trains_and_samples(tmp_path, run, monkeypatch):
-    devices = jax.devices()[: 8 if run < 3 else 1]
-    monkeypatch.setattr("jaxvid.train.build", functools.partial(build, devices=devices))
-    train(config_of(run), tmp_path)
+def test_every_choice_trains_and_samples(tmp_path, run):
+    train_on(8 if run < 3 else 1, config_of(run), tmp_path)
     assert (tmp_path / "checkpoints/2").is_dir()
     for name in ("0000001-generate", "0000002-predict"):
         assert (tmp_path / "samples" / name / "sheet.png").stat().st_size > 100

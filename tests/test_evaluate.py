@@ -23,12 +23,11 @@ from jaxvid.evaluators import make_evaluators
 from jaxvid.metrics.frechet import frechet_distance
 from jaxvid.metrics.protocols import PROTOCOLS, Protocol, choose, protocol
 from jaxvid.prepare import prepare
-from jaxvid.train import train as train_here
 from jaxvid.trained import TrainedModel, load
 from jaxvid.workdir.checkpoint import Checkpoints
 from jaxvid.workdir.pictures import read_metrics
 from tests import tiny
-from tests.commands import mistakes, run, run_alone
+from tests.commands import mistakes, run, run_alone, train_on
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def trained(tmp_path_factory):
     config.tasks.update(generate=0.0, predict=0.0)  # so that no samples are drawn
     config.evals.update(every=2, num=12, metrics=("energy",), loss=16, best="loss")
     config.checkpoint.update(every=2, keep=3)
-    train_here(config, workdir)
+    train_on(1, config, workdir)
     return workdir
 
 

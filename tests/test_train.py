@@ -18,14 +18,13 @@ from PIL import Image
 from jaxvid.build import Run, build
 from jaxvid.data.video import write_video
 from jaxvid.errors import InputError
-from jaxvid.train import train as train_here
 from jaxvid.trained import load
 from jaxvid.training import ema
 from jaxvid.training.state import to_parts
 from jaxvid.workdir import folder
 from jaxvid.workdir.checkpoint import Checkpoints, Snapshots
 from jaxvid.workdir.pictures import contact_sheet
-from tests.commands import ENVIRONMENT, ROOT, mistakes, run
+from tests.commands import ENVIRONMENT, ROOT, mistakes, run, train_on
 
 PROFILES = "--config.ema.widths=(0.05, 0.1)", "--config.ema.snapshot_every=3"
 # With a network that compiles fast: what is tested here is around it.
@@ -227,7 +226,7 @@ def test_implicit_transfers_are_refused_in_the_step_alone(config, tmp_path, monk
     config.update(steps=1)
     config.model.update(blocks="mlp", depth=1)
     config.tasks.update(generate=0.0, predict=0.0)  # so that no samples are drawn
-    train_here(config, tmp_path / "saved")
+    train_on(1, config, tmp_path / "saved")
     assert len(made) == 1
 
     def guarded(run):
@@ -235,7 +234,7 @@ def test_implicit_transfers_are_refused_in_the_step_alone(config, tmp_path, monk
 
     monkeypatch.setattr(Run, "train_step", property(guarded))
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
-        train_here(config, tmp_path / "guarded")
+        train_on(1, config, tmp_path / "guarded")
 
 
 def test_scores_are_logged_and_what_is_trained_does_not_depend_on_them(config, tmp_path):
@@ -246,9 +245,11 @@ def test_scores_are_logged_and_what_is_trained_does_not_depend_on_them(config, t
     parameters = []
     for name, every in (("plain", 0), ("scored", 2)):
         config.evals.every = every
-        train_here(config, tmp_path / name)
+        train_on(1, config, tmp_path / name)
         with Checkpoints(tmp_path / name) as checkpoints:
-            parameters.append(checkpoints.restore_part("ema", build(config).params))
+            parameters.append(
+                checkpoints.restore_part("ema", build(config, jax.devices()[:1]).params)
+            )
     jax.tree.map(np.testing.assert_array_equal, *parameters)
     name = "evals/quick/energy"
     assert not any(name in line for line in metrics(tmp_path / "plain"))
