@@ -272,6 +272,11 @@ def _check_levels(config: ConfigDict) -> None:
             "config.model.detail_onwards and config.model.detail_between: give both, or none; "
             "(0,) has all details"
         )
+    if model.detail_between and not config.data.plans:
+        raise InputError(
+            "config.model.detail_between: the network must train on such calls: name a plan, such "
+            'as config.data.plans=("key_frames(frames=64)",)'
+        )
     if model.detail_between and config.sampler.lag:
         raise InputError(
             f"config.sampler.lag={config.sampler.lag}: frames that follow one another do not go "

@@ -40,6 +40,7 @@ def test_plans_that_cannot_be_trained_on_are_refused():
             (["--config.data.plans=('key_frames',)"], "say how long the video is"),
             (["--config.tasks.plan=1"], "config.tasks.plan=1: these clips observe what a call"),
             (["--config.model.detail_between=(0,)", "--config.model.detail_onwards=(0,)",
-              "--config.sampler.lag=1"], "config.sampler.lag=1: frames that follow one another"),
+              "--config.data.plans=('sliding(frames=9)',)", "--config.sampler.lag=1"],
+             "config.sampler.lag=1: frames that follow one another"),
         ]
     ))  # fmt: skip

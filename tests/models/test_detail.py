@@ -204,6 +204,10 @@ def test_a_run_samples_at_any_detail_and_says_what_cannot_be(tmp_path):
         (dict(detail=(0, 2)), r"there is no level 2"),
         (dict(detail=()), r"detail is empty: give a level"),
         (dict(detail_between=(0, 2), detail_onwards=(0,)), r"detail_between=\(0, 2\): there is no"),
+        (
+            dict(detail_between=(0,), detail_onwards=(0,)),
+            r"name a plan, such as config.data.plans=",
+        ),
         (dict(detail_between=(0, 1)), r"detail_onwards and .*detail_between: give both, or none"),
         (dict(skip=0.5), r"skip=0\.5: it needs .* at least three lines"),
     ],
