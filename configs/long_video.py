@@ -3,6 +3,9 @@
     python -m jaxvid.train --config=configs/long_video.py
     python -m jaxvid.sample --workdir=runs/long_video --frames=256 --plan=key_frames --num=4
 
+With --config=configs/long_video.py:sparse the frames between key frames, and far ones, have a
+quarter of the tokens.
+
 A clip has the times of one call of a plan, and observes what this call sees: key frames far apart,
 frames between two that are there, or frames that go on from dense and sparse earlier ones. So one
 network carries out all plans of docs/hierarchy.md, which compares them.
@@ -15,9 +18,12 @@ clips/s; loss 0.034 at the end. docs/benchmarks.md has the scores of its videos.
 from ml_collections import ConfigDict
 
 from configs import base
+from jaxvid.errors import InputError
 
 
-def get_config() -> ConfigDict:
+def get_config(detail: str = "") -> ConfigDict:
+    if detail not in ("", "sparse"):
+        raise InputError(f"configs/long_video.py:{detail}: give nothing, or sparse")
     c = base.get_config()
     c.steps, c.batch_size = 4000, 8
     c.data.frames = 16
@@ -32,4 +38,7 @@ def get_config() -> ConfigDict:
     )
     c.tasks.update(generate=0.1, predict=0.1, interpolate=0.0, random=0.0, plan=0.8)
     c.sampler.update(steps=16, observed_noise=0.1)
+    if detail:
+        c.model.update(patches=((6, 6),))
+        c.model.update(detail_between=(0, 0, 0, 0, 1), detail_onwards=(*12 * (0,), 1))
     return c

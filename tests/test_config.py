@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import base, cascade, latte, videos
+from configs import base, cascade, latte, long_video, videos
 from jaxvid import config as configs
 from jaxvid import trained
 from jaxvid.config import FLAG, POSITIVE, TEXT, UNIT, declare, key
@@ -31,6 +31,15 @@ def test_the_published_sizes_are_sound_and_others_are_refused():
     for wrong in ("M/2", "S", "S/3", "S/2/2"):
         with pytest.raises(InputError, match="give SIZE/PATCH"):
             latte.get_config(wrong)
+
+
+def test_long_videos_are_dense_or_sparse():
+    dense, sparse = (long_video.get_config(detail) for detail in ("", "sparse"))
+    configs.check(dense)
+    configs.check(sparse)
+    assert sparse.model.patches and not dense.model.patches
+    with pytest.raises(InputError, match="long_video.py:dense: give nothing, or sparse"):
+        long_video.get_config("dense")
 
 
 def test_the_stages_of_the_cascade_are_sound_and_others_are_refused():
