@@ -37,8 +37,9 @@ def test_long_videos_are_dense_or_sparse():
     dense, sparse = (long_video.get_config(detail) for detail in ("", "sparse"))
     configs.check(dense)
     configs.check(sparse)
-    assert sparse.model.patches and not dense.model.patches
-    with pytest.raises(InputError, match="long_video.py:dense: give nothing, or sparse"):
+    assert sparse.model.patches
+    assert not dense.model.patches
+    with pytest.raises(InputError, match=r"long_video\.py:dense: give nothing, or sparse"):
         long_video.get_config("dense")
 
 
