@@ -7,8 +7,9 @@
 Run it from the repository's root. Validation clips are made small and enlarged again by each plan,
 from the same seed. `seam` is the mean jump between successive frames where windows begin or end,
 over the mean jump elsewhere; `real` is that of the real videos between the same frames, which is 1
-but for chance. `error` is the mean difference from the real videos, in steps of 1/255. A Markdown
-table goes to stdout, row by row.
+but for chance, and `ratio` is `seam` over `real`, ± its standard error over the videos. `error` is
+the mean difference from the real videos, in steps of 1/255. A Markdown table goes to stdout, row by
+row.
 """
 
 from jaxvid import start
@@ -27,6 +28,8 @@ from jaxvid import errors
 from jaxvid.data import pipeline
 from jaxvid.data.sources import make_source
 from jaxvid.errors import InputError
+from jaxvid.hierarchy.plan import Plan
+from jaxvid.metrics.bootstrap import bootstrap
 from jaxvid.sampling.long_videos import plan_for
 from jaxvid.trained import Drawing, load
 
@@ -35,7 +38,7 @@ PLANS = flags.DEFINE_string(
     "plans", "overlapping;overlapping(overlap=1);sliding", "Plans, split at semicolons."
 )
 FRAMES = flags.DEFINE_integer("frames", 61, "Length of the videos.", lower_bound=2)
-CLIPS = flags.DEFINE_integer("clips", 32, "Videos of each plan.", lower_bound=1)
+CLIPS = flags.DEFINE_integer("clips", 32, "Videos of each plan.", lower_bound=2)
 
 
 def main(_: Sequence[str]) -> None:
@@ -52,14 +55,19 @@ def main(_: Sequence[str]) -> None:
     )[0]  # fmt: skip
     real = clips["video"]
     clips = {name: clips[name] for name in ("video", "time", "given")}
-    print("| plan | calls | seam | real | error |\n|---|---|---|---|---|")
+    print("| plan | calls | seam | real | ratio | error |\n|---|---|---|---|---|---|")
     for text, plan in plans.items():
         drawing = Drawing(model, clips, CLIPS.value, 0, nothing, plan)
         drawn = np.concatenate(list(drawing.parts()), axis=1)
-        error = np.abs(drawn - real.astype(float)).mean()
+        pairs, error = np.stack([drawn, real], axis=1), np.abs(drawn - real.astype(float)).mean()
+
+        def ratio(pairs: np.ndarray, _: np.ndarray, plan: Plan = plan) -> float:
+            return seam(pairs[:, 0], plan) / seam(pairs[:, 1], plan)
+
+        uncertain, *_ = bootstrap(ratio, pairs, pairs, seed=0)
         print(
             f"| `{text}` | {len(plan.calls)} | {seam(drawn, plan):.3f} | {seam(real, plan):.3f} "
-            f"| {error:.2f} |",
+            f"| {ratio(pairs, pairs):.3f} ± {uncertain:.1g} | {error:.2f} |",
             flush=True,
         )
 
