@@ -115,10 +115,16 @@ def _write_shards(source: Path, output: Path, manifest: dict[str, Any], workers:
     settings = {key: manifest[key] for key in ("size", "fps", "frames", "quality")}
     with pool, tqdm(total=total, unit="file", disable=None) as bar:
         try:
-            futures = {
-                pool.submit(_write_shard, source, output / shard, labels, settings): shard
-                for shard, labels in jobs.items()
-            }
+            # Workers inherit the mask: Ctrl-C reaches every process of the terminal, and only the
+            # parent handles it.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            try:
+                futures = {
+                    pool.submit(_write_shard, source, output / shard, labels, settings): shard
+                    for shard, labels in jobs.items()
+                }
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             for future in concurrent.futures.as_completed(futures):
                 if _interrupted.is_set():
                     raise KeyboardInterrupt
@@ -144,8 +150,6 @@ def _write_shards(source: Path, output: Path, manifest: dict[str, Any], workers:
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches every process of the terminal; only the parent handles it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     cv2.setNumThreads(1)
 
@@ -303,7 +307,8 @@ def _define_flags() -> None:
 
 
 def _interrupt(*_: Any) -> None:
-    # Python drops an exception that is raised in a finalizer or a callback, so also set an event.
+    # Python drops an exception that is raised in a finalizer or a callback, and one inside the pool
+    # may break it and come as another, so also set an event.
     _interrupted.set()
     raise KeyboardInterrupt
 
@@ -320,7 +325,9 @@ def main(_: Sequence[str]) -> None:
         output = to_path(values.output, "--output")
         manifest = prepare(source, output, settings, values.workers)
         _report(manifest, source, output)
-    except KeyboardInterrupt:
+    except BaseException:
+        if not _interrupted.is_set():
+            raise
         print(
             "interrupted: finished shards are kept, run the same command to resume",
             file=sys.stderr,

@@ -90,7 +90,10 @@ class Condition:
         return arrays
 
     def prepare(self, arrays: PyTree, key: Array, training: bool) -> PyTree:
-        """The arrays that the network sees; `key` determines their random draws."""
+        """The arrays that the network sees; `key` determines their random draws.
+
+        Arrays that are prepared stay as they are.
+        """
         return arrays
 
     def null(self, arrays: PyTree) -> PyTree:

@@ -110,10 +110,15 @@ class LowRes(Condition):
 
     def window(self, arrays: Mapping[str, np.ndarray], frames: np.ndarray) -> PyTree:
         """The video of a window; its last frame repeats after its end."""
-        return {"video": arrays["video"].take(frames, axis=1, mode="clip")}
+        return {**arrays, "video": arrays["video"].take(frames, axis=1, mode="clip")}
 
     def prepare(self, arrays: Mapping[str, Array], key: Array, training: bool) -> dict[str, Array]:
-        """Pixels as floats with noise: up to level `max_noise` in training, else at `noise`."""
+        """Pixels as floats with noise: up to level `max_noise` in training, else at `noise`.
+
+        What is prepared stays: then windows of a video have the same noise in the same frames.
+        """
+        if "noise" in arrays:
+            return dict(arrays)
         level_key, eps_key = (jax.random.fold_in(key, i) for i in (5, 6))
         x0, process = to_float(arrays["video"]), PROCESSES[self.process]
         level = jnp.full(len(x0), self.noise, jnp.float32)

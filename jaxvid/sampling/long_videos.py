@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int, UInt8
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from jaxvid.conditions.condition import window
+from jaxvid.conditions.condition import prepare, window
 from jaxvid.data import pipeline
 from jaxvid.denoiser import Denoiser
 from jaxvid.errors import InputError
@@ -114,6 +114,10 @@ def run_plan(
     """Carries out the calls of a plan; the host keeps frames until no call sees them any more."""
     rounds = _in_kinds(plan.rounds())
     samplers = {kind: make_sampler(_of_kind(config, kind), denoiser, mesh) for kind in KINDS}
+    if plan.blends:  # a frame has the same noise in all windows
+        given = jax.tree.map(jnp.asarray, clips["given"])
+        given = prepare(denoiser.conditions, given, key, training=False)
+        clips = clips | {"given": jax.tree.map(np.asarray, given)}
     there = {i: clips["video"][:, k] for k, i in enumerate(plan.given)}
     last_seen = {i: k for k, calls in enumerate(rounds) for call in calls for i in call.sees}
     draws = collections.Counter(i for call in plan.calls for i in call.draws)

@@ -36,6 +36,8 @@ def test_it_goes_from_itself_to_noise_at_the_scale_of_the_networks_input(process
     def prepared(level):
         c = dataclasses.replace(LOW_RES, process=process, noise=level)
         out = c.prepare(arrays, jax.random.key(0), training=False)
+        again = c.prepare(out, jax.random.key(1), training=False)
+        jax.tree.map(np.testing.assert_array_equal, again, out)
         np.testing.assert_array_equal(out["noise"], [level])
         return np.asarray(out["video"])
 

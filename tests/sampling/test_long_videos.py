@@ -144,16 +144,18 @@ def test_a_causal_network_refuses_plans_that_look_ahead(config):
 
 def test_overlapping_windows_are_blended_as_they_come(config, monkeypatch):
     """Window k is a plain 100 or 130, so that two in a row disagree by 30."""
-    config.conditions.low_res.factor = 2
+    config.conditions.low_res.update(factor=2, noise=0.1)
     config.data.frames = 7
     run, params, clips = prepared(config, clips=2)
     clips["given"]["low_res"] = {"video": np.zeros((2, 25, 4, 4, 3), np.uint8)}
-    noises = []
+    noises, low_res = [], []
 
     def make_sampler(*_):
         def sampler(params, keys, batch, observed):
             assert not np.any(observed)
             noises.append(np.asarray(batch["eps"]).reshape(-1, 2, 7, 8, 8, 3))
+            seen = np.asarray(batch["given"]["low_res"]["video"]).reshape(-1, 2, 7, 4, 4, 3)
+            low_res.append(seen)
             colours = [100 + 30 * ((k + sampler.done) % 2) for k in range(len(noises[-1]))]
             sampler.done += len(colours)
             colours = np.repeat(np.uint8(colours), 2)[:, None, None, None, None]
@@ -174,8 +176,10 @@ def test_overlapping_windows_are_blended_as_they_come(config, monkeypatch):
     assert steps.max() <= np.ceil(30 / (3 + 1))
     np.testing.assert_array_equal(colours[0, :8, 0, 0, 0], [100, 100, 100, 100, 108, 115, 122, 130])
     # A frame has the same noise in both windows; frames and videos have their own.
+    for first, second in (noises[0], low_res[0]):
+        np.testing.assert_array_equal(first[:, 4:], second[:, :3])
+    assert np.std(first - first[:, :1]) > 0.01  # the video is black, and its frames differ
     first, second = noises[0]
-    np.testing.assert_array_equal(first[:, 4:], second[:, :3])
     assert len(np.unique(np.concatenate([first[:, :4], second], axis=1)[..., 0, 0, 0])) == 2 * 11
 
 
