@@ -8,7 +8,7 @@ from tests.commands import mistakes, run
 
 def test_a_run_trains_on_the_calls_of_plans_and_draws_by_a_plan(tmp_path):
     """With levels of detail for each kind of call, which `tests/sampling` looks at."""
-    plans = "--config.data.plans=('key_frames(frames=13)', 'sliding(frames=9, overlap=1)')"
+    plans = "--config.data.plans=('key_frames(frames=13)',)"
     run("train", "--config=tests/tiny.py", f"--workdir={tmp_path}", plans, "--config.tasks.plan=3",
         "--config.steps=3", "--config.evals.every=3", "--config.evals.protocols=()",
         "--config.model.blocks=time", "--config.model.depth=1",
