@@ -52,8 +52,11 @@ def open_videos(config: ConfigDict, split: str) -> "Videos":
         raise InputError(
             f"config.data.path={config.path}: not made by benchmarks.craftax"
         ) from error
-    if videos.shape[2] != config.size:
-        raise InputError(f"{config.path} has frames of {videos.shape[2]}: set config.data.size")
+    if videos.shape[2:] != (config.size, config.size, 3):
+        raise InputError(
+            f"config.data.path={config.path}: it holds {videos.shape}, not videos of frames of "
+            f"config.data.size={config.size}"
+        )
     held_out = len(videos) // 12
     return Videos(videos[:-held_out] if split == "train" else videos[-held_out:], config.fps)
 

@@ -1,8 +1,12 @@
+import importlib
+
 import numpy as np
 import pytest
 
 from benchmarks.long_videos import seam
 from benchmarks.tpu_program import operations_of
+from jaxvid.data.sources import SOURCES
+from jaxvid.errors import InputError
 from jaxvid.hierarchy.plan import make_plan
 from tests.commands import attempt
 
@@ -84,3 +88,20 @@ def test_a_seam_is_a_jump_where_windows_meet():
     level = np.cumsum([0, 1, 1, 1, 3, 1, 1, 3, 1, 1]).astype(np.uint8)
     videos = np.tile(level[None, :, None, None, None], (2, 1, 2, 2, 3))
     assert seam(videos, plan) == 3.0
+
+
+def test_games_are_read_from_a_file_whose_last_videos_are_held_out(config, tmp_path):
+    open_videos = importlib.import_module("benchmarks.craftax").open_videos
+    del SOURCES["craftax"]  # in other tests it was not imported
+    config.data.update(path=str(tmp_path / "games.npy"), fps=4.0)
+    with pytest.raises(InputError, match=r"games\.npy: not made by benchmarks\.craftax"):
+        open_videos(config.data, "train")
+    videos = np.random.default_rng(0).integers(0, 256, (24, 9, 8, 8, 3), np.uint8)
+    np.save(config.data.path, videos)
+    train, validation = (open_videos(config.data, split) for split in ("train", "validation"))
+    assert (len(train), len(validation)) == (22, 2)
+    np.testing.assert_array_equal(validation[1].decode(np.array([0, 5])), videos[23, [0, 5]])
+    assert validation[1].time[-1] == 2.0
+    config.data.size = 16
+    with pytest.raises(InputError, match=r"not videos of frames of config\.data\.size=16"):
+        open_videos(config.data, "train")
