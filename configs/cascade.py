@@ -9,8 +9,8 @@ The outline has 16 frames of 16x16 pixels, two a second; the next network draws 
 between two of them; the last enlarges all 61 to 32x32. docs/hierarchy.md says how stages fit.
 
 Needs: two CPU cores and half an hour; no data, no network.
-Measured on one core of an AMD EPYC, 2026-11-26, in minutes of its time with compilation: outline
-10:17, between 6:39, enlarge 11:49, four videos 1:05; loss at the end 0.076, 0.025, 0.026.
+Measured on one core of an AMD EPYC, 2026-11-27, in minutes with compilation: outline 9:54, between
+6:42, enlarge 9:19; four videos on two cores 1:05. Loss at the end 0.076, 0.025, 0.026.
 Shapes keep their form and, but for tints, their colour; at two frames a second their paths turn at
 random, and their textures change. Between key frames they move smoothly.
 """
