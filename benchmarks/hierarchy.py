@@ -95,7 +95,7 @@ def plot(path: Path, drift: dict[int, dict[str, dict[str, list]]], T: int) -> No
                 axes.plot(starts, curves[name], label=plan, marker=".", **style)
             axes.set(title=f"{name}, {frames} frames", xlabel="first frame of the window")
             axes.spines[["top", "right"]].set_visible(False)
-    panels[0][0].legend(frameon=False, fontsize="small")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
