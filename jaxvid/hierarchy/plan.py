@@ -65,10 +65,11 @@ class Call(NamedTuple):
     def weights(self) -> Int[np.ndarray, " T"]:
         """How much each frame of its window counts where another call draws it too.
 
-        1, 2, 3, … from either end: where windows overlap by half or less, the share of one rises
-        linearly as that of the other falls.
+        1, 3, 5, … from either end: where windows overlap by half or less, the share of one rises
+        linearly as that of the other falls, from the edge of the first frame to that of the last.
+        Then the step where a window begins or ends changes no more than those inside the overlap.
         """
-        rising = np.arange(1, len(self.frames) + 1)
+        rising = 2 * np.arange(len(self.frames)) + 1
         return np.minimum(rising, rising[::-1])
 
 

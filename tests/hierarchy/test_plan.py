@@ -102,7 +102,7 @@ def test_the_shares_of_overlapping_windows_sum_to_one_and_rise_evenly(scheme, nu
     overlap = plan.window if len(plan.calls) == 1 else plan.window - plan.calls[1].draws[0]
     assert shares[0][0] == shares[-1][-1] == 1
     for before, after in itertools.pairwise(shares):
-        ramp = np.arange(1, overlap + 1) / (overlap + 1)
+        ramp = (np.arange(overlap) + 0.5) / overlap
         np.testing.assert_allclose(after[:overlap], ramp)
         np.testing.assert_allclose(before[-overlap:], 1 - ramp)
 
