@@ -7,16 +7,17 @@ first are on eight devices, the others on one.
 import pytest
 
 from jaxvid.config import FLAG, KEYS, check, override
+from jaxvid.data.sources import make_source
 from tests import tiny
 from tests.commands import train_on
 
-# A source of one's own files has its own tests.
 CHOICES = {
     name: [True, False] if key.rule is FLAG else list(key.rule.choices)
     for name, key in KEYS.items()
-    if (key.rule is FLAG or key.rule.choices) and name != "data.source"
+    if key.rule is FLAG or key.rule.choices
 }
 CHOICES["model.attention"].remove("cudnn")  # needs a GPU
+CHOICES["data.source"].remove("clips")  # has tests of its own
 RUNS = max(map(len, CHOICES.values()))
 
 
@@ -36,6 +37,8 @@ def config_of(run):
         config.conditions.label.classes = 0
     for name, choices in CHOICES.items():
         override(config, name, str(choices[run % len(choices)]))
+    if config.conditions.label.classes:
+        config.conditions.label.classes = len(make_source(config.data).labels)
     lines = ("space mlp", "time text swiglu", "joint+recur mlp", "window(2,1,1) mlp",
              "1*(space mlp) 2*(conv(size=5) mlp)")  # fmt: skip
     config.model.blocks = lines[run % len(lines)]

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from configs import base, cascade, latte, long_video, videos
+from configs import base, cascade, latte, long_video, videos, worlds
 from jaxvid import config as configs
 from jaxvid import trained
 from jaxvid.config import FLAG, POSITIVE, TEXT, UNIT, declare, key
+from jaxvid.data.worlds import WORLDS
 from jaxvid.errors import InputError
 from jaxvid.sampling.tasks import TASKS
 from jaxvid.workdir import folder
@@ -49,6 +50,14 @@ def test_the_stages_of_the_cascade_are_sound_and_others_are_refused():
     for wrong in ("", "outlines"):
         with pytest.raises(InputError, match=r"give a stage.*: one of outline, between, enlarge"):
             cascade.get_config(wrong)
+
+
+def test_the_worlds_are_sound_and_others_are_refused():
+    for name in WORLDS:
+        configs.check(worlds.get_config(name))
+    for wrong in ("", "bodys"):
+        with pytest.raises(InputError, match=r"give a world.*: one of bodies, flow, glyphs"):
+            worlds.get_config(wrong)
 
 
 def test_every_repeated_line_is_checked():

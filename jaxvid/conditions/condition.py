@@ -22,6 +22,7 @@ from jaxvid.config import FRACTION, declare, key, requirement
 from jaxvid.data.augment import check_truth
 from jaxvid.data.clips import Clip
 from jaxvid.data.sources import Source
+from jaxvid.data.worlds import WORLDS
 from jaxvid.errors import InputError
 from jaxvid.models.conditioning import Entry, Setting
 from jaxvid.models.mixers import MIXERS
@@ -232,7 +233,7 @@ def _check_words(config: ConfigDict) -> None:
 
 @requirement
 def _check_augmentations(config: ConfigDict) -> None:
-    if config.data.source == "synthetic":  # its captions and actions change with the video
+    if config.data.source in {"synthetic", *WORLDS}:  # captions and actions change with the video
         return
     truths = {name: words for c in make_conditions(config) for name, words in c.truths().items()}
     check_truth(config.data, truths)

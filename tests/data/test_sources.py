@@ -125,7 +125,9 @@ def test_a_source_from_outside_is_one_function():
         check(whole)
         assert make_source(config(source="constant"))[0].label in range(3)
         whole.data.source = "konstant"
-        with pytest.raises(InputError, match="one of clips, synthetic, constant"):
+        with pytest.raises(
+            InputError, match="one of bodies, flow, glyphs, layers, clips, synthetic, constant"
+        ):
             check(whole)
     finally:
         del SOURCES["constant"]

@@ -5,7 +5,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvid.config import SCALE, key
-from jaxvid.data.augment.registry import Sample, augmentation
+from jaxvid.data.augment.registry import Sample, augmentation, move
 
 
 @augmentation(
@@ -33,10 +33,7 @@ def window(sample: Sample, side: float, left: float, top: float) -> Sample:
     x, y = np.rint((np.array([width, height]) - size) * [left, top]).astype(int)
     cut = sample["video"][:, y : y + size[1], x : x + size[0]]
     resized = [cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR) for frame in cut]
-    changed = {"video": np.stack(resized)}
-    if "position" in sample:
-        pixels = sample["position"] * np.float32([width, height])
-        changed["position"] = (pixels - np.float32([x, y])) / size.astype(np.float32)
-    if "action" in sample:
-        changed["action"] = sample["action"] * np.float32([width, height] / size)
-    return sample | changed
+    scale = np.array([width, height]) / size
+    change = np.diag([*scale, 1])
+    change[:2, 2] = -np.array([x, y]) / size
+    return sample | {"video": np.stack(resized)} | move(sample, change)

@@ -6,8 +6,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvid.config import FLAG, key
-from jaxvid.data.augment.registry import Sample, augmentation
+from jaxvid.data.augment.registry import Sample, augmentation, move
 
+MIRROR = np.array([[-1.0, 0, 1], [0, 1, 0], [0, 0, 1]])
 _SIDES = re.compile(r"\b(left|right)(?=\b|most|ward)", re.IGNORECASE)
 
 
@@ -24,10 +25,7 @@ def flip(sample: Sample, rng: np.random.Generator, config: ConfigDict) -> Sample
 def mirror(sample: Sample) -> Sample:
     """Mirrors a clip from left to right, and swaps "left" and "right" in its caption."""
     changed = {"video": np.ascontiguousarray(sample["video"][:, :, ::-1])}
-    if "position" in sample:
-        changed["position"] = sample["position"] * np.float32([-1, 1]) + np.float32([1, 0])
-    if "action" in sample:
-        changed["action"] = sample["action"] * np.float32([-1, 1])
+    changed |= move(sample, MIRROR)
     if "caption" in sample:
         changed["caption"] = np.array(_SIDES.sub(_other_side, str(sample["caption"])))
     return sample | changed

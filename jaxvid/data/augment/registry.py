@@ -1,8 +1,8 @@
 """The registered augmentations, and how they are applied.
 
 A sample is what `jaxvid.data.clips.sample_clip` returns. An augmentation makes the same change to
-all frames, and to the arrays that describe them: `position`, (x, y) in [0,1] image coordinates, and
-`action`, a velocity (x, y) in sides of the picture per second.
+all frames, and to the arrays that describe them, the truth (see `jaxvid.data.worlds.world`): `move`
+does so if it is affine. `action` is a velocity.
 
     @augmentation(falsifies=("action",), flip=key(False, FLAG, "mirror half of the clips"))
     def flip(sample: Sample, rng: np.random.Generator, config: ConfigDict) -> Sample: ...
@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from jaxvid.config import Key, declare
@@ -60,6 +61,20 @@ def augmentation(
         return apply
 
     return register
+
+
+def move(sample: Sample, change: Float[np.ndarray, "3 3"]) -> Sample:
+    """The truth of a clip whose pixels are moved by an affine change of homogeneous coordinates.
+
+    Returns only the arrays that change.
+    """
+    linear, shift = change[:2, :2].astype(np.float32), change[:2, 2].astype(np.float32)
+    moved = {k: sample[k] @ linear.T for k in ("position", "velocity", "action") if k in sample}
+    if "position" in moved:
+        moved["position"] += shift
+    if "camera" in sample:
+        moved["camera"] = change.astype(np.float32) @ sample["camera"]
+    return moved
 
 
 def active(config: ConfigDict) -> tuple[Apply, ...]:

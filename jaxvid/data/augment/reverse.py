@@ -21,6 +21,4 @@ def backwards(sample: Sample) -> Sample:
     """Reverses a clip; its times still rise from 0, with the gaps in reverse order."""
     changed = {name: rows[::-1].copy() for name, rows in sample.items() if np.ndim(rows)}
     changed["time"] = sample["time"][-1] - changed["time"]
-    if "action" in sample:
-        changed["action"] = -changed["action"]
-    return sample | changed
+    return sample | changed | {k: -changed[k] for k in ("velocity", "action") if k in changed}

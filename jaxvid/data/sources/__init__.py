@@ -1,6 +1,7 @@
 """The sources of clips, one file each."""
 
 from jaxvid.config import declare, key, one_of
+from jaxvid.data import worlds  # noqa: F401
 from jaxvid.data.sources import clips, synthetic  # noqa: F401
 from jaxvid.data.sources.per_video import PerVideo
 from jaxvid.data.sources.registry import SOURCES, Source, make_source, source
