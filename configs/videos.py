@@ -4,7 +4,7 @@
     python -m jaxvid.train --config=configs/videos.py:DIR
 
 Size, frame rate, length, classes and captions are taken from DIR. Flips, crops and small changes of
-brightness and contrast augment a small data set; clips are never reversed.
+light and colour augment a small data set; clips are never reversed.
 
 Needs: two CPU cores and 2 GiB of memory. 2000 steps take half an hour, at 0.9 s per step on two
 busy cores, which is enough for a first result on a few dozen clips.
@@ -38,7 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # Replaces all settings of base.py that depend on its tiny clips.
     c.steps, c.batch_size = 2000, 4
     c.data.update(source="clips", path=arg, frames=16, size=32, fps=8.0, strides=(1, 2))
-    c.data.update(flip=True, crop=0.8, brightness=0.1, contrast=0.1)
+    c.data.augment = ("flip", "crop(least=0.8)", "colour")
     c.tasks.update(generate=0.5, predict=0.4, interpolate=0.05, random=0.05)
     c.model.update(blocks="space mlp time mlp", depth=4, unroll=4)
     c.model.update(width=96, heads=3, patch=(1, 4, 4))

@@ -115,6 +115,25 @@ def is_sequence(value: Any, holds: Callable[[Any], bool], length: int | None = N
     )
 
 
+def parse_call(text: str) -> tuple[str, dict[str, Any]]:
+    """Splits a text such as "crop(least=0.8)" into a name and options; "flip" has none.
+
+    Raises ValueError for other texts.
+    """
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+        if (
+            not isinstance(call.func, ast.Name)
+            or call.args
+            or any(not k.arg for k in call.keywords)
+        ):
+            raise ValueError(text)
+        return call.func.id, {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, MemoryError, RecursionError) as error:
+        raise ValueError(text) from error
+
+
 def one_of(choices: Collection[str]) -> Rule:
     """One of `choices`, read when a value is checked, because plugins may add choices."""
     return Rule(

@@ -140,10 +140,7 @@ def test_every_key_refuses_a_value_of_another_type(config, name):
         ("shapes", (3, 2)),
         ("strides", ()),
         ("strides", (0,)),
-        ("crop", 0.0),
-        ("crop", 1.1),
-        ("brightness", -0.1),
-        ("contrast", 1.1),
+        ("augment", ("flip", 0.5)),
         ("fps", float("nan")),
         ("prefetch", 0),
     ],
@@ -356,8 +353,21 @@ def test_a_run_from_before_conditions_had_sections_loads_and_trains_on_as_it_did
     assert d.max_observed_noise == 0.3
     assert config.sampler.observed_noise == 0.2
     assert config.data.shapes == (1, 1)
+    assert config.data.augment == ()
     assert config.evals.every == 0
     assert configs.complete(json.loads(config.to_json())).to_json() == config.to_json()
+
+
+def test_augmentations_of_an_older_run_become_texts(config, tmp_path):
+    old = json.loads(config.to_json())
+    del old["data"]["augment"]
+    old["data"] |= {"flip": True, "reverse": True, "crop": 0.8, "brightness": 0.1, "contrast": 0.0}
+    (tmp_path / "config.json").write_text(json.dumps({"format": 2, "config": old}))
+    config = folder.load(tmp_path)
+    configs.check(config)
+    assert config.data.augment == (
+        "flip", "crop(least=0.8)", "reverse", "colour(brightness=0.1, contrast=0.0, saturation=0)"
+    )  # fmt: skip
 
 
 def test_a_work_directory_keeps_its_config_but_may_move_to_other_devices(config, tmp_path):

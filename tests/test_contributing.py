@@ -19,7 +19,7 @@ def test_one_run_trains_and_samples_with_every_example(tmp_path):
     run("train", "--config=tests/tiny.py", *given,
         "--config.model.blocks=mlp shift(frames=2)", "--config.data.source=falling_dots",
         "--config.conditions.label.classes=0", "--config.data.gravity=2.0",
-        "--config.data.darken=0.5", "--config.conditions.height.on=True",
+        "--config.data.augment=('darken(most=0.5)',)", "--config.conditions.height.on=True",
         "--config.diffusion.process=square", "--config.optimizer.name=lion",
         "--config.sampler.name=restart", "--config.steps=4", "--config.evals.every=4",
         "--config.evals.metrics=('brightness',)", "--config.evals.num=12",

@@ -115,10 +115,10 @@ def test_predictions_are_compared_with_the_true_frames_and_windows_with_clips(co
 
 
 def test_real_clips_are_those_of_the_split_and_are_kept_in_a_cache(config, monkeypatch):
-    config.data.flip = True
+    config.data.augment = ("flip",)
     run, quick = build(config, jax.devices()[:1]), choose("quick", 16, ("energy",))
     extract = evaluation.extractors(run, quick)
-    config.data.flip = False
+    config.data.augment = ()
     for split in ("train", "validation"):
         kept = evaluation.real_features(run, quick, split, extract)["pixels"]
         source = make_source(config.data, split)

@@ -363,7 +363,7 @@ def test_the_config_for_videos_takes_over_what_the_folder_has(source, tmp_path):
     check_source(run.conditions, clips)
     given = make_dataset(clips, data, run.encode, seed=0, batch_size=8)[0]["given"]
     assert given["text"]["mask"].any(1).tolist() == (given["label"] == 0).tolist()
-    assert not data.reverse
+    assert "reverse" not in data.augment
 
     config = videos.get_config()
     config.data.path = str(output)

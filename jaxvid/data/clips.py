@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -125,13 +125,32 @@ def shortest(config: ConfigDict) -> int:
     return min(window.span for group in windows(config) for window in group)
 
 
+class Shown(NamedTuple):
+    """Which frames of a record a clip shows, and when.
+
+    Attributes:
+      index: the frames.
+      time: when they are shown, in seconds from the first.
+      rate: how fast the record passes then: 1 as it is, 0 in a pause, below 0 backwards.
+    """
+
+    index: Int[np.ndarray, " T"]
+    time: Float32[np.ndarray, " T"]
+    rate: Float32[np.ndarray, " T"]
+
+
 def sample_clip(
-    clip: Clip, config: ConfigDict, rng: np.random.Generator, kind: str | None = None
+    clip: Clip,
+    config: ConfigDict,
+    rng: np.random.Generator,
+    kind: str | None = None,
+    retime: Sequence[Callable[[Shown, np.ndarray, np.random.Generator], Shown]] = (),
 ) -> dict[str, np.ndarray]:
     """Draws a window that fits and a start, and decodes only the sampled frames.
 
     First a stride or plan is drawn, then one of its windows. With a `kind`, this is repeated until
-    the window is of that kind; if none is that fits, others will do.
+    the window is of that kind; if none is that fits, others will do. Then `retime`, the temporal
+    augmentations, change which frames are shown.
 
     Returns:
       `video` uint8 [T,H,W,3]; `time` float32 [T], seconds from the first sampled frame; `observed`
@@ -157,16 +176,22 @@ def sample_clip(
             break
     start = rng.integers(len(clip.time) - window.span + 1)
     index = start + window.frames
+    shown = Shown(index, clip.time[index] - clip.time[start], np.ones(len(index), np.float32))
+    for change in retime:
+        shown = change(shown, clip.time, rng)
     per_frame = dict(clip.truth)
     if clip.action is not None:
         per_frame["action"] = clip.action
+    rows = {name: values[shown.index] for name, values in per_frame.items()}
+    for name in rows.keys() & {"velocity", "action"} if retime else ():
+        rows[name] = rows[name] * shown.rate.reshape(-1, *[1] * (rows[name].ndim - 1))
     return {
-        "video": clip.decode(index),
-        "time": clip.time[index] - clip.time[start],
+        "video": clip.decode(shown.index),
+        "time": shown.time,
         "observed": window.observed,
         "label": np.array(clip.label, np.int32),
         "caption": np.array(clip.caption),
-        **{name: rows[index] for name, rows in per_frame.items()},
+        **rows,
     }
 
 

@@ -79,7 +79,8 @@ def make_dataset(
             f"batch_size={batch_size} does not divide over {process_count} processes: "
             f"make it a multiple of {process_count}"
         )
-    changes = augment.active(config) if augmented else ()
+    texts = config.augment if augmented else ()
+    changes = augment.active(texts, temporal=True), augment.active(texts, temporal=False)
     load = functools.partial(_load, source, config, changes, encode)
     records = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     if by_kind:
@@ -98,7 +99,7 @@ def make_dataset(
 def _load(
     source: Source,
     config: ConfigDict,
-    changes: Sequence[augment.Apply],
+    changes: tuple[Sequence[augment.Apply], Sequence[augment.Apply]],
     encode: Encode,
     index: int,
     kind: str | None,
@@ -122,14 +123,15 @@ def _load(
 def _sample(
     clip: Clip,
     config: ConfigDict,
-    changes: Sequence[augment.Apply],
+    changes: tuple[Sequence[augment.Apply], Sequence[augment.Apply]],
     encode: Encode,
     kind: str | None,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    sample = sample_clip(clip, config, rng, kind)
-    for change in changes:
-        sample = change(sample, rng, config)
+    retime, others = changes
+    sample = sample_clip(clip, config, rng, kind, retime)
+    for change in others:
+        sample = change(sample, rng)
     if kind:
         order = by_importance(sample["time"], sample["observed"])
         sample = {name: rows[order] if np.ndim(rows) else rows for name, rows in sample.items()}

@@ -23,7 +23,6 @@ A plan is data. `Plan.rounds` says which calls can run side by side, and `check`
 frame is drawn, once but for blends, and seen only after that.
 """
 
-import ast
 import bisect
 import dataclasses
 import inspect
@@ -35,6 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
+from jaxvid.config import parse_call
 from jaxvid.errors import InputError, nearest
 
 KINDS = ("outline", "onwards", "between")
@@ -252,18 +252,16 @@ def make_plan(
 def _parse(text: str) -> tuple[str, dict[str, Any]]:
     """The name of a scheme and its options."""
     try:
-        node = ast.parse(text.strip(), mode="eval").body
-        call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
-        name, pairs = call.func.id, [(k.arg, ast.literal_eval(k.value)) for k in call.keywords]
-    except (SyntaxError, ValueError, AttributeError):
-        name, pairs, call = "", [], None
-    if call is None or call.args or None in dict(pairs):
-        raise InputError(f"plan {text!r}: write it as key_frames or as key_frames(spacings=(9,3))")
+        name, options = parse_call(text)
+    except ValueError:
+        raise InputError(
+            f"plan {text!r}: write it as key_frames or as key_frames(spacings=(9,3))"
+        ) from None
     if name not in SCHEMES:
         raise InputError(
             f"plan {text!r}: {nearest(name, SCHEMES)}choose one of {', '.join(SCHEMES)}"
         )
-    return name, dict(pairs)
+    return name, options
 
 
 def _at_start(given: tuple[int, ...]) -> bool:

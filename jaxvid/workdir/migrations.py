@@ -39,12 +39,24 @@ def upgrade_config(saved: Mapping[str, Any]) -> dict[str, Any]:
             f"the work directory has format {version}, but this version of jaxvid reads formats up "
             f"to {FORMAT}: use a newer jaxvid"
         )
-    if version > 1:
-        return dict(saved["config"])
-    config = dict(saved)
-    if "model" in config:
+    config = dict(saved["config"] if version > 1 else saved)
+    if version == 1 and "model" in config:
         config["model"] = _blocks_with_arguments(config["model"])
+    if "data" in config:
+        config["data"] = _augmentations_in_a_list(config["data"])
     return config
+
+
+def _augmentations_in_a_list(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes augmentations, which once had keys of their own, as texts of `data.augment`."""
+    data = dict(data)
+    flip, crop, reverse = data.pop("flip", False), data.pop("crop", 1.0), data.pop("reverse", False)
+    light = {name: data.pop(name, 0.0) for name in ("brightness", "contrast")}
+    texts = ["flip"] * flip + [f"crop(least={crop})"] * (crop < 1) + ["reverse"] * reverse
+    if any(light.values()):
+        options = ", ".join(f"{name}={value}" for name, value in light.items())
+        texts.append(f"colour({options}, saturation=0)")
+    return data | {"augment": texts} if texts else data
 
 
 def _blocks_with_arguments(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -257,12 +257,12 @@ def test_what_the_data_lacks_is_one_line(of, changes, message):
     [
         (EMBEDDINGS | {"conditions.text.length": 0}, "data.text_embeddings=t5: set .*text.length"),
         (EMBEDDINGS | {"conditions.text.dim": 0}, "data.text_embeddings=t5: set .*text.dim"),
-        (EMBEDDINGS | {"data.flip": True}, "data.flip=True would make .* embedded captions false"),
-        (EMBEDDINGS | {"data.reverse": True}, "data.reverse=True would make .* embedded captions"),
-        ({"conditions.text.length": 8, "data.reverse": True}, "data.reverse=True .* captions"),
-        ({"conditions.action.dim": 2, "data.flip": True}, "data.flip=True .* clips' actions"),
-        ({"conditions.action.dim": 2, "data.crop": 0.9}, "data.crop=0.9 .* clips' actions"),
-        ({"conditions.action.dim": 2, "data.reverse": True}, "data.reverse=True .* actions"),
+        (EMBEDDINGS | {"data.augment": ("flip",)}, "flip would make .* embedded captions false"),
+        (EMBEDDINGS | {"data.augment": ("reverse",)}, "reverse would make .* embedded captions"),
+        ({"conditions.text.length": 8, "data.augment": ("reverse",)}, "reverse .* captions"),
+        ({"conditions.action.dim": 2, "data.augment": ("flip",)}, "flip .* clips' actions"),
+        ({"conditions.action.dim": 2, "data.augment": ("crop",)}, "crop .* clips' actions"),
+        ({"conditions.action.dim": 2, "data.augment": ("reverse",)}, "reverse .* actions"),
     ],
 )
 def test_what_augmentation_would_make_false_or_leaves_out_is_one_line(changes, message):
@@ -274,9 +274,9 @@ def test_what_augmentation_would_make_false_or_leaves_out_is_one_line(changes, m
 @pytest.mark.parametrize(
     ("of", "changes"),
     [
-        (PLAIN, {"data.flip": True, "data.reverse": True, "data.crop": 0.5}),
+        (PLAIN, {"data.augment": ("flip", "reverse", "crop")}),
         (RICH, {"conditions.text.length": 8, "conditions.action.dim": 2}),
-        (RICH, {"conditions.text.length": 8, "data.flip": True, "data.crop": 0.5}),
+        (RICH, {"conditions.text.length": 8, "data.augment": ("flip", "crop")}),
         (RICH, EMBEDDINGS | {"conditions.label.classes": 2}),
     ],
 )
@@ -289,7 +289,7 @@ def test_what_the_data_has_is_let_through(of, changes):
 def test_the_synthetic_world_has_labels_captions_and_actions_that_survive_augmentation():
     config = asked(**{
         "data.source": "synthetic", "conditions.text.length": 40, "conditions.action.dim": 2,
-        "conditions.label.classes": 3, "data.flip": True, "data.reverse": True, "data.crop": 0.5,
+        "conditions.label.classes": 3, "data.augment": ("flip", "reverse", "crop"),
     })  # fmt: skip
     configs.check(config)
     check_source(make_conditions(config), make_source(config.data))

@@ -18,7 +18,7 @@ from tests.conditions.cases import LOW_RES, B, T, network, seen
 
 def test_it_is_the_mean_of_the_very_frames_that_are_shown(config):
     config.conditions.low_res.factor = 4
-    config.data.update(size=16, crop=0.5, brightness=0.2, contrast=0.2)
+    config.data.update(size=16, augment=("crop(least=0.5)", "colour"))
     encode = build(config).encode
     batch = make_dataset(make_source(config.data), config.data, encode, seed=0, batch_size=4)[0]
     mean = batch["video"].reshape(4, 4, 4, 4, 4, 4, 3).mean((3, 5))

@@ -3,13 +3,15 @@ import pytest
 
 from configs import base
 from jaxvid.build import default_config
-from jaxvid.config import KEYS, UNIT, check, key
+from jaxvid.config import UNIT, check, key
 from jaxvid.data.augment import active, augmentation, check_truth
+from jaxvid.data.augment.blur import defocus
+from jaxvid.data.augment.colour import mix, relight
 from jaxvid.data.augment.crop import window
 from jaxvid.data.augment.flip import mirror
-from jaxvid.data.augment.light import relight
 from jaxvid.data.augment.registry import AUGMENTATIONS
-from jaxvid.data.augment.reverse import backwards
+from jaxvid.data.augment.rotate import turn
+from jaxvid.data.clips import Clip, sample_clip
 from jaxvid.errors import InputError
 
 SIZE = 32
@@ -35,12 +37,34 @@ def sample():
     }
 
 
-def augment(sample, rng, **keys):
-    config = base.get_config().data
-    config.update(keys)
-    for change in active(config):
-        sample = change(sample, rng, config)
+def augment(sample, rng, *texts):
+    for change in active(texts, temporal=False):
+        sample = change(sample, rng)
     return sample
+
+
+@pytest.fixture
+def clip():
+    """A record of 40 frames at uneven times, each of which shows its own number."""
+    number = np.arange(40)
+    time = np.cumsum(np.where(number % 3, 1, 2)).astype(np.float32)
+    position = np.stack([time, time], -1)[:, None] / 100
+    return Clip(
+        time,
+        lambda index: np.broadcast_to(
+            index.astype(np.uint8)[:, None, None, None], (len(index), 4, 4, 3)
+        ),
+        truth={"position": position, "velocity": np.full_like(position, 0.01)},
+        caption="a clip",
+        action=np.full((40, 2), 0.01, np.float32),
+    )
+
+
+def retimed(clip, seed, *texts, **keys):
+    config = base.get_config().data
+    config.update({"frames": 6, "size": 4} | keys)
+    retime = active(texts, temporal=True)
+    return sample_clip(clip, config, np.random.default_rng(seed), retime=retime)
 
 
 def found(video):
@@ -64,19 +88,32 @@ def test_off_by_default_and_draws_nothing(sample):
     assert rng.random() == np.random.default_rng(0).random()
 
 
-def test_mirror_and_backwards_are_their_own_inverses(sample):
-    for change in (mirror, backwards):
-        assert (change(sample)["video"] != sample["video"]).any()
-        same(change(change(sample)), sample)
+def test_mirror_is_its_own_inverse(sample):
+    assert (mirror(sample)["video"] != sample["video"]).any()
+    same(mirror(mirror(sample)), sample)
 
 
 def test_neutral_values_change_nothing(sample):
     same(window(sample, 1.0, 0.3, 0.7), sample)
     same(relight(sample, 0.0, 1.0), sample)
+    same(turn(sample, 0.0), sample)
+    same(mix(sample, np.eye(3)), sample)
+    same(defocus(sample, 0.0), sample)
 
 
-def test_reversed_time_rises_by_the_reversed_gaps(sample):
-    assert backwards(sample)["time"].tolist() == [0, 4, 5, 7, 8]
+@pytest.mark.parametrize("name", [n for n, a in AUGMENTATIONS.items() if not a.temporal])
+def test_each_changes_its_share_of_the_clips_alike_in_all_frames(sample, name):
+    assert augment(sample, np.random.default_rng(0), f"{name}(p=0)") == sample
+    rng = np.random.default_rng(0)
+    sample["video"][:] = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)  # nothing moves
+    videos = [augment(sample, rng, f"{name}(p=0.5)")["video"] for _ in range(40)]
+    assert 8 < sum((video != sample["video"]).any() for video in videos) < 32
+    for video in videos:
+        assert video.dtype == np.uint8
+        assert video.shape == sample["video"].shape
+        np.testing.assert_array_equal(video, np.broadcast_to(video[0], video.shape))
+    again = [augment(sample, np.random.default_rng(3), name)["video"] for _ in range(2)]
+    np.testing.assert_array_equal(*again)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -84,19 +121,13 @@ def test_positions_follow_the_picture(sample, seed):
     changed = augment(
         sample,
         np.random.default_rng(seed),
-        flip=True,
-        crop=0.9,
-        reverse=True,
-        brightness=0.1,
-        contrast=0.2,
+        *("flip", "rotate(degrees=15)", "crop(least=0.9)", "colour(contrast=0.2)", "grey", "hue"),
     )
     assert changed["video"].dtype == np.uint8
     assert changed["video"].shape == sample["video"].shape
     assert (changed["video"] != sample["video"]).any()
     np.testing.assert_allclose(found(changed["video"]), changed["position"][:, 0], atol=1 / SIZE)
     assert np.isnan(changed["position"][:, 1]).all()
-    assert (np.diff(changed["time"]) > 0).all()
-    assert changed["time"][0] == 0
 
 
 def test_windows_reach_all_four_corners(sample):
@@ -116,30 +147,96 @@ def test_relight_shifts_and_scales_about_the_mean(sample):
     assert relight(sample, -1.0, 1.0)["video"].max() == 0
 
 
-def test_each_choice_is_taken_and_left(sample):
-    for choice in ("flip", "reverse"):
-        changed = [
-            (
-                augment(sample, np.random.default_rng(s), **{choice: True})["video"]
-                != sample["video"]
-            ).any()
-            for s in range(20)
-        ]
-        assert 3 < sum(changed) < 17
-
-
 def test_actions_are_velocities_in_the_picture_that_is_shown(sample):
-    sample["time"] = np.arange(5, dtype=np.float32)
     sample["action"] = np.gradient(sample["position"][:, 0], axis=0)
-    assert np.abs(sample["action"]).min() > 0
+    sample["velocity"] = np.gradient(sample["position"], axis=0)
     seen = set()
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        changed = augment(sample, rng, flip=True, crop=0.6, reverse=True)
-        expected = np.gradient(changed["position"][:, 0], axis=0)
-        np.testing.assert_allclose(changed["action"], expected, atol=1e-5)
-        seen.add(tuple(np.sign(changed["action"][0])))
-    assert seen == {(1, 1), (-1, 1), (1, -1), (-1, -1)}
+        changed = augment(sample, rng, "flip", "rotate(degrees=30)", "crop(least=0.6)")
+        expected = np.gradient(changed["position"], axis=0)
+        np.testing.assert_allclose(changed["velocity"], expected, atol=1e-5)
+        np.testing.assert_allclose(changed["action"], expected[:, 0], atol=1e-5)
+        seen.add(np.sign(changed["action"][0, 0]))
+    assert seen == {1, -1}
+
+
+def test_colours_keep_their_order_of_light_and_grey_has_none(sample):
+    rng = np.random.default_rng(0)
+    sample["video"] = rng.integers(60, 190, sample["video"].shape, np.uint8)
+    grey = augment(sample, rng, "grey(p=1)")["video"]
+    assert np.ptp(grey, axis=-1).max() == 0
+    np.testing.assert_allclose(
+        grey.mean(), (sample["video"] @ [0.299, 0.587, 0.114]).mean(), atol=0.1
+    )
+    for seed in range(8):
+        turned = augment(sample, np.random.default_rng(seed), "hue(most=1)")["video"]
+        inside = ((turned > 0) & (turned < 255)).all(-1)
+        light = turned.astype(float).mean(-1) - sample["video"].mean(-1)
+        assert np.abs(light[inside]).max() < 1
+        vivid = augment(sample, np.random.default_rng(seed), "colour(brightness=0, contrast=0)")
+        light = (vivid["video"].astype(float) - sample["video"]) @ [0.299, 0.587, 0.114]
+        assert np.abs(light).max() < 1
+
+
+def test_a_blur_spreads_and_a_cutout_hides(sample):
+    weight = lambda video: np.maximum(video[0, ..., 0].astype(float) - 40, 0)  # noqa: E731
+    before, after = weight(sample["video"]), weight(defocus(sample, 2.0)["video"])
+    np.testing.assert_allclose(after.sum(), before.sum(), rtol=0.05)
+    assert after.max() < 0.7 * before.max()
+    hidden = augment(sample, np.random.default_rng(1), "cutout(p=1, most=1.0)")["video"]
+    changed = (hidden != sample["video"]).any((0, 3))
+    assert 0 < changed.sum() <= SIZE**2
+
+
+def test_a_reversed_clip_has_the_gaps_and_the_speed_of_the_reverse(clip):
+    plain, back = retimed(clip, 0), retimed(clip, 0, "reverse(p=1)")
+    np.testing.assert_array_equal(back["video"], plain["video"][::-1])
+    np.testing.assert_array_equal(np.diff(back["time"]), np.diff(plain["time"])[::-1])
+    assert back["time"][0] == 0
+    for name in ("action", "velocity"):
+        np.testing.assert_array_equal(back[name], -plain[name])
+
+
+def test_a_faster_clip_keeps_its_times_and_stays_in_the_record(clip):
+    speeds = set()
+    for seed in range(40):
+        plain, fast = retimed(clip, seed), retimed(clip, seed, "speed(fastest=9.0, slowest=0.3)")
+        assert (np.diff(fast["video"][:, 0, 0, 0].astype(int)) >= 0).all()
+        rate = fast["action"][0, 0] / 0.01
+        shown = np.ptp(fast["video"][:, 0, 0, 0].astype(int))
+        assert abs(shown - rate * 5) <= 0.51
+        np.testing.assert_allclose(np.diff(fast["time"]), np.diff(plain["time"]))
+        speeds.add(rate > 1)
+        assert 0.29 < rate <= 39 / 5 + 1e-3
+    assert speeds == {True, False}
+
+
+def test_dropped_frames_leave_true_times(clip):
+    longer = 0
+    for seed in range(20):
+        sample = retimed(clip, seed, "drop(share=0.5)")
+        index = sample["video"][:, 0, 0, 0].astype(int)
+        assert set(np.diff(index)) <= {1, 2}
+        np.testing.assert_array_equal(sample["time"], clip.time[index] - clip.time[index[0]])
+        longer += np.ptp(index) > 5
+    assert longer > 10
+
+
+def test_in_a_pause_nothing_moves_and_the_rest_comes_later(clip):
+    lengths = set()
+    for seed in range(40):
+        plain, sample = retimed(clip, seed), retimed(clip, seed, "pause(p=1, longest=0.5)")
+        index, before = (s["video"][:, 0, 0, 0].astype(int) for s in (sample, plain))
+        still = sample["action"][:, 0] == 0
+        assert still.any()
+        np.testing.assert_array_equal(sample["time"], plain["time"])
+        assert (np.diff(index)[still[:-1]] == 0).all()
+        assert (np.diff(index)[~still[:-1]] == 1).all()
+        assert index[0] == before[0]
+        assert index[-1] == before[-1] - still[:-1].sum()
+        lengths.add(int(still.sum()))
+    assert lengths >= {1, 2, 3}
 
 
 def test_mirrored_captions_exchange_their_sides_and_nothing_else(sample):
@@ -153,31 +250,56 @@ def test_mirrored_captions_exchange_their_sides_and_nothing_else(sample):
 
 
 def test_an_augmentation_from_outside_is_one_function(sample):
-    @augmentation(order=15, falsifies=("action",), fade=key(0.0, UNIT, "largest fading"))
-    def fade(sample, rng, config):
+    @augmentation(falsifies=("action",), most=key(0.2, UNIT, "largest fading"))
+    def fade(sample, rng, most):
         seen.append(sample["video"])
-        return sample | {"video": (sample["video"] * (1 - config.fade)).astype(np.uint8)}
+        return sample | {"video": (sample["video"] * (1 - most)).astype(np.uint8)}
 
     try:
         seen, config = [], default_config()
-        config.data.update(flip=True, crop=0.9, fade=0.5)
+        config.data.augment = ("flip", "fade(most=0.5)", "crop(least=0.9)")
         check(config)
-        assert [change.__name__ for change in active(config.data)] == ["flip", "fade", "crop"]
-        faded = augment(sample, np.random.default_rng(0), fade=0.5)
+        faded = augment(sample, np.random.default_rng(0), "flip(p=1)", "fade(most=0.5)")
         assert seen[0].max() == 2 * faded["video"].max() > 0
-        with pytest.raises(InputError, match=r"data\.fade=0\.5 would make .* actions false"):
-            check_truth(config.data, {"action": "actions"})
+        np.testing.assert_array_equal(seen[0], mirror(sample)["video"])
+        with pytest.raises(
+            InputError, match=r"flip and fade\(most=0\.5\) and crop.* would make .* actions"
+        ):
+            check_truth(config.data, {"action": "actions"}, world=False)
     finally:
-        del KEYS["data.fade"], AUGMENTATIONS["fade"]
+        del AUGMENTATIONS["fade"]
 
 
 def test_all_that_becomes_false_is_one_line():
     config = base.get_config().data
-    config.update(flip=True, reverse=True, crop=0.9)
+    config.augment = ("reverse", "crop", "flip(p=0.1)", "grey")
+    used = {"text_bytes": "captions", "action": "actions"}
     with pytest.raises(InputError) as caught:
-        check_truth(config, {"text_bytes": "captions", "action": "actions"})
+        check_truth(config, used, world=False)
     assert str(caught.value) == (
-        "data.reverse=True would make the clips' captions false; data.crop=0.9 and data.flip=True "
-        "and data.reverse=True would make the clips' actions false: turn that off, or train "
+        "config.data.augment: reverse and grey would make the clips' captions false; reverse and "
+        "crop and flip(p=0.1) would make the clips' actions false: leave that out, or train "
         "without these"
     )
+    with pytest.raises(InputError, match=r"augment: grey would make the clips' captions false: "):
+        check_truth(config, used, world=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("flp", r"'flp': did you mean 'flip'.*choose one of blur, colour"),
+        ("crop(0.8)", r"'crop\(0\.8\)': write it as flip or as crop\(least=0\.8\)"),
+        ("crop(", "write it as flip or as"),
+        ("crop(lest=0.8)", r"did you mean 'least'.*crop takes least, p"),
+        ("crop(least=1.5)", "least must be a number above 0 and at most 1"),
+        ("flip(p=2)", "p must be a number from 0 to 1"),
+        ("flip(p=__import__('os'))", "write it as flip or as"),
+    ],
+)
+def test_a_wrong_text_is_one_line(text, line):
+    config = default_config()
+    config.data.augment = ("flip", text)
+    with pytest.raises(InputError, match=line) as caught:
+        check(config)
+    assert str(caught.value).startswith("config.data.augment: ")

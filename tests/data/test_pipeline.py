@@ -15,7 +15,7 @@ from jaxvid.hierarchy.plan import by_importance, kind_of
 
 CONFIG = base.get_config().data
 CONFIG.update(frames=4, size=16, shapes=(1, 2), strides=(1, 2), prefetch=3)
-CONFIG.update(flip=True, crop=0.7, reverse=True, brightness=0.1, contrast=0.1)
+CONFIG.augment = ("flip", "crop(least=0.7)", "reverse", "colour")
 
 
 class Numbered:
@@ -126,7 +126,7 @@ def test_clips_for_validation_are_not_augmented():
         return make_dataset(world, config, encode, seed=0, batch_size=8, **choices)[0]["video"]
 
     plain = CONFIG.copy_and_resolve_references()
-    plain.update(flip=False, crop=1.0, reverse=False, brightness=0.0, contrast=0.0)
+    plain.augment = ()
     assert (clips(CONFIG, augmented=False) == clips(plain)).all()
     assert (clips(CONFIG) != clips(plain)).any()
 

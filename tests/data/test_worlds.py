@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 
 from jaxvid.build import default_config
 from jaxvid.config import override
+from jaxvid.data.augment import active
 from jaxvid.data.augment.crop import window
 from jaxvid.data.augment.flip import mirror
-from jaxvid.data.augment.reverse import backwards
+from jaxvid.data.augment.rotate import turn
 from jaxvid.data.clips import sample_clip
 from jaxvid.data.sources import make_source
 from jaxvid.data.worlds import WORLDS
@@ -113,16 +114,17 @@ def test_motion_is_in_every_clip(name):
 @settings(max_examples=25, deadline=None)
 @given(
     number=st.integers(0, 999), side=st.floats(0.8, 1), left=st.floats(0, 1), top=st.floats(0, 1),
-    flip=st.booleans(), reverse=st.booleans(),
+    angle=st.floats(-0.3, 0.3), flip=st.booleans(), reverse=st.booleans(),
 )  # fmt: skip
 def test_a_thing_is_drawn_where_the_truth_says_after_any_augmentation(
-    name, number, side, left, top, flip, reverse
+    name, number, side, left, top, angle, flip, reverse
 ):
     data = data_of(name, size=64, **{f"{name}__count": (1, 1)})
-    sample = sample_clip(make_source(data)[number], data, np.random.default_rng(0))
-    sample = window(sample, side, left, top)
+    retime = active(["reverse(p=1)"] * reverse, temporal=True)
+    clip, rng = make_source(data)[number], np.random.default_rng(0)
+    sample = window(sample_clip(clip, data, rng, retime=retime), side, left, top)
+    sample = turn(sample, angle)
     sample = mirror(sample) if flip else sample
-    sample = backwards(sample) if reverse else sample
     weight = ink(sample["video"])
     if name == "bodies":  # they have two tones
         weight = np.minimum(weight, 20)

@@ -2,21 +2,18 @@
 
 import cv2
 import numpy as np
-from ml_collections import ConfigDict
 
 from jaxvid.config import SCALE, key
 from jaxvid.data.augment.registry import Sample, augmentation, move
 
 
 @augmentation(
-    order=20,
     falsifies=("action",),
-    crop=key(1.0, SCALE, "smallest side of a random crop, as a share of the frame's; 1 is off"),
+    least=key(0.8, SCALE, "smallest side of the window, as a share of the frame's"),
 )
-def crop(sample: Sample, rng: np.random.Generator, config: ConfigDict) -> Sample:
-    """Crops every clip to a window of random size and position."""
-    side = rng.uniform(config.crop, 1)
-    return window(sample, side, *rng.uniform(0, 1, 2))
+def crop(sample: Sample, rng: np.random.Generator, least: float) -> Sample:
+    """Crops to a window of random size and position, and enlarges it."""
+    return window(sample, rng.uniform(least, 1), *rng.uniform(0, 1, 2))
 
 
 def window(sample: Sample, side: float, left: float, top: float) -> Sample:
@@ -33,7 +30,6 @@ def window(sample: Sample, side: float, left: float, top: float) -> Sample:
     x, y = np.rint((np.array([width, height]) - size) * [left, top]).astype(int)
     cut = sample["video"][:, y : y + size[1], x : x + size[0]]
     resized = [cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR) for frame in cut]
-    scale = np.array([width, height]) / size
-    change = np.diag([*scale, 1])
+    change = np.diag([*np.array([width, height]) / size, 1])
     change[:2, 2] = -np.array([x, y]) / size
     return sample | {"video": np.stack(resized)} | move(sample, change)

@@ -3,23 +3,17 @@
 import re
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from jaxvid.config import FLAG, key
 from jaxvid.data.augment.registry import Sample, augmentation, move
 
 MIRROR = np.array([[-1.0, 0, 1], [0, 1, 0], [0, 0, 1]])
 _SIDES = re.compile(r"\b(left|right)(?=\b|most|ward)", re.IGNORECASE)
 
 
-@augmentation(
-    order=10,
-    falsifies=("text", "action"),
-    flip=key(False, FLAG, "mirror half of the clips"),
-)
-def flip(sample: Sample, rng: np.random.Generator, config: ConfigDict) -> Sample:
-    """Mirrors half of the clips."""
-    return mirror(sample) if rng.random() < 0.5 else sample
+@augmentation(p=0.5, falsifies=("text", "action"))
+def flip(sample: Sample, rng: np.random.Generator) -> Sample:
+    """Mirrors a clip."""
+    return mirror(sample)
 
 
 def mirror(sample: Sample) -> Sample:

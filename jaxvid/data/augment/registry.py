@@ -1,25 +1,44 @@
-"""The registered augmentations, and how they are applied.
+"""The registered augmentations, and the list of those that a config asks for.
 
-A sample is what `jaxvid.data.clips.sample_clip` returns. An augmentation makes the same change to
-all frames, and to the arrays that describe them, the truth (see `jaxvid.data.worlds.world`): `move`
-does so if it is affine. `action` is a velocity.
+    config.data.augment = ("flip", "crop(least=0.8)", "colour(p=0.5, brightness=0.2)")
 
-    @augmentation(falsifies=("action",), flip=key(False, FLAG, "mirror half of the clips"))
-    def flip(sample: Sample, rng: np.random.Generator, config: ConfigDict) -> Sample: ...
+They are applied in this order, each to a share `p` of the clips. One is a function of a sample,
+which is what `data.clips.sample_clip` returns:
+
+    @augmentation(p=0.5, falsifies=("action",))
+    def flip(sample: Sample, rng: np.random.Generator) -> Sample: ...
+
+It makes the same change to all frames, and to the arrays that describe them, the truth (see
+`data.worlds.world`); `move` does so if it is affine. `action` is a velocity. A temporal one changes
+which frames are decoded, see `data.clips.Shown`; those come before the others.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from jaxvid.config import Key, declare
-from jaxvid.errors import InputError
+from jaxvid.config import TEXT, UNIT, Key, Rule, declare, is_sequence, key, parse_call, requirement
+from jaxvid.errors import InputError, nearest
 
 Sample = dict[str, np.ndarray]
-Apply = Callable[[Sample, np.random.Generator, ConfigDict], Sample]
+Apply = Callable[..., Any]
+
+declare(
+    "data",
+    augment=key(
+        (),
+        Rule(
+            'a tuple of augmentations, such as ("flip", "crop(least=0.8)")',
+            lambda v: is_sequence(v, TEXT.holds),
+        ),
+        "augmentations of the training clips, in order; see docs/data.md",
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,40 +46,80 @@ class Augmentation:
     """A registered augmentation.
 
     Attributes:
-      apply: maps (sample, the record's generator, the `data` section of a config) to a sample.
-      keys: its keys in `data`; it is off if all have their defaults.
-      order: augmentations are applied from the lowest to the highest, then by name.
-      falsifies: arrays of a batch that it makes false, because it does not change them with the
-        video: "text_bytes" (captions), "text" (embedded captions), "action".
+      apply: maps (sample, the record's generator, options) to a sample; if it is temporal, maps
+        (what is shown, the record's times, generator, options) to what is shown.
+      options: its options, and `p`, the share of the clips that it changes.
+      temporal: whether it changes which frames are decoded.
+      falsifies: arrays of a batch that it makes false for real video, because it does not change
+        them with the pixels: "text_bytes" (captions), "text" (embedded captions), "action".
+      in_worlds: those that it makes false even in the worlds, whose truth is exact.
     """
 
     apply: Apply
-    keys: Mapping[str, Key]
-    order: int
+    options: Mapping[str, Key]
+    temporal: bool
     falsifies: tuple[str, ...]
-
-    def is_on(self, config: ConfigDict) -> bool:
-        """Whether the `data` section of a config turns it on."""
-        return any(config[name] != key.default for name, key in self.keys.items())
+    in_worlds: tuple[str, ...]
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {}
 
 
 def augmentation(
-    *, order: int = 100, falsifies: tuple[str, ...] = (), **keys: Key
+    *,
+    p: float = 1.0,
+    temporal: bool = False,
+    falsifies: tuple[str, ...] = (),
+    in_worlds: tuple[str, ...] = (),
+    **options: Key,
 ) -> Callable[[Apply], Apply]:
-    """Declares the keys of an augmentation in `data`, and registers it by its function's name.
-
-    See `Augmentation` for the arguments. The function is called only if it is on.
-    """
+    """Registers an augmentation by its function's name; see `Augmentation` for the arguments."""
 
     def register(apply: Apply) -> Apply:
-        declare("data", **keys)
-        AUGMENTATIONS[apply.__name__] = Augmentation(apply, keys, order, falsifies)
+        keys = options | {"p": key(p, UNIT, "share of the clips")}
+        AUGMENTATIONS[apply.__name__] = Augmentation(apply, keys, temporal, falsifies, in_worlds)
         return apply
 
     return register
+
+
+def active(texts: Sequence[str], temporal: bool) -> tuple[Apply, ...]:
+    """The augmentations that texts describe, either the temporal ones or the others, in order.
+
+    They take no options any more. Raises InputError for a text that is not valid.
+    """
+    chosen = [(AUGMENTATIONS[name], options) for name, options in map(_parse, texts)]
+    return tuple(
+        functools.partial(_sometimes, change.apply, options.pop("p"), options)
+        for change, options in chosen
+        if change.temporal == temporal
+    )
+
+
+def _sometimes(apply: Apply, p: float, options: Mapping[str, Any], shown: Any, *others: Any) -> Any:
+    *_, rng = others
+    return apply(shown, *others, **options) if rng.random() < p else shown
+
+
+def _parse(text: str) -> tuple[str, dict[str, Any]]:
+    """The name of an augmentation, and all of its options."""
+    try:
+        name, given = parse_call(text)
+    except ValueError:
+        raise InputError(f"{text!r}: write it as flip or as crop(least=0.8)") from None
+    if name not in AUGMENTATIONS:
+        raise InputError(f"{text!r}: {nearest(name, AUGMENTATIONS)}choose one of "
+                         f"{', '.join(AUGMENTATIONS)}")  # fmt: skip
+    options = AUGMENTATIONS[name].options
+    chosen = {option: declared.default for option, declared in options.items()}
+    for option, value in given.items():
+        if option not in options:
+            raise InputError(f"{text!r}: {nearest(option, options)}{name} takes "
+                             f"{', '.join(options)}")  # fmt: skip
+        if not options[option].rule.holds(value):
+            raise InputError(f"{text!r}: {option} must be {options[option].rule}")
+        chosen[option] = type(chosen[option])(value)
+    return name, chosen
 
 
 def move(sample: Sample, change: Float[np.ndarray, "3 3"]) -> Sample:
@@ -77,28 +136,34 @@ def move(sample: Sample, change: Float[np.ndarray, "3 3"]) -> Sample:
     return moved
 
 
-def active(config: ConfigDict) -> tuple[Apply, ...]:
-    """The augmentations that the `data` section of a config turns on, in their order."""
-    ordered = sorted(AUGMENTATIONS.items(), key=lambda item: (item[1].order, item[0]))
-    return tuple(change.apply for _, change in ordered if change.is_on(config))
-
-
-def check_truth(config: ConfigDict, used: Mapping[str, str]) -> None:
+def check_truth(config: ConfigDict, used: Mapping[str, str], world: bool) -> None:
     """Raises InputError, naming all, if augmentations that are on falsify the model's conditions.
 
     Args:
       config: the `data` section of a config.
       used: arrays of a batch that condition the model, with their names for the message.
+      world: whether the clips are of a procedural world.
     """
     mistakes = []
     for array, words in used.items():
-        keys = [
-            f"data.{name}={config[name]}"
-            for change in AUGMENTATIONS.values()
-            if array in change.falsifies and change.is_on(config)
-            for name in change.keys
+        wrong = [
+            text
+            for text in config.augment
+            for change in [AUGMENTATIONS[_parse(text)[0]]]
+            if array in (change.in_worlds if world else change.falsifies + change.in_worlds)
         ]
-        if keys:
-            mistakes.append(f"{' and '.join(keys)} would make the clips' {words} false")
+        if wrong:
+            mistakes.append(f"{' and '.join(wrong)} would make the clips' {words} false")
     if mistakes:
-        raise InputError(f"{'; '.join(mistakes)}: turn that off, or train without these")
+        raise InputError(
+            f"config.data.augment: {'; '.join(mistakes)}: leave that out, or train without these"
+        )
+
+
+@requirement
+def _check_augmentations(config: ConfigDict) -> None:
+    try:
+        for text in config.data.augment:
+            _parse(text)
+    except InputError as error:
+        raise InputError(f"config.data.augment: {error}") from None
