@@ -67,8 +67,8 @@ class Condition:
         """Raises InputError if the data lacks the condition; `clips` are a few of its clips."""
 
     def truths(self) -> dict[str, str]:
-        """What an augmentation of the video could make false: "text_bytes" (captions), "text"
-        (embedded captions), "action"; each with its name in messages."""
+        """What an augmentation of the video could make false: "label", "text_bytes" (captions),
+        "text" (embedded captions), "action"; each with its name in messages."""
         return {}
 
     def by_default(self, arrays: PyTree) -> PyTree:
@@ -234,4 +234,4 @@ def _check_words(config: ConfigDict) -> None:
 @requirement
 def _check_augmentations(config: ConfigDict) -> None:
     truths = {name: words for c in make_conditions(config) for name, words in c.truths().items()}
-    check_truth(config.data, truths, config.data.source in {"synthetic", *WORLDS})
+    check_truth(config.data, truths, {"synthetic": {}, **WORLDS}.get(config.data.source))

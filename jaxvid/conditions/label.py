@@ -72,6 +72,10 @@ class Label(Condition):
                 f"{len(source.labels)}, or to 0 to train without them"
             )
 
+    def truths(self) -> dict[str, str]:
+        """Classes."""
+        return {"label": "classes"}
+
     def by_default(self, arrays: Int32[np.ndarray, " B"]) -> Int32[np.ndarray, " B"]:
         """All classes in turn."""
         return np.arange(len(arrays), dtype=np.int32) % self.classes

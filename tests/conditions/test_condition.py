@@ -262,6 +262,10 @@ def test_what_the_data_lacks_is_one_line(of, changes, message):
         ({"conditions.text.length": 8, "data.augment": ("reverse",)}, "reverse .* captions"),
         ({"conditions.action.dim": 2, "data.augment": ("flip",)}, "flip .* clips' actions"),
         ({"conditions.action.dim": 2, "data.augment": ("crop",)}, "crop .* clips' actions"),
+        (
+            {"data.source": "glyphs", "conditions.label.classes": 10, "data.augment": ("flip",)},
+            "flip would make the clips' classes false",
+        ),
         ({"conditions.action.dim": 2, "data.augment": ("reverse",)}, "reverse .* actions"),
     ],
 )

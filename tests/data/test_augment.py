@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -265,7 +268,7 @@ def test_an_augmentation_from_outside_is_one_function(sample):
         with pytest.raises(
             InputError, match=r"flip and fade\(most=0\.5\) and crop.* would make .* actions"
         ):
-            check_truth(config.data, {"action": "actions"}, world=False)
+            check_truth(config.data, {"action": "actions"}, world=None)
     finally:
         del AUGMENTATIONS["fade"]
 
@@ -275,14 +278,14 @@ def test_all_that_becomes_false_is_one_line():
     config.augment = ("reverse", "crop", "flip(p=0.1)", "grey")
     used = {"text_bytes": "captions", "action": "actions"}
     with pytest.raises(InputError) as caught:
-        check_truth(config, used, world=False)
+        check_truth(config, used, world=None)
     assert str(caught.value) == (
         "config.data.augment: reverse and grey would make the clips' captions false; reverse and "
         "crop and flip(p=0.1) would make the clips' actions false: leave that out, or train "
         "without these"
     )
     with pytest.raises(InputError, match=r"augment: grey would make the clips' captions false: "):
-        check_truth(config, used, world=True)
+        check_truth(config, used, world={})
 
 
 @pytest.mark.parametrize(
@@ -303,3 +306,12 @@ def test_a_wrong_text_is_one_line(text, line):
     with pytest.raises(InputError, match=line) as caught:
         check(config)
     assert str(caught.value).startswith("config.data.augment: ")
+
+
+def test_the_page_lists_every_augmentation_with_its_options():
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text()
+    for name, change in AUGMENTATIONS.items():
+        options = {option: f"{key.default:g}" for option, key in change.options.items()}
+        start = f"| `{name}` | {options.pop('p')} |"
+        (row,) = [line for line in page.splitlines() if line.startswith(start)]
+        assert dict(re.findall(r"`(\w+)=([\d.]+)`", row)) == options

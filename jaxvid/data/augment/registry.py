@@ -51,7 +51,8 @@ class Augmentation:
       options: its options, and `p`, the share of the clips that it changes.
       temporal: whether it changes which frames are decoded.
       falsifies: arrays of a batch that it makes false for real video, because it does not change
-        them with the pixels: "text_bytes" (captions), "text" (embedded captions), "action".
+        them with the pixels: "label", "text_bytes" (captions), "text" (embedded captions),
+        "action".
       in_worlds: those that it makes false even in the worlds, whose truth is exact.
     """
 
@@ -83,15 +84,16 @@ def augmentation(
     return register
 
 
-def active(texts: Sequence[str], temporal: bool) -> tuple[Apply, ...]:
+def active(texts: Sequence[str], temporal: bool, always: bool = False) -> tuple[Apply, ...]:
     """The augmentations that texts describe, either the temporal ones or the others, in order.
 
-    They take no options any more. Raises InputError for a text that is not valid.
+    They take no options any more. `always` makes all of them change every clip. Raises InputError
+    for a text that is not valid.
     """
-    chosen = [(AUGMENTATIONS[name], options) for name, options in map(_parse, texts)]
+    chosen = [(AUGMENTATIONS[name], *options) for name, *options in map(_parse, texts)]
     return tuple(
-        functools.partial(_sometimes, change.apply, options.pop("p"), options)
-        for change, options in chosen
+        functools.partial(_sometimes, change.apply, 1.0 if always else p, options)
+        for change, p, options in chosen
         if change.temporal == temporal
     )
 
@@ -101,8 +103,8 @@ def _sometimes(apply: Apply, p: float, options: Mapping[str, Any], shown: Any, *
     return apply(shown, *others, **options) if rng.random() < p else shown
 
 
-def _parse(text: str) -> tuple[str, dict[str, Any]]:
-    """The name of an augmentation, and all of its options."""
+def _parse(text: str) -> tuple[str, float, dict[str, Any]]:
+    """The name of an augmentation, its share of the clips, and all of its options."""
     try:
         name, given = parse_call(text)
     except ValueError:
@@ -119,7 +121,7 @@ def _parse(text: str) -> tuple[str, dict[str, Any]]:
         if not options[option].rule.holds(value):
             raise InputError(f"{text!r}: {option} must be {options[option].rule}")
         chosen[option] = type(chosen[option])(value)
-    return name, chosen
+    return name, chosen.pop("p"), chosen
 
 
 def move(sample: Sample, change: Float[np.ndarray, "3 3"]) -> Sample:
@@ -136,23 +138,26 @@ def move(sample: Sample, change: Float[np.ndarray, "3 3"]) -> Sample:
     return moved
 
 
-def check_truth(config: ConfigDict, used: Mapping[str, str], world: bool) -> None:
+def check_truth(
+    config: ConfigDict, used: Mapping[str, str], world: Mapping[str, tuple[str, ...]] | None
+) -> None:
     """Raises InputError, naming all, if augmentations that are on falsify the model's conditions.
 
     Args:
       config: the `data` section of a config.
       used: arrays of a batch that condition the model, with their names for the message.
-      world: whether the clips are of a procedural world.
+      world: for a procedural world, arrays that some augmentations make false only there; None for
+        real video.
     """
+
+    def falsified(name: str) -> tuple[str, ...]:
+        change = AUGMENTATIONS[name]
+        more = change.falsifies if world is None else world.get(name, ())
+        return change.in_worlds + more
+
     mistakes = []
     for array, words in used.items():
-        wrong = [
-            text
-            for text in config.augment
-            for change in [AUGMENTATIONS[_parse(text)[0]]]
-            if array in (change.in_worlds if world else change.falsifies + change.in_worlds)
-        ]
-        if wrong:
+        if wrong := [text for text in config.augment if array in falsified(_parse(text)[0])]:
             mistakes.append(f"{' and '.join(wrong)} would make the clips' {words} false")
     if mistakes:
         raise InputError(

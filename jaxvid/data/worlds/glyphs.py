@@ -32,6 +32,7 @@ FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRI
 @world(
     "glyphs",
     labels=LABELS,
+    spoilt_by={"flip": ("label", "text_bytes", "text")},
     count=key((1, 2), COUNTS, "number of digits"),
     speed=key(0.75, NOT_BELOW_0, "largest speed, in sides per second; the least is a third of it"),
 )

@@ -5,8 +5,8 @@
 
 A world is such a function, one to a file. It is the source of its name, and its keys are
 `data.NAME.…`. It shows the same at any size and, but for collisions of bodies, at any frame rate.
-Its label and caption stay true when a clip is mirrored, cropped or reversed, and its truth follows
-the pixels:
+Its label and caption stay true when a clip is mirrored (but for digits), cropped or reversed, and
+its truth follows the pixels:
 
     position   [N,S,2]  centres (x, y) of S things, in image coordinates: [0,1], x right, y down;
                         a later one hides earlier ones, and NaN stands for one that is not there
@@ -15,7 +15,7 @@ the pixels:
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -91,11 +91,17 @@ class World:
         return self._draw(rng, self._data, self._frames)
 
 
-WORLDS: dict[str, Draw] = {}
+# By name, what augmentations make false there, beside what they do in all worlds.
+WORLDS: dict[str, Mapping[str, tuple[str, ...]]] = {}
 
 
 def world(
-    name: str, *, labels: tuple[str, ...], version: int = 1, **keys: Key
+    name: str,
+    *,
+    labels: tuple[str, ...],
+    version: int = 1,
+    spoilt_by: Mapping[str, tuple[str, ...]] | None = None,
+    **keys: Key,
 ) -> Callable[[Draw], Draw]:
     """Declares the keys of a world in `data.NAME`, and registers it as the source NAME.
 
@@ -103,12 +109,13 @@ def world(
       name: of the source.
       labels: names of its classes.
       version: increase it when the same keys give other clips.
+      spoilt_by: augmentations that make some of its arrays false; see `augment.registry`.
       keys: its keys.
     """
 
     def register(draw: Draw) -> Draw:
         declare(f"data.{name}", **keys)
-        WORLDS[name] = draw
+        WORLDS[name] = spoilt_by or {}
         source(name)(lambda data, split: World(name, draw, labels, version, keys, data, split))
         return draw
 
