@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from jaxvid.config import FRACTION, declare, key, requirement
 from jaxvid.data.augment import check_truth
 from jaxvid.data.clips import Clip
-from jaxvid.data.sources import Source
+from jaxvid.data.sources import Source, parts
 from jaxvid.data.worlds import WORLDS
 from jaxvid.errors import InputError
 from jaxvid.models.conditioning import Entry, Setting
@@ -234,4 +234,5 @@ def _check_words(config: ConfigDict) -> None:
 @requirement
 def _check_augmentations(config: ConfigDict) -> None:
     truths = {name: words for c in make_conditions(config) for name, words in c.truths().items()}
-    check_truth(config.data, truths, {"synthetic": {}, **WORLDS}.get(config.data.source))
+    for name in parts(config.data):
+        check_truth(config.data, truths, {"synthetic": {}, **WORLDS}.get(name))

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxvid.config import FRACTION, TEXT, declare, key, requirement
 from jaxvid.data import manifest, records, text
 from jaxvid.data.clips import Clip, shortest
+from jaxvid.data.sources.mixture import parts
 from jaxvid.data.sources.registry import source
 from jaxvid.errors import InputError
 
@@ -174,5 +175,5 @@ class _Shard:
 
 @requirement
 def _check_path(config: ConfigDict) -> None:
-    if config.data.source == "clips" and not config.data.path:
+    if "clips" in parts(config.data) and not config.data.path:
         raise InputError("config.data.path is empty: set it to a folder that jaxvid.prepare made")
