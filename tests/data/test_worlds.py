@@ -12,7 +12,7 @@ from jaxvid.data.augment.rotate import turn
 from jaxvid.data.clips import sample_clip
 from jaxvid.data.sources import make_source
 from jaxvid.data.worlds import WORLDS
-from jaxvid.data.worlds.world import PALETTES, listed
+from jaxvid.data.worlds.world import PALETTES, a, listed
 
 FRAMES = 12
 ALL = np.arange(FRAMES)
@@ -233,6 +233,7 @@ def test_marks_keep_the_colour_of_the_texture():
 
 
 def test_a_list_of_words():
+    assert (a("red ball"), a("orange ball")) == ("a red ball", "an orange ball")
     assert listed(["red"]) == "red"
     assert listed(["red", "blue"]) == "red and blue"
     assert listed(["red", "blue", "green"]) == "red, blue and green"

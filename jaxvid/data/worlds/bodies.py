@@ -15,6 +15,7 @@ from jaxvid.data.clips import Clip
 from jaxvid.data.worlds.world import (
     COUNTS,
     SHIFT,
+    a,
     choose_colours,
     dark,
     fixed_point,
@@ -56,11 +57,11 @@ def bodies(rng: np.random.Generator, data: ConfigDict, frames: int) -> Clip:
     position, velocity, angle, contact = _simulate(space, moving, frames, data.fps)
     most = c.count[1]
     names, one = [colour.name for colour in colours], ONE[LABELS[label]]
-    kind = f"a {one}" if count == 1 else f"{count} {LABELS[label]}"
+    kind = a(one) if count == 1 else f"{count} {LABELS[label]}"
     captions = (
         f"{kind} bouncing in a box: {listed(names)}",
-        f"{listed([f'a {name} {one}' for name in names])} in a box",
-        f"{kind} falling and bouncing, {listed(names)}",
+        f"{listed([a(f'{name} {one}') for name in names])} in a box",
+        f"{listed(names)}: {kind} on the move",
     )
     return Clip(
         (np.arange(frames) / data.fps).astype(np.float32),

@@ -16,6 +16,7 @@ from jaxvid.config import NOT_BELOW_0, key
 from jaxvid.data.clips import Clip
 from jaxvid.data.worlds.world import (
     COUNTS,
+    a,
     choose_colours,
     dark,
     listed,
@@ -56,7 +57,7 @@ def glyphs(rng: np.random.Generator, data: ConfigDict, frames: int) -> Clip:
         f"the digits {listed(list(map(str, digits)))} drifting"
         if count > 1
         else f"the digit {digits[0]} drifting",
-        f"{listed([f'a {name}' for name in names])} bouncing off the edges",
+        f"{listed([a(name) for name in names])} bouncing off the edges",
         f"moving digits: {listed(names)}",
     )
     return Clip(

@@ -16,7 +16,7 @@ from jaxvid.data.worlds.world import COUNTS, choose_colours, listed, world
 LABELS = ("pan", "zoom", "roll")
 ZOOM = 0.4  # largest logarithm of the magnification of the nearest layer
 MOVES = {
-    "pan": ("panning over", "moving sideways past"),
+    "pan": ("panning over", "gliding past"),
     "zoom": ("zooming in and out over", "going to and fro before"),
     "roll": ("rolling over", "turning around its axis above"),
 }

@@ -133,6 +133,11 @@ def dark(rng: np.random.Generator) -> UInt8[np.ndarray, " 3"]:
     return rng.integers(5, 45, 3).astype(np.uint8)
 
 
+def a(words: str) -> str:
+    """Words with their article: "a red ball", "an orange ball"."""
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
 def listed(words: Sequence[str]) -> str:
     """ "red", "red and blue", "red, blue and green"."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
