@@ -30,7 +30,9 @@ from jaxvid.data.sources import SOURCES, make_source
 from jaxvid.errors import InputError
 
 NAMES = flags.DEFINE_list(
-    "sources", [n for n in SOURCES if n not in ("clips", "mixture")], "Sources to measure."
+    "sources",
+    [n for n in SOURCES if n not in ("clips", "mixture", "videos")],
+    "Sources to measure.",
 )
 SIZE = flags.DEFINE_integer("size", 64, "Height and width in pixels.", lower_bound=8)
 FRAMES = flags.DEFINE_integer("frames", 16, "Frames of a clip.", lower_bound=1)

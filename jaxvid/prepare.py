@@ -88,14 +88,6 @@ def prepare(
     return manifest
 
 
-def _read_caption(path: Path) -> str:
-    """The caption in one line; "" if the file does not exist."""
-    try:
-        return " ".join(path.read_text("utf-8-sig").split()) if path.is_file() else ""
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
-
-
 def _write_shards(source: Path, output: Path, manifest: dict[str, Any], workers: int) -> None:
     """Writes the planned shards in processes; a shard enters the manifest when it is complete."""
     files = manifest["files"]
@@ -209,7 +201,7 @@ def _spool_clips(
 ) -> tuple[int, str]:
     """Writes the records of a video, each wrapped by msgpack; returns their number and caption."""
     size, fps, length = settings["size"], settings["fps"], settings["frames"]
-    caption = _read_caption(source / scan.caption_of(name))
+    caption = scan.read_caption(source / scan.caption_of(name))
     frames = video.read_frames(source / name, size=size, fps=fps)
     time = np.arange(length, dtype=np.float32) / np.float32(fps)
     for clips in itertools.count():

@@ -17,7 +17,7 @@ CHOICES = {
     if key.rule is FLAG or key.rule.choices
 }
 CHOICES["model.attention"].remove("cudnn")  # needs a GPU
-for name in ("clips", "mixture"):  # they need other keys, and have tests of their own
+for name in ("clips", "mixture", "videos"):  # they need other keys, and have tests of their own
     CHOICES["data.source"].remove(name)
 RUNS = max(map(len, CHOICES.values()))
 

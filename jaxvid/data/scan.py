@@ -72,6 +72,14 @@ def caption_of(name: str) -> str:
     return os.path.splitext(name)[0] + ".txt"
 
 
+def read_caption(path: Path) -> str:
+    """The caption in one line; "" without a file. Raises InputError if it is not UTF-8."""
+    try:
+        return " ".join(path.read_text("utf-8-sig").split()) if path.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
 def class_of(name: str) -> str:
     """The first-level folder of a file, or "" for a file at the top level."""
     return name.partition("/")[0] if "/" in name else ""

@@ -2,7 +2,9 @@
 
 import contextlib
 import itertools
+import math
 import os
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -11,13 +13,15 @@ import av
 import cv2
 import numpy as np
 from av.stream import Disposition
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from jaxvid.errors import InputError
 
 # A longer gap between two frames is treated as a broken timestamp: repeating a frame to fill it
 # would fill a data set with stills.
 _LONGEST_GAP_SECONDS = 60.0
+# The length in a header may be that of the sound, which ends a little later.
+_SLACK_SECONDS = 0.25
 
 
 def read_frames(
@@ -40,19 +44,7 @@ def read_frames(
       InputError: the file is not a video, is truncated or damaged, has no video stream or no
         frames, or changes resolution. Frames yielded before the error are valid.
     """
-    try:
-        # An absolute path, because FFmpeg would take "clip:1.mp4" for a URL.
-        container = av.open(os.path.abspath(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {_reason(error)}") from error
-    except EOFError as error:
-        raise InputError(f"{path}: has no frames; remove it or copy it again") from error
-    except (av.FFmpegError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: not a video, or truncated before its index ({_reason(error)}); remove it or "
-            "copy it again"
-        ) from error
-    with container:
+    with _open(path) as container:
         stream = _video_stream(path, container)
         frames = _decode(path, container, stream)
         if fps is not None:
@@ -78,6 +70,73 @@ def read_video(
         )
     video, time = zip(*taken, strict=True)
     return np.stack(video), np.array(time, np.float32)
+
+
+def duration(path: str | os.PathLike) -> float:
+    """The length of a video in seconds, by its header.
+
+    Raises:
+      InputError: the file cannot be read, is not a video, or does not say how long it is.
+    """
+    with _open(path) as container:
+        stream = _video_stream(path, container)
+        if stream.duration:
+            return float(stream.duration * stream.time_base)
+        if re.fullmatch(r"\d+:\d+:\d+\.\d+", stated := stream.metadata.get("DURATION", "")):
+            hours, minutes, seconds = map(float, stated.split(":"))
+            return 3600 * hours + 60 * minutes + seconds
+        if not container.duration:
+            raise InputError(f"{path}: does not say how long it is; prepare it, or convert it")
+        return container.duration / av.time_base
+
+
+def read_at(
+    path: str | os.PathLike, times: Float[np.ndarray, " T"], *, size: int
+) -> UInt8[np.ndarray, "T S S 3"]:
+    """The frames nearest to `times`, as `read_frames` would give them.
+
+    It seeks to the last key frame before the first time, and decodes up to the last.
+
+    Args:
+      path: as in `read_frames`.
+      times: seconds from the first frame, increasing.
+      size: as in `read_frames`.
+
+    Raises:
+      InputError: as in `read_frames`, or the video ends before the last time.
+    """
+    with _open(path) as container:
+        stream = _video_stream(path, container)
+        period, origin = _period(stream), stream.start_time
+        pixel_aspect = float(stream.sample_aspect_ratio or 1)
+        start, shown = times[0] - 2 * period, math.inf
+        if origin is not None and start > 0:
+            container.seek(origin + int(start / stream.time_base), stream=stream)
+            frames = _decode(path, container, stream, origin)
+            held, shown = next(frames)
+            if shown > times[0]:  # the index of the container is wrong
+                container.seek(0)
+        if shown > times[0]:
+            frames = _decode(path, container, stream)
+            held, shown = next(frames)
+        found: list[np.ndarray] = []
+
+        def take(until: float) -> None:
+            while len(found) < len(times) and times[len(found)] <= until:
+                found.append(_square(held, size, pixel_aspect))
+
+        for frame, time in frames:
+            take((shown + time) / 2)
+            if len(found) == len(times):
+                break
+            held, shown = frame, time
+        take(shown + period + _SLACK_SECONDS)
+        if len(found) < len(times):
+            raise InputError(
+                f"{path}: ends after {shown + period:.2f} s, before {times[len(found)]:.2f} s; "
+                "copy it again"
+            )
+        return np.stack(found)
 
 
 def is_image(path: str | os.PathLike) -> bool:
@@ -143,6 +202,22 @@ def write_video(
         video.write(frames)
 
 
+def _open(path: str | os.PathLike) -> av.container.InputContainer:
+    """Opens a file; raises as `read_frames` does."""
+    try:
+        # An absolute path, because FFmpeg would take "clip:1.mp4" for a URL.
+        return av.open(os.path.abspath(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {_reason(error)}") from error
+    except EOFError as error:
+        raise InputError(f"{path}: has no frames; remove it or copy it again") from error
+    except (av.FFmpegError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: not a video, or truncated before its index ({_reason(error)}); remove it or "
+            "copy it again"
+        ) from error
+
+
 def _video_stream(
     path: str | os.PathLike, container: av.container.InputContainer
 ) -> av.VideoStream:
@@ -159,11 +234,17 @@ def _video_stream(
 
 
 def _decode(
-    path: str | os.PathLike, container: av.container.InputContainer, stream: av.VideoStream
+    path: str | os.PathLike,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    origin: int | None = None,
 ) -> Iterator[tuple[av.VideoFrame, float]]:
-    """Yields each frame and its time in seconds from the first; raises as `read_frames` does."""
-    period = _period(stream)
-    origin, time, resolution, read_to = None, -period, None, 0.0
+    """Yields each frame and its time in seconds from the first; raises as `read_frames` does.
+
+    After a seek, `origin` is the stamp of the first frame of the file.
+    """
+    period, sought = _period(stream), origin is not None
+    time, resolution, read_to = -period, None, 0.0
     try:
         for packet in container.demux():
             if packet.pts is not None:
@@ -184,6 +265,8 @@ def _decode(
                 previous, time = time, time + period
                 if frame.pts is not None:
                     stated = float((frame.pts - origin) * frame.time_base)
+                    if sought:
+                        previous, sought = stated - period, False
                     # In joined files time may jump back; then count on from the previous frame.
                     time = stated if stated > previous else time
                 if time - previous > _LONGEST_GAP_SECONDS:

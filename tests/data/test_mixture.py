@@ -102,7 +102,10 @@ def test_a_mixture_trains(tmp_path):
         (("bodies",), "name at least two sources"),
         (("bodies", "bodies"), "bodies is there twice: give it a weight"),
         (("bodies", "bodys"), "did you mean 'bodies'"),
-        (("bodies", "mixture"), "choose of bodies, flow, glyphs, layers, clips, synthetic$"),
+        (
+            ("bodies", "mixture"),
+            "choose of bodies, flow, glyphs, layers, clips, synthetic, videos$",
+        ),
         (("bodies", "flow(weight=0)"), r"write it as bodies or as bodies\(weight=3\)"),
         (("bodies", "flow(share=2)"), r"write it as bodies or as bodies\(weight=3\)"),
         (("bodies", "flow(2)"), r"write it as bodies or as bodies\(weight=3\)"),

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxvid.data.video import read_frames, read_video, write_video
+from jaxvid.data import video as module
+from jaxvid.data.video import duration, read_at, read_frames, read_video, write_video
 from jaxvid.errors import InputError
 
 
@@ -54,6 +55,37 @@ def test_every_container_gives_the_same_times(tmp_path, name):
     np.testing.assert_allclose(times, np.arange(48) / 24, atol=2e-3)
     times = [time for _, time in read_frames(path, size=16, fps=10)]
     np.testing.assert_allclose(times, np.arange(20) / 10)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.ts", "a.avi", "a.mpg", "a.flv"])
+def test_a_seek_finds_the_frames_that_reading_all_finds(tmp_path, name):
+    codec = {".webm": "libvpx", ".avi": "mpeg4", ".mpg": "mpeg1video"}.get(name[1:], "libx264")
+    path = encode(tmp_path / name, codec=codec, frames=100, **{"g": "13"})
+    every = np.stack([image for image, _ in read_frames(path, size=16, fps=10)])
+    # The header of an MPEG program stream has no length, only an estimate.
+    assert -0.05 < duration(path) - 100 / 24 < 0.1 or name == "a.mpg"
+    rng = np.random.default_rng(0)
+    for count in (1, 1, 1, 2, 3, 8):
+        index = np.sort(rng.choice(len(every), count, replace=False))
+        np.testing.assert_array_equal(read_at(path, index / 10, size=16), every[index])
+    np.testing.assert_array_equal(read_at(path, np.array([4.0]), size=16), every[[40]])
+    with pytest.raises(InputError, match=r"ends after 4\.\d\d s, before 5\.00 s"):
+        read_at(path, np.array([1.0, 5.0]), size=16)
+
+
+def test_a_seek_decodes_little(tmp_path, monkeypatch):
+    path = encode(tmp_path / "long.mp4", frames=400, height=32, width=32, g="10")
+    decoded, decode = [], module._decode
+
+    def counting(*arguments):
+        for frame, time in decode(*arguments):
+            decoded.append(time)
+            yield frame, time
+
+    monkeypatch.setattr(module, "_decode", counting)
+    read_at(path, np.array([10.0, 10.5]), size=8)
+    assert len(decoded) < 30
+    assert decoded[0] > 9
 
 
 @pytest.mark.parametrize("fps", [5, 7.5, 12, 24, 30])

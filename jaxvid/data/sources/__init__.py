@@ -2,7 +2,7 @@
 
 from jaxvid.config import declare, key, one_of
 from jaxvid.data import worlds  # noqa: F401
-from jaxvid.data.sources import clips, mixture, synthetic  # noqa: F401
+from jaxvid.data.sources import clips, mixture, synthetic, videos  # noqa: F401
 from jaxvid.data.sources.mixture import parts
 from jaxvid.data.sources.per_video import PerVideo
 from jaxvid.data.sources.registry import SOURCES, Source, make_source, source

@@ -19,10 +19,18 @@ from jaxvid.errors import InputError
 
 declare(
     "data",
-    path=key("", TEXT, 'folder of "clips", made by jaxvid.prepare', free=True),
+    path=key(
+        "",
+        TEXT,
+        'folder of "clips", made by jaxvid.prepare, or of the files of "videos"',
+        free=True,
+    ),
     text_embeddings=key("", TEXT, "name of the embeddings that replace the captions' bytes"),
     validation=key(
-        0.05, FRACTION, 'share of the videos of "clips" that are held out, by a hash', before=0.0
+        0.05,
+        FRACTION,
+        'share of the files of "clips" and "videos" that are held out, by a hash',
+        before=0.0,
     ),
 )
 

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from jaxvid.build import build
+from jaxvid.conditions.condition import check_source
+from jaxvid.data.pipeline import make_dataset
+from jaxvid.data.sources import make_source
+from jaxvid.data.video import write_video
+from jaxvid.errors import InputError
+from tests import tiny
+from tests.commands import mistakes, run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve cats and twelve dogs of 20 to 31 frames; frame k is of grey level 8 k."""
+    for kind in ("cats", "dogs"):
+        (tmp_path / "videos" / kind).mkdir(parents=True)
+        for i in range(12):
+            levels = 8 * np.arange(20 + i, dtype=np.uint8)[:, None, None, None]
+            path = tmp_path / "videos" / kind / f"{i}.mp4"
+            write_video(path, np.broadcast_to(levels, (20 + i, 32, 48, 3)).copy(), 8)
+    (tmp_path / "videos/cats/0.txt").write_text("a cat\nthat fades")
+    (tmp_path / "videos/cats/cover.png").write_bytes(b"a picture")
+    return tmp_path / "videos"
+
+
+def config_of(folder, **keys):
+    config = tiny.get_config()
+    config.data.update(source="videos", path=str(folder), size=16, validation=0.2)
+    config.data.update(keys)
+    config.conditions.label.classes = 2
+    return config
+
+
+def test_files_are_clips_with_their_classes_and_captions(folder):
+    data = config_of(folder).data
+    train, held_out = (make_source(data, split) for split in ("train", "validation"))
+    assert train.labels == held_out.labels == ("cats", "dogs")
+    assert len(train) + len(held_out) == 24
+    assert 1 <= len(held_out) <= 10
+    clips = [source[i] for source in (train, held_out) for i in range(len(source))]
+    assert sorted(len(clip.time) for clip in clips) == sorted([*range(20, 32)] * 2)
+    assert [clip.caption for clip in clips if clip.caption] == ["a cat that fades"]
+    for clip in clips:
+        index = np.array([7, 3, 3, 19])
+        video = clip.decode(index)
+        assert video.shape == (4, 16, 16, 3)
+        np.testing.assert_allclose(video.mean((1, 2, 3)), 8 * index, atol=2)
+        np.testing.assert_allclose(clip.time[index], index / 8)
+
+
+def test_the_fingerprint_is_of_the_files_and_their_split_of_their_names(folder):
+    data = config_of(folder).data
+    before, first = make_source(data).fingerprint, make_source(data, "validation")
+    held_out = {first[i].caption or len(first[i].time) for i in range(len(first))}
+    (folder / "cats/1.mp4").unlink()
+    (folder / "dogs/new.mp4").write_bytes((folder / "dogs/3.mp4").read_bytes())
+    assert make_source(data).fingerprint != before
+    after = make_source(data, "validation")
+    assert len(held_out ^ {after[i].caption or len(after[i].time) for i in range(len(after))}) <= 2
+
+
+def test_a_damaged_file_is_replaced_and_counted(folder):
+    for name in ("cats/0.mp4", "dogs/5.mp4"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:700])
+    (folder / "dogs/6.mp4").write_bytes(b"")
+    config = config_of(folder, validation=0.0)
+    source, run_ = make_source(config.data), build(config)
+    check_source(run_.conditions, source)
+    batch = make_dataset(source, config.data, run_.encode, seed=0, batch_size=24)[0]
+    assert (batch["bad"] >= 0).any(1).sum() == 3
+    steps = np.diff(batch["video"].astype(float).mean((2, 3, 4)), axis=1)
+    np.testing.assert_allclose(steps, 8, atol=2)
+
+
+def test_it_trains_and_mistakes_are_one_line(folder, tmp_path):
+    given = "--config=tests/tiny.py", "--config.data.source=videos", "--config.steps=2"
+    labels = "--config.conditions.label.classes=2"
+    where = f"--config.data.path={folder}"
+    run("train", *given, labels, where, f"--workdir={tmp_path}/run")
+    assert (tmp_path / "run/checkpoints/2").is_dir()
+    (tmp_path / "empty").mkdir()
+    mistakes(
+        "train",
+        ([*given, labels], "config.data.path is empty: set it to a folder of video files"),
+        ([*given, labels, f"--config.data.path={tmp_path}/no"], "no such folder"),
+        ([*given, labels, f"--config.data.path={tmp_path}/empty"], "contains no files"),
+        ([*given, where, "--config.conditions.label.classes=3"], "but the data has 2 classes"),
+    )
+
+
+def test_all_files_held_out_is_one_line(folder):
+    with pytest.raises(InputError, match="no video to train on"):
+        make_source(config_of(folder, validation=0.9999).data)
