@@ -113,8 +113,9 @@ def read_at(
         if origin is not None and start > 0:
             container.seek(origin + int(start / stream.time_base), stream=stream)
             frames = _decode(path, container, stream, origin)
-            held, shown = next(frames)
-            if shown > times[0]:  # the index of the container is wrong
+            # Frames before a key frame may refer to others that were not decoded.
+            held, shown = next((one for one in frames if one[0].key_frame), (None, math.inf))
+            if shown > times[0]:  # the container has no index, or a wrong one
                 container.seek(0)
         if shown > times[0]:
             frames = _decode(path, container, stream)
