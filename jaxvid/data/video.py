@@ -95,7 +95,8 @@ def read_at(
 ) -> UInt8[np.ndarray, "T S S 3"]:
     """The frames nearest to `times`, as `read_frames` would give them.
 
-    It seeks to the last key frame before the first time, and decodes up to the last.
+    It seeks to the last key frame before the first time, if the container allows it, and decodes up
+    to the last time.
 
     Args:
       path: as in `read_frames`.
@@ -110,7 +111,8 @@ def read_at(
         period, origin = _period(stream), stream.start_time
         pixel_aspect = float(stream.sample_aspect_ratio or 1)
         start, shown = times[0] - 2 * period, math.inf
-        if origin is not None and start > 0:
+        # In an MPEG program stream, times after a seek are wrong by some frames.
+        if origin is not None and start > 0 and container.format.name != "mpeg":
             container.seek(origin + int(start / stream.time_base), stream=stream)
             frames = _decode(path, container, stream, origin)
             # Frames before a key frame may refer to others that were not decoded.
