@@ -31,9 +31,9 @@ def config_of(run):
         config.ema.widths, config.sampler.num = (0.1,), 12
         config.evals.update(every=2, num=12, metrics=("energy",))
     elif run == 1:
-        config.conditions.text.length, config.conditions.action.dim = 8, 2
+        config.conditions.text.length = 8
     elif run == 2:
-        config.conditions.low_res.factor = 2
+        config.conditions.low_res.factor, config.conditions.action.dim = 2, 2  # glyphs have some
     else:
         config.conditions.label.classes = 0
     for name, choices in CHOICES.items():
