@@ -10,8 +10,8 @@
 docs/data.md shows and describes them; --config.data.NAME.… and --config.data.palette change them.
 
 Needs: two CPU cores and 2 GiB of memory.
-Measured with bodies on one core of an AMD EPYC, 2026-11-27: 18 clips/s, which makes 15 minutes, or 8
-beside other programs; loss 0.68 at step 20 to 0.065. Bodies fall and meet, but in half of eight
+Measured with bodies on one core of an AMD EPYC, 2026-11-27: 18 clips/s, which makes 15 minutes, or
+8 beside other programs; loss 0.68 at step 20 to 0.065. Bodies fall and meet, but in half of eight
 clips one changes its colour, or comes from nowhere, and boxes are as round as balls: this world is
 harder than that of base.py, and wants more steps, or fewer bodies (--config.data.bodies.count).
 """
