@@ -1,3 +1,4 @@
+import dataclasses
 import re
 from pathlib import Path
 
@@ -224,6 +225,20 @@ def test_dropped_frames_leave_true_times(clip):
         np.testing.assert_array_equal(sample["time"], clip.time[index] - clip.time[index[0]])
         longer += np.ptp(index) > 5
     assert longer > 10
+
+
+def test_frames_are_dropped_from_a_reversed_and_from_a_faster_clip_too(clip):
+    even, dropped = dataclasses.replace(clip, time=np.arange(40, dtype=np.float32)), 0
+    for seed in range(40):
+        sample = retimed(clip, seed, "reverse(p=1)", "drop(share=0.5)")
+        index = sample["video"][:, 0, 0, 0].astype(int)
+        np.testing.assert_array_equal(sample["time"], clip.time[index[0]] - clip.time[index])
+        dropped += index[0] - index[-1] > 5
+        fast = retimed(even, seed, "speed(slowest=2, fastest=2)", "drop(share=0.5)")
+        index = fast["video"][:, 0, 0, 0].astype(int)
+        assert set(np.diff(index)) <= {2, 4}
+        np.testing.assert_array_equal(fast["time"], (index - index[0]) / 2)
+    assert dropped > 10
 
 
 def test_in_a_pause_nothing_moves_and_the_rest_comes_later(clip):

@@ -41,11 +41,13 @@ def drop(shown: Shown, time: Times, rng: np.random.Generator, share: float) -> S
     """Leaves out frames, and goes on with later ones; their times are true."""
     steps = np.diff(shown.index)
     longer = np.where(rng.random(len(steps)) < share, 2, 1) * steps
-    room = len(time) - 1 - shown.index[0]
-    if not 0 <= longer.sum() <= room:
-        return shown
     index = shown.index[0] + np.concatenate([[0], np.cumsum(longer)])
-    return Shown(index, time[index] - time[index[0]], shown.rate)
+    if index.min() < 0 or index.max() >= len(time):
+        return shown
+    # Gaps grow as those in the record do, so that a faster or reversed clip stays so.
+    before, after = (np.abs(np.diff(time[i].astype(float))) for i in (shown.index, index))
+    gaps = np.diff(shown.time) * np.where(before, after / np.where(before, before, 1), 1)
+    return Shown(index, np.concatenate([[0], np.cumsum(gaps)]).astype(np.float32), shown.rate)
 
 
 @augmentation(
