@@ -5,9 +5,10 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import cv2
@@ -24,21 +25,39 @@ _LONGEST_GAP_SECONDS = 60.0
 _SLACK_SECONDS = 0.25
 
 
+class Borders(NamedTuple):
+    """Rows and columns of a stored frame that are no part of the picture."""
+
+    above: int = 0
+    below: int = 0
+    left: int = 0
+    right: int = 0
+
+
+NO_BORDERS = Borders()
+
+
 def read_frames(
-    path: str | os.PathLike, *, size: int | None = None, fps: int | float | None = None
-) -> Iterator[tuple[UInt8[np.ndarray, "S S 3"], float]]:
+    path: str | os.PathLike,
+    *,
+    size: int | tuple[int, int] | None = None,
+    fps: int | float | None = None,
+    borders: Borders = NO_BORDERS,
+    watch: Callable[[av.VideoFrame, float], None] | None = None,
+) -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], float]]:
     """Streams the frames of a video file, with at most two frames in memory.
 
     Args:
       path: a file in any container and codec that PyAV reads.
-      size: S; the largest centred square of the picture is resized to S x S, by area. None leaves
-        it as it is.
-      fps: frame k of the result is the frame nearest to k / fps seconds; None takes every frame at
-        its presentation time.
+      size: (H, W), or S for (S, S); the largest centred part of the picture of this shape is
+        resized to it, by area. None takes the largest centred square as it is.
+      fps: frame k of the result is the frame nearest to k / fps seconds; None takes every frame.
+      borders: what is cut off first, before the frame is turned upright.
+      watch: is called with every frame that is decoded and its time, before it is yielded.
 
     Yields:
-      An RGB frame in [0, 255], turned upright, and its time in seconds from the first frame;
-      times increase.
+      An RGB frame in [0, 255], turned upright, and its presentation time in seconds from the first
+      frame; a frame that is shown again has the time k / fps. Times increase.
 
     Raises:
       InputError: the file is not a video, is truncated or damaged, has no video stream or no
@@ -47,11 +66,13 @@ def read_frames(
     with _open(path) as container:
         stream = _video_stream(path, container)
         frames = _decode(path, container, stream)
+        if watch is not None:
+            frames = _watched(frames, watch)
         if fps is not None:
             frames = _resample(frames, fps, _period(stream))
         pixel_aspect = float(stream.sample_aspect_ratio or 1)
         for frame, time in frames:
-            yield _square(frame, size, pixel_aspect), time
+            yield _fit(frame, size, pixel_aspect, borders), time
 
 
 def read_video(
@@ -91,8 +112,12 @@ def duration(path: str | os.PathLike) -> float:
 
 
 def read_at(
-    path: str | os.PathLike, times: Float[np.ndarray, " T"], *, size: int
-) -> UInt8[np.ndarray, "T S S 3"]:
+    path: str | os.PathLike,
+    times: Float[np.ndarray, " T"],
+    *,
+    size: int | tuple[int, int],
+    borders: Borders = NO_BORDERS,
+) -> UInt8[np.ndarray, "T H W 3"]:
     """The frames nearest to `times`, as `read_frames` would give them.
 
     It seeks to the last key frame before the first time, if the container allows it, and decodes up
@@ -102,6 +127,7 @@ def read_at(
       path: as in `read_frames`.
       times: seconds from the first frame, increasing.
       size: as in `read_frames`.
+      borders: as in `read_frames`.
 
     Raises:
       InputError: as in `read_frames`, or the video ends before the last time.
@@ -126,7 +152,7 @@ def read_at(
 
         def take(until: float) -> None:
             while len(found) < len(times) and times[len(found)] <= until:
-                found.append(_square(held, size, pixel_aspect))
+                found.append(_fit(held, size, pixel_aspect, borders))
 
         for frame, time in frames:
             take((shown + time) / 2)
@@ -295,28 +321,49 @@ def _resample(
 
     The last frame lasts `period` seconds; a last interval that is less than half full is left out.
     """
-    held, shown, count = *next(frames), 0
+    held, shown, count, again = *next(frames), 0, False
     for frame, time in frames:
         while count / fps <= (shown + time) / 2:
-            yield held, count / fps
-            count += 1
-        held, shown = frame, time
+            yield held, count / fps if again else shown
+            count, again = count + 1, True
+        held, shown, again = frame, time, False
     while count == 0 or (count + 0.5) / fps <= shown + period:
-        yield held, count / fps
-        count += 1
+        yield held, count / fps if again else shown
+        count, again = count + 1, True
 
 
-def _square(
-    frame: av.VideoFrame, size: int | None, pixel_aspect: float
-) -> UInt8[np.ndarray, "S S 3"]:
+def _watched(
+    frames: Iterator[tuple[av.VideoFrame, float]], watch: Callable[[av.VideoFrame, float], None]
+) -> Iterator[tuple[av.VideoFrame, float]]:
+    for frame, time in frames:
+        watch(frame, time)
+        yield frame, time
+
+
+def _fit(
+    frame: av.VideoFrame,
+    size: int | tuple[int, int] | None,
+    pixel_aspect: float,
+    borders: Borders = NO_BORDERS,
+) -> UInt8[np.ndarray, "H W 3"]:
     image = frame.to_ndarray(format="rgb24")
-    height = min(frame.height, round(frame.width * pixel_aspect))
-    width = min(frame.width, round(frame.height / pixel_aspect))
-    top, left = (frame.height - height) // 2, (frame.width - width) // 2
-    crop = image[top : top + height, left : left + width]
-    size = size or min(crop.shape[:2])
-    small = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(np.rot90(small, frame.rotation // 90))
+    above, below, left, right = borders
+    image = image[above : frame.height - below, left : frame.width - right]
+    turns = frame.rotation // 90
+    H, W = (size, size) if isinstance(size, int) else size or (1, 1)
+    if turns % 2:
+        H, W = W, H
+    # One unit of `scale` is a pixel of the result, in rows of the picture.
+    rows, columns = image.shape[0], image.shape[1] * pixel_aspect
+    scale = min(rows / H, columns / W)
+    height = min(image.shape[0], max(1, round(H * scale)))
+    width = min(image.shape[1], max(1, round(W * scale / pixel_aspect)))
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    part = image[top : top + height, left : left + width]
+    if size is None:
+        H = W = min(height, width)
+    small = cv2.resize(part, (W, H), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(np.rot90(small, turns))
 
 
 def _period(stream: av.VideoStream) -> float:

@@ -1,6 +1,7 @@
 """Video files: times, pictures, and every way in which a file can be bad."""
 
 import importlib.metadata
+import itertools
 import math
 import os
 import subprocess
@@ -13,7 +14,14 @@ import numpy as np
 import pytest
 
 from jaxvid.data import video as module
-from jaxvid.data.video import duration, read_at, read_frames, read_video, write_video
+from jaxvid.data.video import (
+    Borders,
+    duration,
+    read_at,
+    read_frames,
+    read_video,
+    write_video,
+)
 from jaxvid.errors import InputError
 
 
@@ -54,7 +62,8 @@ def test_every_container_gives_the_same_times(tmp_path, name):
     times = [time for _, time in read_frames(path, size=16)]
     np.testing.assert_allclose(times, np.arange(48) / 24, atol=2e-3)
     times = [time for _, time in read_frames(path, size=16, fps=10)]
-    np.testing.assert_allclose(times, np.arange(20) / 10)
+    # Each frame has its own time, which is not that of the tick it is nearest to.
+    np.testing.assert_allclose(times, np.round(np.arange(20) * 2.4 - 0.01) / 24, atol=2e-3)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.ts", "a.avi", "a.mpg", "a.flv"])
@@ -93,8 +102,24 @@ def test_resampling_takes_the_nearest_frame(tmp_path, fps):
     path = grey_ramp(tmp_path / "a.mp4", frames=48, fps=24)
     got = list(read_frames(path, size=8, fps=fps))
     assert len(got) == 2 * fps
-    for image, time in got:
-        assert abs(index_of(image) - min(time * 24, 47)) <= 0.51
+    assert all(b > a for (_, a), (_, b) in itertools.pairwise(got))
+    for count, (image, time) in enumerate(got):
+        assert abs(index_of(image) - min(count / fps * 24, 47)) <= 0.51
+        if fps <= 24:
+            assert time == pytest.approx(index_of(image) / 24)
+
+
+def test_frames_that_are_not_square_show_the_largest_centred_part(tmp_path):
+    image = np.zeros((48, 96, 3), np.uint8)
+    image[:, :16], image[:, -16:] = 255, 255  # what a shape of 3:4 leaves out
+    write_video(tmp_path / "a.mp4", np.stack([image] * 2), fps=8)
+    (shown, _), _ = read_frames(tmp_path / "a.mp4", size=(24, 32))
+    assert shown.shape == (24, 32, 3)
+    assert shown.max() < 8
+    without = Borders(left=0, right=32)  # the rest is 48x64, with the white on its left
+    (shown, _), _ = read_frames(tmp_path / "a.mp4", size=(24, 32), borders=without)
+    assert shown[:, :7].min() > 247
+    assert shown[:, 9:].max() < 8
 
 
 def test_uneven_timestamps_are_held_until_the_next_frame(tmp_path):
@@ -264,8 +289,9 @@ def test_real_clips(path):
     got = list(read_frames(path, size=64, fps=8))
     assert len(got) == round(len(images) / rate * 8)
     for count, (image, time) in enumerate(got):
-        assert time == count / 8
-        whole = images[math.ceil(time * rate - 0.501)]  # the nearest; between two, the earlier
+        nearest = math.ceil(count / 8 * rate - 0.501)  # between two, the earlier
+        assert time == pytest.approx(nearest / rate, abs=1e-3)
+        whole = images[nearest]
         height = min(whole.shape[0], round(whole.shape[1] * pixel_aspect))
         width = min(whole.shape[1], round(whole.shape[0] / pixel_aspect))
         top, left = (whole.shape[0] - height) // 2, (whole.shape[1] - width) // 2
