@@ -60,5 +60,4 @@ def _take_over(c: ConfigDict, made: dict[str, Any]) -> None:
     patch = next(side for side in (4, 2, 1) if size % side == 0)
     c.model.patch = (1, patch, patch)
     c.conditions.label.classes = len(made["labels"])
-    captions = [entry.get("caption", 0) for entry in made.get("files", {}).values()]
-    c.conditions.text.length = min(max(captions, default=0), 128)
+    c.conditions.text.length = min(made["caption"], 128)

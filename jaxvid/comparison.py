@@ -73,9 +73,9 @@ def among(reference: Path, trained_on: Path) -> list[Path]:
     Raises InputError if a file cannot be read, or if prepared clips have no hashes of their videos.
     """
     if (trained_on / manifests.NAME).is_file():
-        entries = manifests.read(trained_on)["files"].values()
-        known = {entry.get("content") for entry in entries if entry["status"] == "done"}
-        if None in known:
+        manifest = manifests.read(trained_on)
+        known = {content for content, _ in manifests.videos(manifest)}
+        if not manifest["by_content"]:
             raise InputError(
                 f"{trained_on} was prepared by an older version, without hashes of its videos: "
                 "give the folder of the videos"

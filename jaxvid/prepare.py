@@ -3,15 +3,24 @@
     python -m jaxvid.prepare --input=DIR --output=DIR --size=64 --fps=8 --frames=32
 
 Every file below the input is cut into consecutive clips of `frames` frames at `fps` frames per
-second; a shorter remainder is dropped. The first-level subfolder is the class. A text file with the
-name of a video (`dive.txt` for `dive.mp4`) is the caption of its clips. Links to folders are
-followed; hidden files and folders are left out. `manifest.json` in the output holds the settings,
-the class names, the shards, and the result for each file.
+second, none of which goes over a scene cut; a shorter rest of a scene is left out, and so are dark
+borders. Clips without motion or contrast are dropped, and near-duplicates. docs/data.md has the
+scores by which clips are kept.
+
+The first-level subfolder is the class. A text file with the name of a video (`dive.txt` for
+`dive.mp4`) is the caption of its clips. A table of captions and labels, in CSV or JSON Lines, comes
+before both:
+
+    python -m jaxvid.prepare --input=DIR --output=DIR --table=captions.csv
+
+Links to folders are followed; hidden files and folders are left out. In the output, `manifest.json`
+sums up what was kept and why the rest was not, `clips-*.json` say it of each file and clip with all
+scores, and `kept.png` and `dropped.png` show some of both.
 
 Run it again to resume after an interruption, or when the input has changed. New files are added. If
-the size or modification time of a video or its caption has changed, its clips are made again, with
-those of all files in the same shard. A file that was removed from the input keeps its clips: to
-leave them out, prepare into another folder. Classes keep their numbers.
+a video or its caption has changed, its clips are made again, with those of all files in the same
+shard. A file that was removed from the input keeps its clips: to leave them out, prepare into
+another folder. Classes keep their numbers.
 """
 
 from jaxvid import start
@@ -20,237 +29,122 @@ if __name__ == "__main__":
     start.begin(huge_pages=False)
 
 import collections
-import concurrent.futures
-import hashlib
-import itertools
-import multiprocessing
 import os
+import re
 import signal
 import sys
-import tempfile
-import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import cv2
-import msgpack
 import numpy as np
 from absl import flags
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tqdm import tqdm
 
 from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.data import manifest as manifests
-from jaxvid.data import records, scan, text, video
+from jaxvid.data import scan, text
+from jaxvid.data.curation import pool
+from jaxvid.data.curation.examples import examples
+from jaxvid.data.curation.settings import Settings
+from jaxvid.data.curation.shard import Job, write_shard
+from jaxvid.data.curation.table import read_table
 from jaxvid.errors import InputError
-from jaxvid.files import content_hash, make_folder, to_path
+from jaxvid.files import make_folder, to_path
+from jaxvid.workdir.pictures import contact_sheet, write_png
 
-_KEPT = ("bytes", "mtimes", "content")  # of an entry, unless the outcome says otherwise
 _MOST_LINES = 20
-_interrupted = threading.Event()
+_EXAMPLES = 24  # clips in a contact sheet
 
 
 def prepare(
-    source: Path, output: Path, settings: Mapping[str, int | float], workers: int
-) -> dict[str, Any]:
+    source: Path,
+    output: Path,
+    settings: Settings,
+    workers: int,
+    table: Path | None = None,
+) -> tuple[manifests.Manifest, manifests.Shards]:
     """Cuts the files below `source` that are new or have changed into clips.
 
     Args:
       source: the folder of videos.
       output: the folder for shards and manifest; made if it does not exist.
-      settings: `size` in pixels, `fps`, `frames` per clip, JPEG `quality` in [1, 100].
+      settings: of the clips.
       workers: number of processes that decode.
+      table: captions and labels, see `curation.table`.
 
     Returns:
-      The manifest, as it is on disk.
+      The manifest, and what is known of each shard, as they are on disk.
 
     Raises:
       InputError: there are no files, or the output has other settings or cannot be written.
     """
     names, problems = scan.find_files(source, output)
     _print_some([f"not read: {problem}" for problem in problems])
-    manifest = manifests.resume(output, settings)
-    scan.plan(manifest, source, names)
+    names = [name for name in names if source / name != table]
+    rows = read_table(table, names) if table else {}
+    manifest, shards = manifests.resume(output, settings)
+    changed = scan.plan(manifest, shards, source, names, rows)
     try:
         make_folder(output, "--output")
         for leftover in output.glob("clips-*.tmp"):
             leftover.unlink()
+        for shard in changed | manifests.unsaved(output, shards):
+            manifests.save_shard(output, shard, shards.get(shard, {"files": {}}))
         # Remove changed files from the data set first, so that an interruption leaves no old clips
         # of them.
-        manifests.save(output, manifest)
-        _write_shards(source, output, manifest, workers)
+        manifests.save(output, manifest, shards)
+        classes = tuple(manifest["classes"])
+        jobs = [
+            Job(source, output, name, shards[name], classes, settings)
+            for name in sorted(changed & shards.keys())
+        ]
+        _write_shards(jobs, manifest, shards, workers)
     except (OSError, RuntimeError) as error:  # a full disk, or a worker killed for lack of memory
         raise InputError(
             f"{output}: stopped ({error}); finished shards are kept, run the same command to resume"
         ) from error
-    return manifest
+    return manifest, shards
 
 
-def _write_shards(source: Path, output: Path, manifest: dict[str, Any], workers: int) -> None:
-    """Writes the planned shards in processes; a shard enters the manifest when it is complete."""
-    files = manifest["files"]
-    jobs = collections.defaultdict(dict)
-    for name, entry in sorted(files.items()):  # `manifest.held_out` relies on this order
-        if entry["status"] == "pending":
-            folder = scan.class_of(name)
-            jobs[entry["shard"]][name] = manifest["classes"].index(folder) if folder else -1
+def _write_shards(
+    jobs: Sequence[Job], manifest: manifests.Manifest, shards: manifests.Shards, workers: int
+) -> None:
+    """Runs the jobs; a shard enters the manifest when it is complete."""
+    jobs = [job for job in jobs if any(map(_is_pending, job.shard["files"].values()))]
     if not jobs:
         return
-    for shard in jobs:  # their clips are made again
-        text.remove_embeddings(output, shard)
-    done, total = 0, sum(map(len, jobs.values()))
-    pool = concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(jobs)), multiprocessing.get_context("spawn"), initializer=_start_worker
-    )
-    settings = {key: manifest[key] for key in ("size", "fps", "frames", "quality")}
-    with pool, tqdm(total=total, unit="file", disable=None) as bar:
-        try:
-            # Workers inherit the mask: Ctrl-C reaches every process of the terminal, and only the
-            # parent handles it.
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-            try:
-                futures = {
-                    pool.submit(_write_shard, source, output / shard, labels, settings): shard
-                    for shard, labels in jobs.items()
-                }
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            for future in concurrent.futures.as_completed(futures):
-                if _interrupted.is_set():
-                    raise KeyboardInterrupt
-                shard, (outcomes, digest) = futures[future], future.result()
-                for name, outcome in outcomes.items():
-                    kept = {k: files[name][k] for k in _KEPT if k in files[name]}
-                    files[name] = kept | outcome
-                clips = sum(outcome.get("clips", 0) for outcome in outcomes.values())
-                if clips:
-                    manifest["shards"][shard] = clips
-                    manifest["hashes"][shard] = digest
-                scan.settle_labels(manifest)
-                manifests.save(output, manifest)
-                bar.update(len(outcomes))
-                done += len(outcomes)
-                if bar.disable:
-                    print(f"{done}/{total} files, {shard}: {clips} clips", flush=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in multiprocessing.active_children():
-                child.terminate()
-            raise
+    for job in jobs:  # their clips are made again
+        text.remove_embeddings(job.output, job.name)
+    total = sum(len(job.shard["files"]) for job in jobs)
+    done, saved, cost = 0, time.monotonic(), 0.0
+    with tqdm(total=total, unit="file", disable=None) as bar:
+        for name, shard in pool.run(write_shard, jobs, workers):
+            shards[name] = shard
+            # A large manifest is not saved each time: `clips-*.json` say the same.
+            if (began := time.monotonic()) - saved > 20 * cost:
+                manifests.save(jobs[0].output, manifest, shards)
+                saved = time.monotonic()
+                cost = saved - began
+            bar.update(len(shard["files"]))
+            done += len(shard["files"])
+            if bar.disable:
+                clips = sum(entry.get("clips", 0) for entry in shard["files"].values())
+                print(f"{done}/{total} files, {name}: {clips} clips", flush=True)
+    manifests.save(jobs[0].output, manifest, shards)
 
 
-def _start_worker() -> None:
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    cv2.setNumThreads(1)
-
-
-def _follow_parent() -> None:
-    """Ends this process when the parent is killed, so that no orphan writes into the output."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _write_shard(
-    source: Path, path: Path, labels: Mapping[str, int], settings: Mapping[str, int | float]
-) -> tuple[dict[str, dict[str, Any]], str]:
-    """Writes the clips of the files in `labels`.
-
-    Returns:
-      The manifest's entry for each file, and a hash of the records.
-    """
-    # The process id avoids a clash with a file that an earlier run may still hold open.
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    # Groups of one record make random access cheap; JPEG does not compress further.
-    writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
-    outcomes, digest = {}, hashlib.sha256()
-    for name, label in labels.items():
-        # Clips stay in a temporary file until the video is read to its end, so that a damaged video
-        # leaves none.
-        with tempfile.TemporaryFile(dir=path.parent) as spool:
-            try:
-                if os.path.exists(source / name) or not path.exists():
-                    clips, caption = _spool_clips(spool, source, name, label, settings)
-                else:
-                    clips, caption = _spool_again(spool, source, name, path)
-            except InputError as error:
-                reason = str(error).removeprefix(f"{source / name}: ")
-                outcomes[name] = {"status": "skipped", "reason": reason}
-                continue
-            spool.seek(0)
-            for record in msgpack.Unpacker(spool, max_buffer_size=0):
-                digest.update(hashlib.sha256(record).digest())
-                writer.write(record)
-        outcomes[name] = {"status": "done", "shard": path.name, "clips": clips}
-        if os.path.exists(source / name):
-            outcomes[name]["content"] = content_hash(source / name)
-        if caption:
-            outcomes[name]["caption"] = len(caption.encode(errors="surrogateescape"))
-    writer.close()
-    if any(outcome["status"] == "done" for outcome in outcomes.values()):
-        os.replace(temporary, path)
-    else:
-        temporary.unlink()
-        path.unlink(missing_ok=True)
-    return outcomes, digest.hexdigest()[:16]
-
-
-def _spool_clips(
-    spool: IO[bytes], source: Path, name: str, label: int, settings: Mapping[str, int | float]
-) -> tuple[int, str]:
-    """Writes the records of a video, each wrapped by msgpack; returns their number and caption."""
-    size, fps, length = settings["size"], settings["fps"], settings["frames"]
-    caption = scan.read_caption(source / scan.caption_of(name))
-    frames = video.read_frames(source / name, size=size, fps=fps)
-    time = np.arange(length, dtype=np.float32) / np.float32(fps)
-    for clips in itertools.count():
-        images = [image for image, _ in itertools.islice(frames, length)]
-        if len(images) < length:
-            break
-        record = records.encode(
-            np.stack(images),
-            time,
-            label=label,
-            source=f"{name}#t={clips * length / fps:g}",
-            quality=settings["quality"],
-            caption=caption,
-        )
-        spool.write(msgpack.packb(record))
-    if not clips and video.is_image(source / name):
-        raise InputError(f"{source / name}: an image, not a video")
-    if not clips:
-        raise InputError(
-            f"{source / name}: shorter than a clip: {len(images)} frames at {fps:g} fps, {length} "
-            "are needed"
-        )
-    return clips, caption
-
-
-def _spool_again(spool: IO[bytes], source: Path, name: str, shard: Path) -> tuple[int, str]:
-    """Like `_spool_clips`, for a file removed from the input: copies its records in `shard`."""
-    clips, caption = 0, ""
-    try:
-        reader = ArrayRecordReader(str(shard))
-        for index in range(reader.num_records()):
-            (record,) = reader.read([index])
-            if records.source_of(record) == name:
-                caption = records.decode(record).caption
-                spool.write(msgpack.packb(record))
-                clips += 1
-    except (RuntimeError, IndexError) as error:
-        raise InputError(
-            f"{source / name}: removed from the input, and its clips are damaged: {error}"
-        ) from error
-    if not clips:
-        raise InputError(f"{source / name}: cannot be read: removed before its clips were made")
-    return clips, caption
+def _is_pending(entry: Mapping[str, Any]) -> bool:
+    return entry["status"] == "pending"
 
 
 # How the reason for skipping a file begins, and its wording for several files.
 _KINDS = {
     "an image": "are images, not videos",
     "shorter than a clip": "are shorter than a clip",
+    "all clips dropped": "have no clip that passes the filters",
     "not a video": "are not videos, or truncated before their index",
     "has no video stream": "have no video stream",
     "truncated": "are truncated or damaged",
@@ -258,8 +152,10 @@ _KINDS = {
 }
 
 
-def _report(manifest: Mapping[str, Any], source: Path, output: Path) -> None:
-    files = manifest["files"]
+def _report(
+    manifest: manifests.Manifest, shards: manifests.Shards, source: Path, output: Path
+) -> None:
+    files = {name: e for shard in shards.values() for name, e in sorted(shard["files"].items())}
     skipped = {name: entry for name, entry in files.items() if entry["status"] == "skipped"}
     kinds = collections.defaultdict(list)
     for name, entry in skipped.items():
@@ -275,10 +171,26 @@ def _report(manifest: Mapping[str, Any], source: Path, output: Path) -> None:
     _print_some(lines)
     if not manifest["shards"]:
         raise InputError(f"{source}: no clips, all {len(files)} files were skipped, see above")
-    clips, done = sum(manifest["shards"].values()), len(files) - len(skipped)
+    clips, dropped = (manifest["summary"][key] for key in ("clips", "dropped"))
+    if dropped:
+        reasons = ", ".join(f"{count} by {name}" for name, count in dropped.items())
+        print(f"dropped {sum(dropped.values())} clips: {reasons}")
+    done = len(files) - len(skipped)
     gone = sum(not os.path.exists(source / name) for name in files.keys() - skipped.keys())
     notes = f"{len(skipped)} skipped" + (f", {gone} gone but kept" if gone else "")
     print(f"{clips} clips from {done} files ({notes}) in {output}")
+
+
+def _show(
+    source: Path, output: Path, manifest: manifests.Manifest, shards: manifests.Shards
+) -> None:
+    """Writes contact sheets of clips that were kept and dropped."""
+    shown = examples(source, output, manifest, shards, _EXAMPLES)
+    for name, clips in zip(("kept.png", "dropped.png"), shown, strict=True):
+        (output / name).unlink(missing_ok=True)
+        if clips:
+            frames, titles = zip(*clips, strict=True)
+            write_png(output / name, contact_sheet(np.stack(frames), titles=titles))
 
 
 def _print_some(lines: Sequence[str]) -> None:
@@ -291,34 +203,64 @@ def _print_some(lines: Sequence[str]) -> None:
 def _define_flags() -> None:
     flags.DEFINE_string("input", None, "Folder of video files.", required=True)
     flags.DEFINE_string("output", None, "Folder for the shards.", required=True)
-    flags.DEFINE_integer("size", 64, "Height and width of a frame in pixels.", lower_bound=1)
+    flags.DEFINE_string("size", "64", "Height and width of a frame in pixels, such as 64 or 48x80.")
     flags.DEFINE_float("fps", 8, "Frames per second of a clip.", lower_bound=0.01)
     flags.DEFINE_integer("frames", 32, "Frames of a clip.", lower_bound=1)
     flags.DEFINE_integer("quality", 95, "JPEG quality.", lower_bound=1, upper_bound=100)
+    flags.DEFINE_string("table", None, "CSV or JSON Lines with path, and caption or label.")
+    flags.DEFINE_float("cuts", 3, "Threshold of scene cuts; 0 finds none.", lower_bound=0)
+    flags.DEFINE_bool("letterbox", True, "Cut off dark borders.")
+    flags.DEFINE_string(
+        "filters",
+        "motion(least=0.005), contrast(least=0.02)",
+        "Scores with bounds; clips out of them are dropped. Others: sharpness, brightness.",
+    )
+    flags.DEFINE_integer(
+        "duplicates",
+        6,
+        "Bits of 128 in which the perceptual hashes of two clips may differ for one of them to be "
+        "left out; -1 keeps all.",
+        lower_bound=-1,
+        upper_bound=32,
+    )
     flags.DEFINE_integer("workers", os.cpu_count(), "Processes that decode.", lower_bound=1)
 
 
-def _interrupt(*_: Any) -> None:
-    # Python drops an exception that is raised in a finalizer or a callback, and one inside the pool
-    # may break it and come as another, so also set an event.
-    _interrupted.set()
-    raise KeyboardInterrupt
+def _settings() -> Settings:
+    values = flags.FLAGS
+    sides = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", values.size)
+    if not sides:
+        raise InputError(f"--size={values.size}: write it as 64, or height x width, 48x80")
+    height, width = (int(side or sides[1]) for side in sides.groups())
+    return Settings(
+        size=height if height == width else (height, width),
+        fps=values.fps,
+        frames=values.frames,
+        quality=values.quality,
+        cuts=values.cuts,
+        letterbox=values.letterbox,
+        # At commas outside of parentheses.
+        filters=tuple(filter(None, map(str.strip, re.split(r",(?![^(]*\))", values.filters)))),
+        duplicates=values.duplicates,
+    )
 
 
 def main(_: Sequence[str]) -> None:
     # File names may not be valid text.
     sys.stdout.reconfigure(errors="backslashreplace")
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+        signal.signal(number, pool.interrupt)
     values = flags.FLAGS
-    settings = {key: values[key].value for key in ("size", "fps", "frames", "quality")}
     try:
         source = to_path(values.input, "--input")
         output = to_path(values.output, "--output")
-        manifest = prepare(source, output, settings, values.workers)
-        _report(manifest, source, output)
+        table = to_path(values.table, "--table") if values.table else None
+        settings = _settings()
+        manifest, shards = prepare(source, output, settings, values.workers, table)
+        _report(manifest, shards, source, output)
+        _show(source, output, manifest, shards)
     except BaseException:
-        if not _interrupted.is_set():
+        if not pool.interrupted.is_set():
             raise
         print(
             "interrupted: finished shards are kept, run the same command to resume",

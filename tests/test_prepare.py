@@ -19,14 +19,27 @@ from jaxvid import config as configs
 from jaxvid.build import build
 from jaxvid.conditions.condition import check_source
 from jaxvid.data import records, text
+from jaxvid.data.curation.settings import Settings
 from jaxvid.data.pipeline import make_dataset
 from jaxvid.data.sources import make_source
 from jaxvid.data.sources.clips import ClipFolder
 from jaxvid.data.video import read_frames, write_video
 from jaxvid.errors import InputError
-from jaxvid.prepare import prepare
+from jaxvid.prepare import prepare as prepare_
 
+# Without filters: these videos are noise.
 SETTINGS = {"size": 16, "fps": 8.0, "frames": 4, "quality": 95}
+OLD = {"cuts": 0.0, "letterbox": False, "filters": "", "duplicates": -1}
+
+
+def prepare(source, output, settings, workers, **others):
+    """The manifest, with all files and their shards."""
+    manifest, shards = prepare_(source, output, Settings(**settings), workers, **others)
+    return manifest | {"files": files_of(shards)}
+
+
+def files_of(shards):
+    return {n: e | {"shard": s} for s, about in shards.items() for n, e in about["files"].items()}
 
 
 def make_video(path, *, frames=24, fps=24, seed=0):
@@ -37,7 +50,7 @@ def make_video(path, *, frames=24, fps=24, seed=0):
 
 
 def command(source, output, *more):
-    flags = [f"--{key}={value}" for key, value in SETTINGS.items()]
+    flags = [f"--{key}={value}" for key, value in (SETTINGS | OLD).items()]
     return [sys.executable, "-m", "jaxvid.prepare", f"--input={source}", f"--output={output}"] + [
         *flags,
         "--workers=1",
@@ -50,7 +63,15 @@ def run(source, output, *more):
 
 
 def read_manifest(output):
-    return json.loads((output / "manifest.json").read_text())
+    shards = {
+        path.name.removesuffix(".json"): json.loads(path.read_text())
+        for path in sorted(output.glob("clips-*.json"))
+    }
+    return json.loads((output / "manifest.json").read_text()) | {"files": files_of(shards)}
+
+
+def shards_in(output):
+    return sorted(output.glob("clips-*.array_record"))
 
 
 def read_shard(path):
@@ -92,12 +113,12 @@ def test_clips_are_cut_labelled_and_listed(source, tmp_path):
     reasons = {name: entry.get("reason") for name, entry in manifest["files"].items()}
     assert reasons["short.mp4"] == "shorter than a clip: 3 frames at 8 fps, 4 are needed"
     assert reasons["notes.txt"].startswith("not a video")
-    assert set(os.listdir(output)) == {*manifest["shards"], "manifest.json"}
+    assert {path.name for path in shards_in(output)} == set(manifest["shards"])
 
     for name, label in {"3.mp4": -1, "cats/deep/1.mp4": 0, "dogs/2.mkv.unknown": 1}.items():
         entry = manifest["files"][name]
         clips = read_shard(output / entry["shard"])
-        assert len(clips) == entry["clips"] == manifest["shards"][entry["shard"]] == 2
+        assert len(clips) == entry["clips"] == manifest["shards"][entry["shard"]]["clips"] == 2
         frames = [image for image, _ in read_frames(source / name, size=16, fps=8)]
         for index, clip in enumerate(clips):
             assert clip.label == label
@@ -139,7 +160,7 @@ def test_records_are_read_one_by_one(source, tmp_path):
 def test_rerun_adds_only_what_is_new(source, tmp_path):
     output = tmp_path / "out"
     prepare(source, output, SETTINGS, workers=1)
-    before = {path: path.stat().st_mtime_ns for path in output.glob("clips-*")}
+    before = {path: path.stat().st_mtime_ns for path in shards_in(output)}
     make_video(source / "bats" / "4.mp4", seed=4)
     make_video(source / "short.mp4", frames=24)  # was skipped, and has changed
     manifest = prepare(source, output, SETTINGS, workers=1)
@@ -148,7 +169,7 @@ def test_rerun_adds_only_what_is_new(source, tmp_path):
     assert manifest["files"]["short.mp4"]["clips"] == 2
     assert read_shard(output / manifest["files"]["bats/4.mp4"]["shard"])[0].label == 2
     assert len(before) == 3
-    assert before.items() <= {p: p.stat().st_mtime_ns for p in output.glob("clips-*")}.items()
+    assert before.items() <= {p: p.stat().st_mtime_ns for p in shards_in(output)}.items()
     assert len(manifest["shards"]) == 5
 
 
@@ -183,7 +204,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
     assert second.returncode == 0
     assert second.stdout.splitlines()[-1] == f"160 clips from 80 files (0 skipped) in {output}"
     assert times == {shard: (output / shard).stat().st_mtime_ns for shard in done}
-    prepare(source, tmp_path / "whole", SETTINGS, workers=1)
+    run(source, tmp_path / "whole")
     assert contents(output) == contents(tmp_path / "whole")
 
 
@@ -209,7 +230,7 @@ def test_other_settings_are_refused(source, tmp_path):
     output = tmp_path / "out"
     prepare(source, output, SETTINGS, workers=1)
     before = contents(output)
-    with pytest.raises(InputError, match=r"size=16 fps=8\.0 .* not .* size=32 fps=8\.0"):
+    with pytest.raises(InputError, match="has clips with size=16, not size=32; choose"):
         prepare(source, output, {**SETTINGS, "size": 32}, workers=1)
     assert contents(output) == before
 
@@ -272,7 +293,7 @@ def test_what_has_changed_is_made_again(tmp_path, monkeypatch, per_shard):
         {"old"} if per_shard == 1 else set()
     )
     assert fingerprint(output) != before
-    assert sum(map(len, map(read_shard, output.glob("clips-*")))) == 7
+    assert sum(map(len, map(read_shard, shards_in(output)))) == 7
     # Embeddings of what was made again are gone, to be written anew.
     assert not text.folder_of(output, "toy").joinpath(shard.name).exists()
 
@@ -282,7 +303,7 @@ def test_what_has_changed_is_made_again(tmp_path, monkeypatch, per_shard):
     files = prepare(source, output, SETTINGS, workers=1)["files"]
     assert {name: entry["status"] for name, entry in files.items()} == {
         "a.mp4": "done", "b.mp4": "skipped", "c.mp4": "done"}  # fmt: skip
-    kept = [clip for shard in output.glob("clips-*") for clip in read_shard(shard)]
+    kept = [clip for shard in shards_in(output) for clip in read_shard(shard)]
     assert sorted(clip.caption for clip in kept) == ["", "", "old", "old"]
     assert len(ClipFolder(output)) == 4
 
@@ -290,21 +311,30 @@ def test_what_has_changed_is_made_again(tmp_path, monkeypatch, per_shard):
 def test_a_folder_made_before_changes_were_noticed_still_loads_and_goes_on(source, tmp_path):
     output = tmp_path / "out"
     prepare(source, output, SETTINGS, workers=1)
-    manifest = read_manifest(output)
-    for key in ("classes", "settled", "hashes"):
-        del manifest[key]
-    for entry in manifest["files"].values():
-        del entry["mtimes"]
-    (output / "manifest.json").write_text(json.dumps(manifest))
+    new = read_manifest(output)
+    first = {"status": "done", "bytes": 0, "shard": "", "clips": 0}
+    old = {key: new[key] for key in (*SETTINGS, "labels")} | {
+        "version": 1,
+        "shards": {name: about["clips"] for name, about in new["shards"].items()},
+        "files": {
+            name: {k: entry[k] for k in first if k in entry}
+            if entry["status"] == "done"
+            else {k: entry[k] for k in ("status", "bytes", "reason")}
+            for name, entry in new["files"].items()
+        },
+    }
+    for path in output.glob("clips-*.json"):
+        path.unlink()
+    (output / "manifest.json").write_text(json.dumps(old))
     old = fingerprint(output)
     prepare(source, output, SETTINGS, workers=1)
     assert fingerprint(output) == old
     folder = ClipFolder(output)
     assert [folder[i].label for i in range(6)] == [-1, -1, 0, 0, 1, 1]
-    before = {path: path.stat().st_mtime_ns for path in output.glob("clips-*")}
+    before = {path: path.stat().st_mtime_ns for path in shards_in(output)}
     os.utime(source / "3.mp4", (1, 1))
     prepare(source, output, SETTINGS, workers=1)
-    after = {path: path.stat().st_mtime_ns for path in output.glob("clips-*")}
+    after = {path: path.stat().st_mtime_ns for path in shards_in(output)}
     assert len(before.items() - after.items()) == 1
 
 
@@ -318,7 +348,7 @@ def test_a_folder_without_clips_is_no_class_and_classes_keep_their_numbers(sourc
     assert prepare(source, output, SETTINGS, workers=2)["labels"][:2] == ["cats", "dogs"]
     folder = ClipFolder(output)
     by_class = {}
-    for name, entry in folder.manifest["files"].items():
+    for name, entry in read_manifest(output)["files"].items():
         if entry["status"] == "done":
             at = list(folder.manifest["shards"]).index(entry["shard"])
             by_class[name.split("/")[0]] = folder[2 * at].label
@@ -399,10 +429,11 @@ def test_large_sets_share_shards(tmp_path, monkeypatch):
         make_video(source / f"{index}.mp4", seed=index)
     (source / "2.mp4").write_text("no video")
     manifest = prepare(source, output, SETTINGS, workers=1)
-    assert manifest["shards"] == {"clips-00000.array_record": 4, "clips-00001.array_record": 2}
+    clips = {name: about["clips"] for name, about in manifest["shards"].items()}
+    assert clips == {"clips-00000.array_record": 4, "clips-00001.array_record": 2}
     make_video(source / "4.mp4", seed=4)
     manifest = prepare(source, output, SETTINGS, workers=1)
-    assert manifest["shards"]["clips-00002.array_record"] == 2
+    assert manifest["shards"]["clips-00002.array_record"]["clips"] == 2
 
 
 def test_nothing_to_use_is_one_line(tmp_path):
@@ -465,3 +496,77 @@ def test_real_clips(tmp_path):
         for index, clip in enumerate(read_shard(tmp_path / "out" / entry["shard"])):
             expected = frames[16 * index :][:16].astype(int)
             assert np.abs(clip.decode(np.arange(16)) - expected).mean() < 3
+
+
+def textured(path, *, seed=0, frames=24, still=False):
+    """A pattern that moves, or does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 16, 3), np.uint8)
+    wide = cv2.resize(coarse, (128, 64), interpolation=cv2.INTER_CUBIC)
+    at = np.zeros(frames, int) if still else np.arange(frames) % 60
+    write_video(path, np.stack([wide[:, t : t + 64] for t in at]), 24)
+
+
+def test_what_is_not_worth_keeping_is_dropped_counted_and_shown(tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    half_still = np.repeat(np.random.default_rng(5).integers(0, 256, (1, 8, 8, 3), np.uint8), 12, 0)
+    textured(source / "a.mp4", seed=1, frames=48)
+    (source / "copy.mp4").write_bytes((source / "a.mp4").read_bytes())
+    textured(source / "still.mp4", seed=2, still=True)
+    textured(source / "moves.mp4", seed=3)
+    write_video(source / "black.mp4", 0 * half_still, 24, scale=8)
+    (source / "t.csv").write_text("path,caption,label\nmoves,it moves,fast\na.mp4,a pattern,slow\n")
+    flags = [f"--{key}={value}" for key, value in SETTINGS.items()]
+    table = ["--table", str(source / "t.csv")]
+    where = [f"--input={source}", f"--output={output}", "--workers=2"]
+    said = subprocess.run(
+        [sys.executable, "-m", "jaxvid.prepare", *where, *flags, *table],
+        capture_output=True,
+        text=True,
+    )
+    assert said.stderr == ""
+    assert said.stdout.splitlines()[-3:] == [
+        "skipped: 2 files have no clip that passes the filters: black.mp4, still.mp4",
+        "dropped 7 clips: 4 by duplicates, 3 by motion",
+        f"6 clips from 3 files (2 skipped) in {output}",
+    ]
+    made = read_manifest(output)
+    assert made["summary"]["dropped"] == {"duplicates": 4, "motion": 3}
+    assert made["files"]["still.mp4"]["reason"] == "all clips dropped: 2 by motion"
+    assert made["files"]["a.mp4"]["scores"][0].keys() == {
+        "motion", "sharpness", "brightness", "contrast"}  # fmt: skip
+    folder = ClipFolder(output)
+    clips = [folder[i] for i in range(len(folder))]
+    assert sorted(clip.caption for clip in clips) == ["a pattern"] * 4 + ["it moves"] * 2
+    assert {folder.labels[clip.label] for clip in clips} == {"slow", "fast"}
+    assert {path.name for path in output.glob("*.png")} == {"kept.png", "dropped.png"}
+    # A changed row of the table is noticed.
+    (source / "t.csv").write_text("path,caption,label\nmoves,it runs,fast\na.mp4,a pattern,slow\n")
+    said = subprocess.run([sys.executable, "-m", "jaxvid.prepare", *where, *flags, *table])
+    captions = {ClipFolder(output)[i].caption for i in range(6)}
+    assert captions == {"a pattern", "it runs"}
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    for seed in range(4):
+        textured(tmp_path / "in" / f"{seed}.mp4", seed=seed)
+    settings = SETTINGS | {"cuts": 3.0, "letterbox": True, "filters": ("motion(least=0.01)",)}
+    for workers in (1, 3):
+        prepare(tmp_path / "in", tmp_path / str(workers), settings, workers)
+    assert contents(tmp_path / "1") == contents(tmp_path / "3")
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--size=64x", "--size=64x: write it as 64, or height x width, 48x80"),
+        ("--filters=motoin(least=1)", "filter motoin(least=1): did you mean 'motion'?"),
+        ("--table=none.csv", "none.csv: cannot be read"),
+    ],
+)
+def test_wrong_values_are_refused_before_anything_is_written(source, tmp_path, flag, words):
+    result = run(source, tmp_path / "out", flag)
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()

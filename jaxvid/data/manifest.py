@@ -1,40 +1,52 @@
-"""`manifest.json`: the contents of a folder of clips, and the result for each input video.
+"""What a folder of clips contains, and what became of each input video.
 
-It contains
+`manifest.json` has all that a reader of the clips needs:
 
-- the settings: `size` in pixels, `fps`, `frames` per clip, `quality`;
-- `classes`, the first-level folders, by their numbers in the records; `labels`, the classes that
-  have clips, by their numbers in the network; and `settled`, the number of labels whose numbers are
-  final;
-- the number of records in each of the `shards`, and a hash of these records in `hashes`;
-- an entry for each of the `files`: its status ("pending", "done" or "skipped"); its size with its
-  caption in `bytes`; the `mtimes` of both in nanoseconds (0 without a caption); and its shard, its
-  number of clips, the length of their caption in bytes and the SHA-256 of the video as `content`,
-  or the reason why it was skipped.
+- the settings, see `curation.settings`;
+- `classes`, by their numbers in the records; `labels`, the classes that have clips, by their
+  numbers in the network; `settled`, the number of labels whose numbers are final; and `actions`,
+  the names of the numbers of an action;
+- `shards`, and of each the number of `clips`, a `hash` of these records, the hash of each video
+  with its number of records as `videos`, and the records to leave out, which are near-duplicates,
+  as `left_out`;
+- `caption`, the length of the longest caption in bytes; and a `summary`.
 
-Older folders may lack `classes`, `settled`, `hashes`, `mtimes`, `caption` and `content`.
+Beside each shard, `NAME.json` has an entry for each of its `files`: its status ("pending", "done"
+or "skipped"); its size with its caption in `bytes`; the `mtimes` of both in nanoseconds (0 without
+a caption); its `class`, and its caption in a table as `text`; its number of `clips`; the length of
+their `caption` in bytes; the SHA-256 of the video as `content`; or the `reason` why it was skipped.
+For all clips, those that were dropped too, it has their `start` in seconds, `scores`, perceptual
+`hashes`, and the score for which they were `dropped`, or "".
+
+A manifest of version 1 has the files too, and less about them.
 """
 
 import collections
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
+from jaxvid.data.curation.duplicates import find_duplicates
+from jaxvid.data.curation.settings import Settings
 from jaxvid.errors import InputError
 
-VERSION = 1
+VERSION = 2
 FEWEST = 10  # videos of which one can be spared
 NAME = "manifest.json"
 
+Manifest = dict[str, Any]
+Files = dict[str, dict[str, Any]]  # the entry of each file
+Shards = dict[str, dict[str, Any]]  # of each shard, `files` and the `hash` of its records
 
-def read(folder: Path) -> dict[str, Any]:
-    """Reads the manifest of a folder that `jaxvid.prepare` made.
+
+def read(folder: Path) -> Manifest:
+    """Reads the manifest of a folder that `jaxvid.prepare` made; one of version 1 is converted.
 
     Raises:
       InputError: the folder or its manifest is missing, damaged or of another version.
@@ -46,46 +58,63 @@ def read(folder: Path) -> dict[str, Any]:
         raise InputError(f"data.path={folder} is empty: {prepare}")
     if not (folder / NAME).is_file():
         raise InputError(f"data.path={folder} has no {NAME}: {prepare}")
-    manifest = _parse(folder, ("version", "size", "fps", "frames", "labels", "shards"))
-    if manifest["version"] != VERSION:
+    manifest = _load(folder, NAME)
+    if manifest["version"] not in (1, VERSION):
         raise InputError(
             f"{folder / NAME} has version {manifest['version']}, but this code reads version "
             f"{VERSION}: {prepare}"
         )
-    return manifest
+    return _converted(manifest) if manifest["version"] == 1 else manifest
 
 
-def resume(folder: Path, settings: Mapping[str, int | float]) -> dict[str, Any]:
-    """Reads the manifest in `folder`, or makes a new one if the folder has no clips yet.
+def resume(folder: Path, settings: Settings) -> tuple[Manifest, Shards]:
+    """Reads the manifest and the shards of `folder`, or makes new ones if it has no clips yet.
 
     Raises:
       InputError: the manifest is damaged or was made with other settings.
     """
-    new = {"version": VERSION, **settings, "labels": [], "shards": {}, "files": {}}
-    added = {"classes": [], "settled": 0, "hashes": {}}
+    new = {"version": VERSION, **settings.to_json(), "classes": [], "labels": [], "settled": 0}
+    new |= {"shards": {}, "by_content": True, "caption": 0, "summary": {}}
     if not (folder / NAME).exists():
-        return new | added
-    old = _parse(folder, tuple(new))
-    was, now = (
-        " ".join(f"{key}={manifest[key]}" for key in ("version", *settings))
-        for manifest in (old, new)
-    )
-    if was != now and old["shards"]:
-        raise InputError(f"{folder} has clips with {was}, not {now}; choose another --output")
-    if was != now:
-        return new | added
-    labels = old["labels"]
-    return added | {"classes": list(labels), "settled": len(labels)} | old
+        return new, {}
+    old = read(folder)
+    was, now = Settings.from_json(old).to_json(), settings.to_json()
+    differ = [key for key in now if was[key] != now[key]]
+    if not differ:
+        return new | old, _read_shards(folder)
+    shards = _read_shards(folder).values()
+    if any(entry["status"] == "done" for shard in shards for entry in shard["files"].values()):
+        texts = [" ".join(f"{key}={values[key]}" for key in differ) for values in (was, now)]
+        raise InputError(
+            f"{folder} has clips with {texts[0]}, not {texts[1]}; choose another --output"
+        )
+    for path in folder.glob("clips-*.json"):
+        path.unlink()
+    return new, {}
 
 
-def label_of(manifest: Mapping[str, Any]) -> dict[int, int]:
+def class_of(name: str) -> str:
+    """The first-level folder of a file, or "" for a file at the top level."""
+    return name.partition("/")[0] if "/" in name else ""
+
+
+def hash_of(text: str) -> str:
+    """A hash of a name, in place of one of the content."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def label_of(manifest: Manifest) -> dict[int, int]:
     """Maps the number of a class in the records to its index in `labels`."""
     labels = manifest["labels"]
-    classes = manifest.get("classes", labels)
-    return {i: labels.index(name) for i, name in enumerate(classes) if name in labels}
+    return {i: labels.index(name) for i, name in enumerate(manifest["classes"]) if name in labels}
 
 
-def held_out(manifest: Mapping[str, Any], share: float) -> Bool[np.ndarray, " records"]:
+def videos(manifest: Manifest) -> list[tuple[str, int]]:
+    """The hash of each video, and its number of records, in the order of `shards`."""
+    return [tuple(video) for shard in manifest["shards"].values() for video in shard["videos"]]
+
+
+def held_out(manifest: Manifest, share: float) -> Bool[np.ndarray, " records"]:
     """For each record, in the order of `shards`, whether its video is held out.
 
     A video is held out if the hash of its content, as a number in [0,1), is below `share`. So they
@@ -99,42 +128,163 @@ def held_out(manifest: Mapping[str, Any], share: float) -> Bool[np.ndarray, " re
     return np.repeat(chosen, counts)
 
 
-def videos(manifest: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """The hash of each video, and its number of records, in the order of `shards`.
+def left_out(manifest: Manifest) -> Bool[np.ndarray, " records"]:
+    """For each record, in the order of `shards`, whether it is a near-duplicate."""
+    parts = []
+    for shard in manifest["shards"].values():
+        parts.append(np.zeros(shard["clips"], bool))
+        parts[-1][shard.get("left_out", [])] = True
+    return np.concatenate(parts)
 
-    A folder that lacks the hash of a video's content has that of its path. In one that does not say
-    whose a record is, a shard counts as a video.
+
+def unsaved(folder: Path, shards: Shards) -> set[str]:
+    """The shards of a manifest of version 1, about which nothing is written beside them."""
+    return {name for name in shards if not (folder / f"{name}.json").exists()}
+
+
+def save_shard(folder: Path, name: str, shard: Mapping[str, Any]) -> None:
+    """Writes what is known of a shard atomically, or removes it if it has no files."""
+    if shard["files"]:
+        _write(folder / f"{name}.json", shard)
+    else:
+        (folder / f"{name}.json").unlink(missing_ok=True)
+
+
+def save(folder: Path, manifest: Manifest, shards: Shards) -> None:
+    """Writes the manifest, with labels, shards and summary as the shards say."""
+    done = {}
+    for name, shard in sorted(shards.items()):
+        files = {n: e for n, e in sorted(shard["files"].items()) if e["status"] == "done"}
+        if files:
+            done[name] = shard | {"files": files}
+    entries = [entry for shard in done.values() for entry in shard["files"].values()]
+    manifest["shards"] = {name: _about(shard) for name, shard in done.items()}
+    manifest["by_content"] = all("content" in entry for entry in entries)
+    manifest["caption"] = max((entry.get("caption", 0) for entry in entries), default=0)
+    _settle_labels(manifest, shards)
+    if all(e["status"] != "pending" for s in shards.values() for e in s["files"].values()):
+        _leave_out_duplicates(manifest, done)
+    manifest["summary"] = _summary(manifest, shards)
+    _write(folder / NAME, manifest)
+
+
+def _about(shard: Mapping[str, Any]) -> dict[str, Any]:
+    of_videos = [[e.get("content") or hash_of(n), e["clips"]] for n, e in shard["files"].items()]
+    clips = sum(count for _, count in of_videos)
+    return {"clips": clips, "hash": shard["hash"], "videos": of_videos}
+
+
+def _settle_labels(manifest: Manifest, shards: Shards) -> None:
+    """Labels of a finished preparation keep their numbers."""
+    entries = [entry for shard in shards.values() for entry in shard["files"].values()]
+    labels = manifest["labels"][: manifest["settled"]]
+    have_clips = {entry["class"] for entry in entries if entry["status"] == "done"}
+    labels += [c for c in manifest["classes"] if c in have_clips and c not in labels]
+    manifest["labels"] = labels
+    if all(entry["status"] != "pending" for entry in entries):
+        manifest["settled"] = len(labels)
+
+
+def _leave_out_duplicates(manifest: Manifest, done: Shards) -> None:
+    if manifest["duplicates"] < 0:
+        return
+    kept = [
+        (name, hashed)
+        for name, shard in done.items()
+        for entry in shard["files"].values()
+        for hashed, dropped in zip(entry["hashes"], entry["dropped"], strict=True)
+        if not dropped
+    ]
+    count, found = collections.Counter(), collections.defaultdict(list)
+    alike = find_duplicates([hashed for _, hashed in kept], manifest["duplicates"])
+    for (name, _), is_duplicate in zip(kept, alike, strict=True):
+        if is_duplicate:
+            found[name].append(count[name])
+        count[name] += 1
+    for name, numbers in found.items():
+        manifest["shards"][name]["left_out"] = numbers
+
+
+def _summary(manifest: Manifest, shards: Shards) -> dict[str, Any]:
+    """How many files and clips were kept, and how many were not, by reason."""
+    entries = [entry for shard in shards.values() for entry in shard["files"].values()]
+    status = collections.Counter(entry["status"] for entry in entries)
+    reasons = [entry["reason"].partition(":")[0] for entry in entries if "reason" in entry]
+    dropped = collections.Counter(
+        score for entry in entries for score in entry.get("dropped", ()) if score
+    )
+    about = manifest["shards"].values()
+    duplicates = sum(len(shard.get("left_out", ())) for shard in about)
+    return {
+        "files": dict(sorted(status.items())),
+        "skipped": dict(sorted(collections.Counter(reasons).items())),
+        "clips": sum(shard["clips"] for shard in about) - duplicates,
+        "dropped": dict(sorted((dropped + collections.Counter(duplicates=duplicates)).items())),
+    }
+
+
+def _read_shards(folder: Path) -> Shards:
+    """What is known of each shard; of one that was cut off, its files are pending."""
+    manifest = _load(folder, NAME)
+    if manifest["version"] == VERSION:
+        return {
+            path.name.removesuffix(".json"): _load(folder, path.name, ("files", "hash"))
+            for path in sorted(folder.glob("clips-*.json"))
+        }
+    shards: Shards = {}
+    for name, entry in sorted(_load(folder, NAME, ("files",))["files"].items()):
+        if entry["status"] != "skipped":  # those have no shard, and are tried again
+            shard = entry.pop("shard")
+            known = manifest.get("hashes", {}).get(shard, "")
+            of_shard = shards.setdefault(shard, {"hash": known, "files": {}})["files"]
+            of_shard[name] = {"class": class_of(name), **entry}
+    return shards
+
+
+def _converted(old: Mapping[str, Any]) -> Manifest:
+    """A manifest of version 1 in the form of today.
+
+    A video without a hash of its content has that of its path. In a folder that does not say whose
+    a record is, a shard counts as a video.
     """
+    labels, hashes = old["labels"], old.get("hashes", {})
+    files = [(n, e) for n, e in sorted(old.get("files", {}).items()) if e["status"] == "done"]
     of_shard = collections.defaultdict(list)
-    for name, entry in sorted(manifest.get("files", {}).items()):  # the order in a shard
-        if entry["status"] == "done":
-            hashed = entry.get("content") or _hash_of(name)
-            of_shard[entry["shard"]].append((hashed, entry["clips"]))
-    found = []
-    for shard, count in manifest["shards"].items():
+    for name, entry in files:
+        of_shard[entry["shard"]].append([entry.get("content") or hash_of(name), entry["clips"]])
+    shards = {}
+    for shard, count in old["shards"].items():
         whole = sum(clips for _, clips in of_shard[shard]) == count
-        found += of_shard[shard] if whole else [(_hash_of(shard), count)]
-    return found
+        of_videos = of_shard[shard] if whole else [[hash_of(shard), count]]
+        shards[shard] = {"clips": count, "hash": hashes.get(shard, ""), "videos": of_videos}
+    return {
+        "version": VERSION,
+        **{key: old[key] for key in ("size", "fps", "frames")},
+        "quality": old.get("quality", 95),
+        "classes": old.get("classes", list(labels)),
+        "labels": labels,
+        "settled": old.get("settled", len(labels)),
+        "shards": shards,
+        "by_content": bool(files) and all("content" in entry for _, entry in files),
+        "caption": max((entry.get("caption", 0) for _, entry in files), default=0),
+    }
 
 
-def _hash_of(name: str) -> str:
-    return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
-
-
-def save(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Writes the manifest atomically."""
-    temporary = folder / f"{NAME}.tmp"
-    temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True))
-    os.replace(temporary, folder / NAME)
-
-
-def _parse(folder: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Reads the manifest; raises InputError if it is damaged or lacks any of `keys`."""
+def _load(folder: Path, name: str, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """Reads a JSON file; raises InputError if it is damaged or lacks any of its keys."""
     try:
-        manifest = json.loads((folder / NAME).read_text())
-        _ = [manifest[key] for key in keys]
+        values = json.loads((folder / name).read_text())
+        if name == NAME:
+            keys = ("version", "size", "fps", "frames", "labels", "shards", *keys)
+        _ = [values[key] for key in keys]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{folder / NAME} is damaged ({error!r}): remove {folder} and prepare it again"
+            f"{folder / name} is damaged ({error!r}): remove {folder} and prepare it again"
         ) from error
-    return manifest
+    return values
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(values, indent=1, sort_keys=True))
+    os.replace(temporary, path)

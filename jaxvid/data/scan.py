@@ -2,13 +2,15 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxvid.data.curation.table import Row
+from jaxvid.data.manifest import Manifest, Shards, class_of
 from jaxvid.errors import InputError
 
-_MOST_SHARDS = 1024
+_MOST_SHARDS = 4096
 
 
 def find_files(source: Path, output: Path) -> tuple[list[str], list[str]]:
@@ -80,64 +82,65 @@ def read_caption(path: Path) -> str:
         raise InputError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
 
 
-def class_of(name: str) -> str:
-    """The first-level folder of a file, or "" for a file at the top level."""
-    return name.partition("/")[0] if "/" in name else ""
+def plan(
+    manifest: Manifest,
+    shards: Shards,
+    source: Path,
+    names: Sequence[str],
+    rows: Mapping[str, Row] | None = None,
+) -> set[str]:
+    """Marks in the shards the files to process: those that are new or have changed.
 
+    A file has changed if its size or modification time, or those of its caption, or its row in the
+    table differ from what they were. If it already has clips, all files of its shard are processed
+    again.
 
-def plan(manifest: dict[str, Any], source: Path, names: Sequence[str]) -> None:
-    """Marks in the manifest the files to process: those that are new or have changed.
-
-    A file has changed if its size or modification time, or those of its caption, differ from the
-    manifest's. If it already has clips, its shard is removed from the manifest and all files of the
-    shard are processed again.
+    Returns:
+      The names of the shards that have changed.
     """
-    files, classes = manifest["files"], manifest["classes"]
-    classes += sorted({class_of(name) for name in names} - {"", *classes})
-    stamps = {name: _stamp(source, name) for name in names}
-    for name in [name for name, entry in files.items() if entry["status"] == "skipped"]:
-        if name not in stamps:
-            del files[name]
-    known = [name for name in names if name in files]
-    changed = [n for n in known if any(files[n].get(k, v) != v for k, v in stamps[n].items())]
-    redone = {files[name]["shard"] for name in changed if files[name]["status"] == "done"}
-    for name in known:
-        files[name] |= stamps[name]
-    for entry in files.values():
-        if entry.get("shard") in redone:
-            entry["status"] = "pending"
-    for shard in redone:
-        manifest["shards"].pop(shard, None)
-        manifest["hashes"].pop(shard, None)
+    stamps = {name: _stamp(source, name, (rows or {}).get(name, {})) for name in names}
+    new_classes = {stamp["class"] for stamp in stamps.values()} - {"", *manifest["classes"]}
+    manifest["classes"] += sorted(new_classes)
+    changed, known = set(), set()
+    for shard, about in shards.items():
+        files, redo = about["files"], False
+        for name, entry in list(files.items()):
+            stamp = stamps.get(name)
+            differs = stamp is not None and any(entry.get(k, v) != v for k, v in stamp.items())
+            if entry["status"] != "skipped":
+                redo |= differs and entry["status"] == "done"
+                files[name] = entry | (stamp or {})
+            elif stamp is None or differs or entry["reason"].startswith("cannot be read"):
+                del files[name]
+                changed.add(shard)
+        if redo:
+            for entry in files.values():
+                if entry["status"] == "done":
+                    entry["status"] = "pending"
+        if any(entry["status"] == "pending" for entry in files.values()):
+            changed.add(shard)
+        known |= files.keys()
 
-    skipped = {name for name in known if files[name]["status"] == "skipped"}
-    unread = {name for name in skipped if files[name]["reason"].startswith("cannot be read")}
-    again = skipped & {*changed, *unread}
-    new = [name for name in names if name not in files or name in again]
-    planned = [re.findall(r"\d+", entry.get("shard", "")) for entry in files.values()]
-    first = 1 + max((int(number) for (number,) in filter(None, planned)), default=-1)
+    new = [name for name in names if name not in known]
+    first = 1 + max((int(re.findall(r"\d+", shard)[0]) for shard in shards), default=-1)
     per_shard = max(1, len(new) // _MOST_SHARDS)
     for index, name in enumerate(new, start=first * per_shard):
         shard = f"clips-{index // per_shard:05d}.array_record"
-        files[name] = {"status": "pending", "shard": shard, **stamps[name]}
+        about = shards.setdefault(shard, {"hash": "", "files": {}})
+        about["files"][name] = {"status": "pending", **stamps[name]}
+        changed.add(shard)
+    for shard in [shard for shard in changed if not shards[shard]["files"]]:
+        del shards[shard]
+    return changed
 
 
-def settle_labels(manifest: dict[str, Any]) -> None:
-    """Sets `labels` to the classes that have clips; labels of a finished run keep their numbers."""
-    files, settled = manifest["files"].items(), manifest["settled"]
-    labels = manifest["labels"][:settled]
-    have_clips = {class_of(name) for name, entry in files if entry["status"] == "done"}
-    labels += [c for c in manifest["classes"] if c in have_clips and c not in labels]
-    manifest["labels"] = labels
-    if all(entry["status"] != "pending" for _, entry in files):
-        manifest["settled"] = len(labels)
-
-
-def _stamp(source: Path, name: str) -> dict[str, Any]:
-    """The size and modification times of a video and its caption, to detect changes."""
+def _stamp(source: Path, name: str, row: Row) -> dict[str, Any]:
+    """What shows that a video has changed: its size and times, those of its caption, its row."""
     paths = [source / name, source / caption_of(name)]
     stats = [path.stat() if path.is_file() else None for path in paths]
     return {
         "bytes": sum(stat.st_size for stat in stats if stat),
         "mtimes": [stat.st_mtime_ns if stat else 0 for stat in stats],
+        "class": row.get("label", class_of(name)),
+        "text": row.get("caption", ""),
     }

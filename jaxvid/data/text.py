@@ -80,7 +80,8 @@ def write_embeddings(
     folder, target = Path(folder), folder_of(folder, name)
     shards = manifest.read(folder)["shards"]
     target.mkdir(parents=True, exist_ok=True)
-    for shard, count in shards.items():
+    for shard, about in shards.items():
+        count = about["clips"]
         if (target / shard).exists():
             continue
         if not (folder / shard).is_file():

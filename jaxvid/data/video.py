@@ -57,7 +57,7 @@ def read_frames(
 
     Yields:
       An RGB frame in [0, 255], turned upright, and its presentation time in seconds from the first
-      frame; a frame that is shown again has the time k / fps. Times increase.
+      frame. One that is nearest to several of the times k / fps has these. Times increase.
 
     Raises:
       InputError: the file is not a video, is truncated or damaged, has no video stream or no
@@ -166,6 +166,33 @@ def read_at(
                 "copy it again"
             )
         return np.stack(found)
+
+
+def preview(
+    path: str | os.PathLike, count: int = 8
+) -> Iterator[tuple[UInt8[np.ndarray, "H W"], float]]:
+    """Up to `count` frames from all over a video, as stored but grey, and their times in seconds.
+
+    They are the first key frames at or after evenly spaced times, so hardly anything is decoded. It
+    ends early where the file is damaged.
+
+    Raises InputError if the file cannot be opened as a video.
+    """
+    with _open(path) as container:
+        stream = _video_stream(path, container)
+        stream.codec_context.skip_frame = "NONKEY"
+        start, period = stream.start_time or 0, _period(stream)
+        length = stream.duration or (container.duration or 0) / av.time_base / stream.time_base
+        shown = -math.inf
+        with contextlib.suppress(av.FFmpegError, InputError):
+            for k in range(count):
+                at = start + int(length * k / count)
+                container.seek(at, stream=stream, backward=k == 0)
+                for frame, time in _decode(path, container, stream, start):
+                    if time > shown + period / 2:
+                        yield frame.to_ndarray(format="gray"), time
+                        shown = time
+                        break
 
 
 def is_image(path: str | os.PathLike) -> bool:
@@ -321,15 +348,21 @@ def _resample(
 
     The last frame lasts `period` seconds; a last interval that is less than half full is left out.
     """
-    held, shown, count, again = *next(frames), 0, False
+    (held, shown), count, ticks = next(frames), 0, []
     for frame, time in frames:
         while count / fps <= (shown + time) / 2:
-            yield held, count / fps if again else shown
-            count, again = count + 1, True
-        held, shown, again = frame, time, False
+            ticks.append(count / fps)
+            count += 1
+        yield from ((held, tick) for tick in _own_time(ticks, shown))
+        held, shown, ticks = frame, time, []
     while count == 0 or (count + 0.5) / fps <= shown + period:
-        yield held, count / fps if again else shown
-        count, again = count + 1, True
+        ticks.append(count / fps)
+        count += 1
+    yield from ((held, tick) for tick in _own_time(ticks, shown))
+
+
+def _own_time(ticks: list[float], shown: float) -> list[float]:
+    return [shown] if len(ticks) == 1 else ticks
 
 
 def _watched(

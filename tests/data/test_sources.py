@@ -148,8 +148,8 @@ def test_shards_that_are_missing(folder):
 
 
 def test_a_manifest_that_is_damaged_or_new_or_without_clips(folder):
-    write_manifest(folder, version=2)
-    with pytest.raises(InputError, match="version 2, but this code reads version 1"):
+    write_manifest(folder, version=3)
+    with pytest.raises(InputError, match="version 3, but this code reads version 2"):
         ClipFolder(folder)
     write_manifest(folder, shards={})
     with pytest.raises(InputError, match="holds no clips"):
@@ -235,13 +235,13 @@ def test_one_clip_of_each_video_may_be_any_of_its_clips(tmp_path):
 
 
 def test_a_video_that_was_trained_on_is_not_held_out_when_others_are_added():
-    rng, manifest = np.random.default_rng(0), {"shards": {}}
+    rng = np.random.default_rng(0)
     for _ in range(20):
         names = [f"{number}.mp4" for number in rng.permutation(10_000)[:60]]
         trained = set(names[:9])
         for count in range(10, 60, 5):
-            manifest["shards"] = dict.fromkeys(names[:count], 1)
-            out = manifests.held_out(manifest, 0.03)
+            videos = [[manifests.hash_of(name), 1] for name in names[:count]]
+            out = manifests.held_out({"shards": {"0": {"videos": videos}}}, 0.03)
             held = {name for name, is_out in zip(names, out, strict=False) if is_out}
             assert held
             if count > 10:
@@ -251,9 +251,8 @@ def test_a_video_that_was_trained_on_is_not_held_out_when_others_are_added():
 
 def test_copies_of_a_video_are_in_one_split():
     contents = [hashlib.sha256(bytes([number % 20])).hexdigest() for number in range(40)]
-    entry = {"status": "done", "shard": "0", "clips": 1}
-    files = {f"{i:02}.mp4": entry | {"content": content} for i, content in enumerate(contents)}
-    out = manifests.held_out({"shards": {"0": 40}, "files": files}, 0.3)
+    shards = {"0": {"videos": [[content, 1] for content in contents]}}
+    out = manifests.held_out({"shards": shards}, 0.3)
     np.testing.assert_array_equal(out[:20], out[20:])
     assert 0 < out.sum() < 40
 

@@ -95,7 +95,8 @@ class ClipFolder:
         self.path = Path(path).expanduser()
         self.manifest = manifest.read(self.path)
         self.labels = tuple(self.manifest["labels"])
-        counts = {name: count for name, count in self.manifest["shards"].items() if count}
+        shards = self.manifest["shards"]
+        counts = {name: about["clips"] for name, about in shards.items() if about["clips"]}
         if not counts:
             raise InputError(
                 f"{path} holds no clips: its manifest.json says why each video was skipped"
@@ -111,7 +112,7 @@ class ClipFolder:
             )
         self.fingerprint = self._fingerprint(counts, embeddings, split, held_out)
         chosen = manifest.held_out(self.manifest, held_out) == (split == "validation")
-        self._index = np.flatnonzero(chosen)
+        self._index = np.flatnonzero(chosen & ~manifest.left_out(self.manifest))
         hashes, clips = zip(*manifest.videos(self.manifest), strict=True)
         self.videos = np.repeat(hashes, clips)[self._index]
 
@@ -130,13 +131,15 @@ class ClipFolder:
     def _fingerprint(
         self, counts: Mapping[str, int], embeddings: str, split: str, held_out: float
     ) -> str:
-        hashes, size = self.manifest.get("hashes", {}), lambda path: path.stat().st_size
+        shards, size = self.manifest["shards"], lambda path: path.stat().st_size
         content = {
             "settings": [self.manifest[name] for name in ("size", "fps", "frames")],
             "labels": self.labels,
             "label_of": self._label_of,
-            "shards": [(s, n, hashes.get(s) or size(self.path / s)) for s, n in counts.items()],
+            "shards": [(s, n, shards[s]["hash"] or size(self.path / s)) for s, n in counts.items()],
         }
+        if any(left := [shards[s].get("left_out") for s in counts]):
+            content["left_out"] = left
         if held_out:
             content["split"] = [split, held_out]
         if embeddings:

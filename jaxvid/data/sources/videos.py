@@ -18,6 +18,7 @@ from jaxvid.config import requirement
 from jaxvid.data import scan, video
 from jaxvid.data.clips import Clip
 from jaxvid.data.folder import PICTURES
+from jaxvid.data.manifest import class_of
 from jaxvid.data.sources.mixture import parts
 from jaxvid.data.sources.registry import source
 from jaxvid.errors import InputError
@@ -40,7 +41,7 @@ def open_videos(config: ConfigDict, split: str) -> "VideoFiles":
             f"config.data.path={config.path}: no video to train on; give a folder with more video "
             "files, or lower config.data.validation"
         )
-    classes = sorted({scan.class_of(name) for name in names} - {""})
+    classes = sorted({class_of(name) for name in names} - {""})
     return VideoFiles(folder, chosen, classes, config.size, config.fps)
 
 
@@ -73,7 +74,7 @@ class VideoFiles:
     def __getitem__(self, index: int) -> Clip:
         """Reads the header of a file; raises InputError if it cannot be read."""
         name = self._names[index]
-        path, label = self._folder / name, scan.class_of(name)
+        path, label = self._folder / name, class_of(name)
         frames = max(1, int(video.duration(path) * self._fps + 0.5))
         time = np.arange(frames) / self._fps
         return Clip(

@@ -1,0 +1,99 @@
+"""Cuts a video into clips, and says of each whether to keep it."""
+
+import collections
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from jaxvid.data import video
+from jaxvid.data.curation.cuts import Cuts
+from jaxvid.data.curation.duplicates import perceptual_hash
+from jaxvid.data.curation.letterbox import find_borders
+from jaxvid.data.curation.scores import failed, measure, parse_filters
+from jaxvid.data.curation.settings import Settings
+from jaxvid.errors import InputError
+
+Frames = collections.deque[tuple[UInt8[np.ndarray, "H W 3"], float]]
+
+
+class Piece(NamedTuple):
+    """A clip of a video.
+
+    Attributes:
+      frames: RGB in [0, 255].
+      time: presentation times, in seconds from the first frame.
+      start: time of the first frame in the video, in seconds.
+      scores: see `scores.measure`.
+      hash: see `duplicates.perceptual_hash`.
+      dropped: the score for which it is dropped, or "".
+    """
+
+    frames: UInt8[np.ndarray, "T H W 3"]
+    time: Float32[np.ndarray, " T"]
+    start: float
+    scores: dict[str, float]
+    hash: str
+    dropped: str
+
+
+def cut_video(path: str | os.PathLike, settings: Settings) -> Iterator[Piece]:
+    """The consecutive clips of a video, none of which goes over a cut.
+
+    A shorter rest of a scene is left out.
+
+    Raises:
+      InputError: the video cannot be read to its end, or no scene is as long as a clip.
+    """
+    cuts, held, found, total = Cuts(settings.cuts), collections.deque(), False, 0
+    borders = video.NO_BORDERS
+    if settings.letterbox:
+        borders = find_borders(picture for picture, _ in video.preview(path))
+    for image in video.read_frames(
+        path, size=settings.size, fps=settings.fps, borders=borders, watch=cuts.see
+    ):
+        total += 1
+        held.append(image)
+        while frames := _take(held, cuts, settings.frames):
+            found = True
+            yield judge(*frames, settings)
+    cuts.end()
+    while frames := _take(held, cuts, settings.frames):
+        found = True
+        yield judge(*frames, settings)
+    if not found and video.is_image(path):
+        raise InputError(f"{path}: an image, not a video")
+    if not found:
+        scenes = f", in {len(cuts.found) + 1} scenes" if cuts.found else ""
+        raise InputError(
+            f"{path}: shorter than a clip: {total} frames at {settings.fps:g} fps{scenes}, "
+            f"{settings.frames} are needed"
+        )
+
+
+def _take(
+    held: Frames, cuts: Cuts, length: int
+) -> tuple[UInt8[np.ndarray, "T H W 3"], Float32[np.ndarray, " T"], float] | None:
+    """The next clip of `held` frames, if its cuts are known, and no frames before it."""
+    while len(held) >= length and (last := held[length - 1][1]) <= cuts.known_to:
+        cut = cuts.between(held[0][1], last)
+        if cut is None:
+            images, times = zip(*(held.popleft() for _ in range(length)), strict=True)
+            return np.stack(images), np.subtract(times, times[0]).astype(np.float32), times[0]
+        while held[0][1] <= cut:
+            held.popleft()
+    return None
+
+
+def judge(
+    frames: UInt8[np.ndarray, "T H W 3"],
+    time: Float32[np.ndarray, " T"],
+    start: float,
+    settings: Settings,
+) -> Piece:
+    """Scores a clip; the arguments are those of `Piece`."""
+    scores = measure(frames, time)
+    dropped = failed(scores, parse_filters(settings.filters))
+    return Piece(frames, time, start, scores, perceptual_hash(frames), dropped)

@@ -1,0 +1,99 @@
+"""Random clips that were kept, and others that were not."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+from jaxtyping import UInt8
+
+from jaxvid.data import manifest, records, video
+from jaxvid.data.curation.letterbox import find_borders
+from jaxvid.data.curation.settings import Settings
+from jaxvid.errors import InputError
+
+_FRAMES = 8  # of each clip
+
+
+class Example(NamedTuple):
+    """A clip of a folder, kept or not.
+
+    Attributes:
+      frames: some of its frames.
+      title: where it comes from, its scores, and why it was dropped.
+    """
+
+    frames: UInt8[np.ndarray, "t H W 3"]
+    title: str
+
+
+class _Place(NamedTuple):
+    """Where a clip is: in a file, or, if it was written, in a shard too."""
+
+    name: str
+    start: float
+    scores: str
+    why: str
+    shard: str
+    record: int
+
+
+def examples(
+    source: Path, output: Path, manifest: manifest.Manifest, shards: manifest.Shards, count: int
+) -> tuple[list[Example], list[Example]]:
+    """Up to `count` clips that were kept, and up to `count` that were dropped.
+
+    Those whose file is no longer there are left out.
+
+    Args:
+      source: the folder of videos.
+      output: the folder of clips.
+      manifest, shards: what it holds.
+      count: number of each.
+    """
+    places = list(_places(manifest, shards))
+    rng = np.random.default_rng(0)
+    shown: tuple[list[Example], list[Example]] = [], []
+    for number in rng.permutation(len(places)):
+        place = places[number]
+        part = shown[bool(place.why)]
+        if len(part) < count:
+            with contextlib.suppress(InputError, OSError, RuntimeError, IndexError):
+                title = " | ".join(filter(None, (f"{place.name} {place.start:g} s", place.why)))
+                frames = _frames(source, output, place, Settings.from_json(manifest))
+                part.append(Example(frames, f"{title} | {place.scores}"))
+        elif all(len(part) == count for part in shown):
+            break
+    return shown
+
+
+def _places(manifest: manifest.Manifest, shards: manifest.Shards) -> Iterator[_Place]:
+    for shard, about in sorted(shards.items()):
+        record, left_out = 0, manifest["shards"].get(shard, {}).get("left_out", ())
+        for name, entry in sorted(about["files"].items()):
+            columns = (entry.get(key, ()) for key in ("start", "scores", "dropped"))
+            for start, scores, why in zip(*columns, strict=True):
+                text = ", ".join(f"{key} {value:.2g}" for key, value in scores.items())
+                written = entry["status"] == "done" and not why
+                if written and record in left_out:
+                    why = "duplicate"
+                yield _Place(name, start, text, why, shard, record if written else -1)
+                record += written
+
+
+def _frames(
+    source: Path, output: Path, place: _Place, settings: Settings
+) -> UInt8[np.ndarray, "t H W 3"]:
+    index = np.linspace(0, settings.frames - 1, min(_FRAMES, settings.frames)).round().astype(int)
+    if place.record >= 0:
+        (record,) = ArrayRecordReader(str(output / place.shard)).read([place.record])
+        return records.decode(record).decode(index)
+    path = source / place.name
+    borders = video.NO_BORDERS
+    if settings.letterbox:
+        borders = find_borders(picture for picture, _ in video.preview(path))
+    return video.read_at(
+        path, place.start + index / settings.fps, size=settings.size, borders=borders
+    )

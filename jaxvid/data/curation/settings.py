@@ -1,0 +1,53 @@
+"""How videos become clips."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from jaxvid.data.curation.scores import parse_filters
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What all clips of a folder have in common. The defaults are those of older folders.
+
+    Attributes:
+      size: S for frames of S x S pixels, or (H, W).
+      fps: frames per second.
+      frames: of a clip.
+      quality: of JPEG, in [1, 100].
+      cuts: threshold of scene cuts, see `Cuts`; 0 finds none.
+      letterbox: whether dark borders are cut off.
+      filters: which clips are kept, see `scores`.
+      duplicates: bits of 128 in which the perceptual hashes of two clips may differ for one of them
+        to be left out; -1 keeps all.
+    """
+
+    size: int | tuple[int, int]
+    fps: float
+    frames: int
+    quality: int
+    cuts: float = 0.0
+    letterbox: bool = False
+    filters: tuple[str, ...] = ()
+    duplicates: int = -1
+
+    def __post_init__(self) -> None:
+        """Raises InputError for filters that are not valid."""
+        parse_filters(self.filters)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    def to_json(self) -> dict[str, Any]:
+        """As numbers, texts and lists."""
+        values = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Settings":
+        """From the values of a manifest, which has others too."""
+        given = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})

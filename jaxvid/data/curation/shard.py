@@ -1,0 +1,138 @@
+"""Writes a shard of clips: the unit of work, on this machine or on many."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import msgpack
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from jaxvid.data import manifest, records, scan
+from jaxvid.data.curation.clips import cut_video
+from jaxvid.data.curation.settings import Settings
+from jaxvid.errors import InputError
+from jaxvid.files import content_hash
+
+_STAMPS = ("bytes", "mtimes", "class", "text", "content")  # of an entry, which its outcome keeps
+
+
+class Job(NamedTuple):
+    """A shard to write.
+
+    Attributes:
+      source: the folder of videos.
+      output: the folder of clips.
+      name: of the shard.
+      shard: its `files` and their `hash`, see `jaxvid.data.manifest`.
+      classes: all classes, by their numbers.
+      settings: of the clips.
+    """
+
+    source: Path
+    output: Path
+    name: str
+    shard: dict[str, Any]
+    classes: tuple[str, ...]
+    settings: Settings
+
+
+def write_shard(job: Job) -> tuple[str, dict[str, Any]]:
+    """Writes the clips of the pending files of a shard, and what is known of them beside it.
+
+    A file that cannot be read is skipped, and leaves no clips. The same job gives the same bytes.
+
+    Returns:
+      The name of the shard, and its files and their hash.
+    """
+    path, files = job.output / job.name, job.shard["files"]
+    # The process id avoids a clash with a file that an earlier run may still hold open.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # Groups of one record make random access cheap; JPEG does not compress further.
+    writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+    entries, digest, clips = {}, hashlib.sha256(), 0
+    for name, entry in sorted(files.items()):  # `manifest.held_out` relies on this order
+        entries[name] = entry
+        if entry["status"] != "pending":
+            continue
+        entries[name] = {key: entry[key] for key in _STAMPS if key in entry}
+        # Clips stay in a temporary file until the video is read to its end, so that a damaged video
+        # leaves none.
+        with tempfile.TemporaryFile(dir=path.parent) as spool:
+            try:
+                if os.path.exists(job.source / name) or not path.exists():
+                    entries[name] |= _spool_clips(spool, job, name, entry)
+                else:
+                    entries[name] |= _spool_again(spool, job, name, entry)
+            except InputError as error:
+                reason = str(error).removeprefix(f"{job.source / name}: ")
+                entries[name] |= {"status": "skipped", "reason": reason}
+                continue
+            spool.seek(0)
+            for record in msgpack.Unpacker(spool, max_buffer_size=0):
+                digest.update(hashlib.sha256(record).digest())
+                writer.write(record)
+        clips += entries[name].get("clips", 0)
+    writer.close()
+    if clips:
+        os.replace(temporary, path)
+    else:
+        temporary.unlink()
+        path.unlink(missing_ok=True)
+    shard = {"files": entries, "hash": digest.hexdigest()[:16]}
+    manifest.save_shard(job.output, job.name, shard)
+    return job.name, shard
+
+
+def _spool_clips(spool: IO[bytes], job: Job, name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """Writes the records of a video, each wrapped by msgpack; returns what becomes of the video."""
+    path = job.source / name
+    caption = entry["text"] or scan.read_caption(job.source / scan.caption_of(name))
+    columns = {"start": [], "scores": [], "hashes": [], "dropped": []}
+    for piece in cut_video(path, job.settings):
+        start = round(piece.start, 3)
+        for column, value in zip(columns.values(), (start, *piece[3:]), strict=True):
+            column.append(value)
+        if not piece.dropped:
+            record = records.encode(
+                piece.frames,
+                piece.time,
+                label=job.classes.index(entry["class"]) if entry["class"] else -1,
+                source=f"{name}#t={start:g}",
+                quality=job.settings.quality,
+                caption=caption,
+            )
+            spool.write(msgpack.packb(record))
+    clips = columns["dropped"].count("")
+    outcome = {"content": content_hash(path), **columns}
+    if not clips:
+        scores = ", ".join(sorted(set(columns["dropped"])))
+        reason = f"all clips dropped: {len(columns['dropped'])} by {scores}"
+        return outcome | {"status": "skipped", "reason": reason}
+    length = {"caption": len(caption.encode(errors="surrogateescape"))} if caption else {}
+    return outcome | {"status": "done", "clips": clips, **length}
+
+
+def _spool_again(spool: IO[bytes], job: Job, name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """Like `_spool_clips`, for a file removed from the input: copies its records in the shard."""
+    path, clips = job.source / name, 0
+    try:
+        for record in _read_all(job.output / job.name):
+            if records.source_of(record) == name:
+                spool.write(msgpack.packb(record))
+                clips += 1
+    except (RuntimeError, IndexError) as error:
+        raise InputError(
+            f"{path}: removed from the input, and its clips are damaged: {error}"
+        ) from error
+    if not clips:
+        raise InputError(f"{path}: cannot be read: removed before its clips were made")
+    return entry | {"status": "done", "clips": clips}
+
+
+def _read_all(path: Path) -> Iterator[bytes]:
+    reader = ArrayRecordReader(str(path))
+    for index in range(reader.num_records()):
+        yield reader.read([index])[0]
