@@ -30,6 +30,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from jaxvid.data import manifest
+from jaxvid.data.curation.settings import Settings
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -55,9 +56,10 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def _take_over(c: ConfigDict, made: dict[str, Any]) -> None:
-    size, frames = made["size"], min(c.data.frames, made["frames"])
-    c.data.update(size=size, frames=frames, fps=float(made["fps"]))
-    patch = next(side for side in (4, 2, 1) if size % side == 0)
+    (height, width), frames = Settings.from_json(made).shape, min(c.data.frames, made["frames"])
+    c.data.update(size=height, frames=frames, fps=float(made["fps"]))
+    c.data.width = width if width != height else 0
+    patch = next(side for side in (4, 2, 1) if height % side == width % side == 0)
     c.model.patch = (1, patch, patch)
     c.conditions.label.classes = len(made["labels"])
     c.conditions.text.length = min(made["caption"], 128)

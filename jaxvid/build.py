@@ -27,7 +27,7 @@ from jaxvid import config as configs
 from jaxvid import metrics  # noqa: F401
 from jaxvid.conditions.condition import Condition, encode, prepare
 from jaxvid.data import pipeline
-from jaxvid.data.clips import kind_at
+from jaxvid.data.clips import frame_shape, kind_at
 from jaxvid.denoiser import Denoiser, make_denoiser
 from jaxvid.diffusion.process import PROCESSES
 from jaxvid.errors import InputError
@@ -91,12 +91,12 @@ class Run:
 
     def _blank_inputs(self, clips: int) -> tuple[Any, ...]:
         """Video, noise levels, times and lots that are all 0, and null conditions."""
-        T, S = self.config.data.frames, self.config.data.size
+        T, (H, W) = self.config.data.frames, frame_shape(self.config.data)
         levels, key = jnp.zeros((clips, T)), jax.random.key(self.config.seed)
         blank = pipeline.blank_batch(self.config.data, self.encode, clips)["given"]
         given = prepare(self.conditions, jax.tree.map(jnp.asarray, blank), key, training=False)
         lots = levels if self.config.model.skip else None
-        return jnp.zeros((clips, T, S, S, 3)), levels, levels, given, lots
+        return jnp.zeros((clips, T, H, W, 3)), levels, levels, given, lots
 
     def _boxed_params(self) -> Any:
         """Initial parameters, in Flax's boxes with logical axis names."""

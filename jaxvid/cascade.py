@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 from jaxvid import config_file, files, trained
 from jaxvid.conditions.condition import describe, window
 from jaxvid.data import pipeline
+from jaxvid.data.clips import frame_shape
 from jaxvid.errors import InputError
 from jaxvid.hierarchy.plan import Plan
 from jaxvid.sampling.draw import Report, by_default, padded
@@ -88,7 +89,7 @@ class Level:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of its videos."""
-        return self.num, self.frames, self.data.size, self.data.size, 3
+        return self.num, self.frames, *frame_shape(self.data), 3
 
     @property
     def observed(self) -> Bool[np.ndarray, " T"]:
@@ -277,10 +278,11 @@ def _load(path: str, stages: tuple[Stage, ...]) -> Cascade:
 def _check_fits(names: Sequence[str], before: ConfigDict, after: ConfigDict) -> None:
     """Raises InputError unless a stage goes on from the one before, in time or in space."""
     factor, rate = after.conditions.low_res.factor, after.data.fps / before.data.fps
+    sizes = [frame_shape(config.data) for config in (before, after)]
     if factor:
-        fits = rate == 1 and after.data.size == factor * before.data.size
+        fits = rate == 1 and sizes[1] == tuple(factor * side for side in sizes[0])
     else:
-        fits = after.data.size == before.data.size and rate > 1 and rate == round(rate)
+        fits = sizes[0] == sizes[1] and rate > 1 and rate == round(rate)
     if not fits:
         raise InputError(
             f"stage {names[1]} (data.size={after.data.size}, data.fps={after.data.fps:g}, "

@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 
 from jaxvid.build import Run
 from jaxvid.data import manifest as manifests
+from jaxvid.data.clips import frame_shape
 from jaxvid.data.folder import VideoFolder
 from jaxvid.errors import InputError
 from jaxvid.evaluation import CHUNK, OTHER, data_of, extractors, hash_of, of_videos, real_features
@@ -138,7 +139,7 @@ def evaluate_videos(run: Run, videos: Path, protocol: Protocol) -> list[Score]:
     `evaluate_folders` do.
     """
     extract, data = extractors(run, protocol), data_of(run, protocol)
-    folder = VideoFolder(videos, data.size, protocol.seed)
+    folder = VideoFolder(videos, frame_shape(data), protocol.seed)
     _check_number(folder, videos, protocol)
     real, floor = (
         real_features(run, protocol, split, extract)
@@ -160,7 +161,7 @@ def _check_number(folder: VideoFolder, path: Path, protocol: Protocol) -> None:
 
 def _in_chunks(
     folder: VideoFolder, numbers: range, frames: int, stride: int, progress: Callable[[], None]
-) -> Iterator[UInt8[np.ndarray, "B T S S 3"]]:
+) -> Iterator[UInt8[np.ndarray, "B T H W 3"]]:
     """The clips of the videos of these numbers, in parts of up to `CHUNK`."""
     for chunk in (numbers[i : i + CHUNK] for i in range(0, len(numbers), CHUNK)):
         clips = []

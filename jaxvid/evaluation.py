@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from jaxvid import start
 from jaxvid.build import Run
 from jaxvid.data import pipeline
+from jaxvid.data.clips import frame_shape
 from jaxvid.data.sources import PerVideo, Source, make_source
 from jaxvid.errors import InputError
 from jaxvid.hierarchy.plan import Plan
@@ -91,7 +92,7 @@ def extractors(run: Run, protocol: Protocol) -> dict[str, Extract]:
 
     Raises InputError if the clips are too short for it, or what it needs is not installed.
     """
-    protocol.check(data_of(run, protocol).frames, run.config.data.size)
+    protocol.check(data_of(run, protocol).frames, min(frame_shape(run.config.data)))
     fps = run.config.data.fps / protocol.stride
     return {name: FEATURES[name].make(run.mesh, fps) for name in protocol.features}
 
@@ -129,6 +130,7 @@ def real_features(
     """The features of real clips of a split; they are kept in the user's cache folder."""
     source, data = open_split(run, protocol, split), data_of(run, protocol)
     clips = [source.fingerprint, data.frames, protocol.stride, data.size, data.fps]
+    clips += [data.width] * bool(data.width)
     kept = {}
     if jax.process_count() == 1:  # the caches of several hosts may differ
         for name in extract:

@@ -21,6 +21,7 @@ command goes on after an interruption; levels that are finished are not drawn ag
 """
 
 from jaxvid import start
+from jaxvid.data.clips import frame_shape
 
 if __name__ == "__main__":
     start.begin()
@@ -137,7 +138,8 @@ def draw_cascade(file: str) -> None:
     )
     target = files.to_path(OUTPUT.value or f"runs/{run_name(file)}/samples", "--output")
     for level in levels:
-        print(f"{level.name}: {level.data.size}x{level.data.size}, {level.data.fps:g} fps; "
+        size = "x".join(map(str, frame_shape(level.data)))
+        print(f"{level.name}: {size}, {level.data.fps:g} fps; "
               f"{level.plan}", flush=True)  # fmt: skip
     videos = []
     with _bar("frame") as bar:

@@ -27,6 +27,7 @@ from jaxvid import files
 from jaxvid.build import Run, build
 from jaxvid.conditions.condition import CONDITIONS, describe
 from jaxvid.data import pipeline
+from jaxvid.data.clips import frame_shape
 from jaxvid.data.sources import make_source
 from jaxvid.data.video import read_video
 from jaxvid.errors import InputError, nearest
@@ -128,7 +129,7 @@ class TrainedModel:
         if video is not None:
             seen = int(np.flatnonzero(observed)[-1]) + 1
             clips["video"][:, :seen], _ = read_video(
-                video, frames=seen, size=data.size, fps=data.fps
+                video, frames=seen, size=frame_shape(data), fps=data.fps
             )
         elif needs_low_res or observed.any():
             data = data.copy_and_resolve_references()

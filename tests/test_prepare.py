@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -26,6 +27,8 @@ from jaxvid.data.sources.clips import ClipFolder
 from jaxvid.data.video import read_frames, write_video
 from jaxvid.errors import InputError
 from jaxvid.prepare import prepare as prepare_
+from tests.commands import mistakes
+from tests.commands import run as run_command
 
 # Without filters: these videos are noise.
 SETTINGS = {"size": 16, "fps": 8.0, "frames": 4, "quality": 95}
@@ -570,3 +573,28 @@ def test_wrong_values_are_refused_before_anything_is_written(source, tmp_path, f
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_frames_need_not_be_square(tmp_path):
+    for seed in range(3):
+        textured(tmp_path / "in" / f"{seed}.mp4", seed=seed)
+    clips, workdir = tmp_path / "clips", tmp_path / "run"
+    prepare(tmp_path / "in", clips, SETTINGS | {"size": (8, 12)}, workers=1)
+    data = [f"--config.data.{k}" for k in (f"path={clips}", "size=8", "width=12", "validation=0")]
+    tiny = ["--config=tests/tiny.py", "--config.model.blocks=time", "--config.steps=2"]
+    augment = '--config.data.augment=("flip", "crop", "rotate", "cutout", "blur")'
+    run_command("train", *tiny, *data, "--config.data.source=clips", augment,
+                "--config.conditions.label.classes=0", f"--workdir={workdir}")  # fmt: skip
+    run_command("sample", f"--workdir={workdir}", "--num=2", f"--output={tmp_path / 'drawn'}")
+    with av.open(str(tmp_path / "drawn" / "000.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.height / stream.width == 8 / 12
+
+    clips = make_source(videos.get_config(str(clips)).data)
+    assert clips[0].decode(np.arange(2)).shape == (2, 8, 12, 3)
+    mistakes(
+        "train",
+        ([*tiny, "--config.data.width=16"], "the world synthetic is square"),
+        ([*tiny, *data, "--config.data.source=clips", "--config.data.width=0"], "width=12 (0 now)"),
+        (["--config=configs/base.py", *data[1:3], "--config.model.patch=(1, 4, 5)"], "width=12"),
+    )  # fmt: skip

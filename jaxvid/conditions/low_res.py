@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from jaxvid.conditions.condition import Condition, condition
 from jaxvid.config import FRACTION, NATURAL, UNIT, declare, key, requirement
-from jaxvid.data.clips import Clip
+from jaxvid.data.clips import Clip, frame_shape
 from jaxvid.data.pixels import to_float
 from jaxvid.data.video import read_video
 from jaxvid.diffusion.process import PROCESSES, corrupt, input_scale
@@ -79,7 +79,7 @@ class LowRes(Condition):
     flag_help: ClassVar[str] = "A video file to enlarge."
 
     factor: int
-    size: int
+    size: tuple[int, int]
     fps: float
     process: str
     max_noise: float = 0.3
@@ -93,7 +93,7 @@ class LowRes(Condition):
         if not c.factor:
             return None
         process = config.diffusion.process
-        return cls(c.factor, data.size, data.fps, process, c.max_noise, c.noise, c.dropout)
+        return cls(c.factor, frame_shape(data), data.fps, process, c.max_noise, c.noise, c.dropout)
 
     def encode(self, sample: Mapping[str, np.ndarray], clip: Clip | None) -> dict[str, np.ndarray]:
         """The means of the clip over squares of `factor` x `factor` pixels."""
@@ -104,8 +104,8 @@ class LowRes(Condition):
 
     def parse(self, value: str, frames: int) -> dict[str, np.ndarray]:
         """The first frames of a video file; raises InputError as `read_video` does."""
-        size = self.size // self.factor
-        video, _ = read_video(value, frames=frames, size=size, fps=self.fps)
+        H, W = (side // self.factor for side in self.size)
+        video, _ = read_video(value, frames=frames, size=(H, W), fps=self.fps)
         return {"video": video}
 
     def window(self, arrays: Mapping[str, np.ndarray], frames: np.ndarray) -> PyTree:
@@ -144,12 +144,13 @@ class LowRes(Condition):
 
 @requirement
 def _check_low_res(config: ConfigDict) -> None:
-    c, size = config.conditions.low_res, config.data.size
-    if c.factor and size % c.factor:
-        raise InputError(
-            f"config.conditions.low_res.factor={c.factor} must divide config.data.size={size}: the "
-            "low-resolution video is the mean over squares of that side"
-        )
+    c = config.conditions.low_res
+    for name, side in zip(("size", "width"), frame_shape(config.data), strict=True):
+        if c.factor and side % c.factor:
+            raise InputError(
+                f"config.conditions.low_res.factor={c.factor} must divide config.data.{name}="
+                f"{side}: the low-resolution video is the mean over squares of that side"
+            )
     if c.noise > c.max_noise:
         raise InputError(
             f"config.conditions.low_res.noise={c.noise}: it must be at most "

@@ -9,14 +9,25 @@ import numpy as np
 from jaxtyping import Bool, Float16, Float32, Int, UInt8
 from ml_collections import ConfigDict
 
-from jaxvid.config import ABOVE_0, POSITIVE, TEXT, Rule, declare, is_sequence, key, requirement
+from jaxvid.config import (
+    ABOVE_0,
+    NATURAL,
+    POSITIVE,
+    TEXT,
+    Rule,
+    declare,
+    is_sequence,
+    key,
+    requirement,
+)
 from jaxvid.errors import InputError
 from jaxvid.hierarchy.plan import KINDS, kind_of, make_plan
 
 declare(
     "data",
     frames=key(16, POSITIVE, "frames of a training clip"),
-    size=key(32, POSITIVE, "height and width in pixels"),
+    size=key(32, POSITIVE, "height in pixels, and width unless data.width says another"),
+    width=key(0, NATURAL, "width in pixels; 0 is the height"),
     fps=key(8.0, ABOVE_0, "frames per second"),
     strides=key(
         (1,),
@@ -33,6 +44,11 @@ declare(
         "docs/hierarchy.md",
     ),
 )
+
+
+def frame_shape(config: ConfigDict) -> tuple[int, int]:
+    """Height and width in pixels, of a `data` section."""
+    return config.size, config.width or config.size
 
 
 @dataclasses.dataclass(frozen=True)

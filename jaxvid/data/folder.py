@@ -21,12 +21,12 @@ class VideoFolder:
       names: the files, in an order that depends only on their names and the seed.
     """
 
-    def __init__(self, folder: Path, size: int | None = None, seed: int = 0):
+    def __init__(self, folder: Path, size: int | tuple[int, int] | None = None, seed: int = 0):
         """Finds the files.
 
         Args:
           folder: folder of video files.
-          size: height and width to which frames are resized; by default they keep theirs.
+          size: (H, W) to which frames are resized, or S for (S, S); by default they keep theirs.
           seed: seed of the order.
 
         Raises:
@@ -45,7 +45,7 @@ class VideoFolder:
         times = [time for _, time in read_frames(self.names[index])]
         return len(times), (len(times) - 1) / times[-1] if len(times) > 1 else 1.0
 
-    def read(self, index: int, frames: int, stride: int = 1) -> UInt8[np.ndarray, "T S S 3"]:
+    def read(self, index: int, frames: int, stride: int = 1) -> UInt8[np.ndarray, "T H W 3"]:
         """Every `stride`-th frame of a video from the first on, `frames` in all.
 
         Raises:
@@ -53,10 +53,10 @@ class VideoFolder:
         """
         name = self.names[index]
         video, _ = read_video(name, frames=(frames - 1) * stride + 1, size=self._size)
-        side, first = video.shape[1], self._first or (name, video.shape[1])
-        if side != first[1]:
+        size, first = video.shape[1:3], self._first or (name, video.shape[1:3])
+        if size != first[1]:
             raise InputError(
-                f"{name} is {side} pixels high or wide, but {first[0]} is {first[1]}: "
+                f"{name} is {max(size)} pixels high or wide, but {first[0]} is {max(first[1])}: "
                 "give --size, to which all are resized"
             )
         self._first = first

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from jaxvid.config import NATURAL, POSITIVE, declare, key
 from jaxvid.data import augment
-from jaxvid.data.clips import Clip, kind_at, sample_clip
+from jaxvid.data.clips import Clip, frame_shape, kind_at, sample_clip
 from jaxvid.data.sources import Source
 from jaxvid.errors import InputError
 from jaxvid.hierarchy.plan import by_importance
@@ -153,7 +153,7 @@ def blank_batch(config: ConfigDict, encode: Encode, num: int) -> dict[str, Any]:
     low-resolution video is black.
     """
     sample = {
-        "video": np.zeros((config.frames, config.size, config.size, 3), np.uint8),
+        "video": np.zeros((config.frames, *frame_shape(config), 3), np.uint8),
         "time": np.arange(config.frames, dtype=np.float32) / np.float32(config.fps),
         "observed": np.zeros(config.frames, bool),
         "label": np.array(-1, np.int32),

@@ -76,8 +76,12 @@ def read_frames(
 
 
 def read_video(
-    path: str | os.PathLike, *, frames: int, size: int, fps: int | float | None = None
-) -> tuple[UInt8[np.ndarray, "N S S 3"], Float32[np.ndarray, " N"]]:
+    path: str | os.PathLike,
+    *,
+    frames: int,
+    size: int | tuple[int, int] | None,
+    fps: int | float | None = None,
+) -> tuple[UInt8[np.ndarray, "N H W 3"], Float32[np.ndarray, " N"]]:
     """Reads the first `frames` frames: RGB in [0, 255], and times in seconds from the first.
 
     Raises:

@@ -256,7 +256,7 @@ def make_layout(
 
 @requirement
 def _check_levels(config: ConfigDict) -> None:
-    model, size = config.model, config.data.size
+    model = config.model
     per_frame, *fine = model.patch
     if not model.detail:
         raise InputError("config.model.detail is empty: give a level for each frame, such as (0,)")
@@ -291,7 +291,8 @@ def _check_levels(config: ConfigDict) -> None:
         )
     if not model.patches:
         return
-    chain = [tuple(fine), *map(tuple, model.patches), (size, size)]
+    frame = (config.data.size, config.data.width or config.data.size)
+    chain = [tuple(fine), *map(tuple, model.patches), frame]
     for (p, q), (r, s) in itertools.pairwise(chain):
         if r % p or s % q:
             raise InputError(

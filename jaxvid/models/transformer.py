@@ -352,7 +352,7 @@ def _check_network(config: ConfigDict) -> None:
     for name, size, patch in (
         ("frames", data.frames, model.patch[0]),
         ("size", data.size, model.patch[1]),
-        ("size", data.size, model.patch[2]),
+        ("width" if data.width else "size", data.width or data.size, model.patch[2]),
     ):
         if size % patch:
             raise InputError(

@@ -25,6 +25,7 @@ from jaxvid.config import (
     one_of,
     requirement,
 )
+from jaxvid.data.clips import frame_shape
 from jaxvid.data.pixels import to_float, to_uint8
 from jaxvid.denoiser import Denoiser
 from jaxvid.diffusion import guidance, process, sampler, schedule
@@ -223,7 +224,7 @@ def time_shift(config: ConfigDict) -> float:
     reference, data = config.diffusion.shift_reference, config.data
     if not reference:
         return 1.0
-    return resolution_shift((data.frames, data.size, data.size), reference)
+    return resolution_shift((data.frames, *frame_shape(data)), reference)
 
 
 def guidance_scale(config: ConfigDict, denoiser: Denoiser) -> float:

@@ -79,16 +79,16 @@ def cascade_sheet(
       titles: a line of text above each row: of all levels of the first video, then of the second.
       columns: largest number of columns; longer videos show every second frame, or fourth, ….
     """
-    B, T, S = levels[-1].shape[:3]
+    B, T, H, W = levels[-1].shape[:4]
     step = 1
     while -(-T // step) > columns:
         step *= 2
-    shown, scale = range(0, T, step), -(-LEGIBLE // S)
-    cells = np.full((B, len(levels), len(shown), scale * S, scale * S, 3), PAPER, np.uint8)
+    shown, scale = range(0, T, step), -(-LEGIBLE // min(H, W))
+    cells = np.full((B, len(levels), len(shown), scale * H, scale * W, 3), PAPER, np.uint8)
     for k, (videos, n) in enumerate(zip(levels, every, strict=True)):
         for column, i in enumerate(shown):
             if i % n == 0:
-                magnified = _magnify(videos[:, [i // n]], scale * S // videos.shape[2])
+                magnified = _magnify(videos[:, [i // n]], scale * H // videos.shape[2])
                 cells[:, k, column] = magnified[:, 0]
     rows = einops.rearrange(cells, "b k t h w x -> (b k) t h w x")
     return contact_sheet(rows, scale=1, columns=len(shown), titles=titles)

@@ -19,7 +19,7 @@ LABEL = Label(3, ("circle", "square", "triangle"))
 TEXT = Text(L, depth=1)
 EMBEDDED = Text(L, dim=E)
 ACTION = Action(A)
-LOW_RES = LowRes(2, size=4, fps=8.0, process="rectified_flow")
+LOW_RES = LowRes(2, size=(4, 4), fps=8.0, process="rectified_flow")
 ALL = (LABEL, TEXT, ACTION, LOW_RES)
 EACH = {"label": LABEL, "text": TEXT, "embedded": EMBEDDED, "action": ACTION, "low_res": LOW_RES}
 

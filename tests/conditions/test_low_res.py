@@ -49,7 +49,7 @@ def test_it_goes_from_itself_to_noise_at_the_scale_of_the_networks_input(process
 
 
 def test_a_video_file_becomes_it_and_a_short_or_missing_one_is_refused(tmp_path):
-    c = LowRes(2, size=16, fps=8.0, process="rectified_flow")
+    c = LowRes(2, size=(16, 16), fps=8.0, process="rectified_flow")
     video = np.random.default_rng(0).integers(0, 256, (5, 1, 1, 3), np.uint8)
     video = np.broadcast_to(video, (5, 8, 8, 3))
     write_video(tmp_path / "a.mp4", video, 8)

@@ -221,7 +221,7 @@ def test_text_is_attended_to_where_it_is():
 
 
 def test_low_resolution_video_is_an_input_and_not_an_output():
-    conditions = (LowRes(2, size=S, fps=8.0, process="rectified_flow"),)
+    conditions = (LowRes(2, size=(S, S), fps=8.0, process="rectified_flow"),)
     low = {"video": jnp.ones((B, T, 4, 4, 3)), "noise": jnp.zeros(B)}
     apply, params = make(given={"low_res": low}, conditions=conditions)
     out = apply(params, *inputs(), {"low_res": low})

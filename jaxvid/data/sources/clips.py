@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxvid.config import FRACTION, TEXT, declare, key, requirement
 from jaxvid.data import manifest, records, text
 from jaxvid.data.clips import Clip, shortest
+from jaxvid.data.curation.settings import Settings
 from jaxvid.data.sources.mixture import parts
 from jaxvid.data.sources.registry import source
 from jaxvid.errors import InputError
@@ -39,10 +40,12 @@ declare(
 def open_clips(config: ConfigDict, split: str) -> "ClipFolder":
     """Opens the folder `data.path`; raises InputError, naming all keys that do not fit it."""
     folder = ClipFolder(config.path, config.text_embeddings, split, config.validation)
-    size, fps, frames = (folder.manifest[name] for name in ("size", "fps", "frames"))
+    made = Settings.from_json(folder.manifest)
+    (H, W), fps, frames = made.shape, made.fps, made.frames
+    wanted = {"size": H, "width": 0 if W == H else W, "fps": fps}
     settings = [
         f"--config.data.{name}={there:g} ({config[name]:g} now)"
-        for name, there in (("size", size), ("fps", fps))
+        for name, there in wanted.items()
         if config[name] != there
     ]
     if config.plans and shortest(config) > frames:
@@ -55,7 +58,7 @@ def open_clips(config: ConfigDict, split: str) -> "ClipFolder":
         settings.append(f"--config.data.frames={longest} or fewer ({config.frames} now)")
     if settings:
         raise InputError(
-            f"{config.path} holds clips of {frames} frames of {size}x{size} pixels at {fps:g} fps: "
+            f"{config.path} holds clips of {frames} frames of {H}x{W} pixels at {fps:g} fps: "
             f"set {', '.join(settings)}; --config=configs/videos.py:{config.path} sets them all"
         )
     if split == "train" and not len(folder):

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from jaxvid.config import requirement
 from jaxvid.data import scan, video
-from jaxvid.data.clips import Clip
+from jaxvid.data.clips import Clip, frame_shape
 from jaxvid.data.folder import PICTURES
 from jaxvid.data.manifest import class_of
 from jaxvid.data.sources.mixture import parts
@@ -42,7 +42,7 @@ def open_videos(config: ConfigDict, split: str) -> "VideoFiles":
             "files, or lower config.data.validation"
         )
     classes = sorted({class_of(name) for name in names} - {""})
-    return VideoFiles(folder, chosen, classes, config.size, config.fps)
+    return VideoFiles(folder, chosen, classes, frame_shape(config), config.fps)
 
 
 def _number(name: str) -> float:
@@ -60,12 +60,18 @@ class VideoFiles:
     """
 
     def __init__(
-        self, folder: Path, names: Sequence[str], labels: Sequence[str], size: int, fps: float
+        self,
+        folder: Path,
+        names: Sequence[str],
+        labels: Sequence[str],
+        size: tuple[int, int],
+        fps: float,
     ):
         self.labels = tuple(labels)
         self._folder, self._names, self._size, self._fps = folder, names, size, fps
         sizes = [(name, (folder / name).stat().st_size) for name in names]
-        about = repr((sizes, self.labels, size, fps)).encode(errors="surrogateescape")
+        side = size[0] if size[0] == size[1] else size
+        about = repr((sizes, self.labels, side, fps)).encode(errors="surrogateescape")
         self.fingerprint = hashlib.sha256(about).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -86,8 +92,11 @@ class VideoFiles:
 
 
 def _decode(
-    path: Path, time: Float[np.ndarray, " N"], size: int, frames: Int[np.ndarray, " T"]
-) -> UInt8[np.ndarray, "T S S 3"]:
+    path: Path,
+    time: Float[np.ndarray, " N"],
+    size: tuple[int, int],
+    frames: Int[np.ndarray, " T"],
+) -> UInt8[np.ndarray, "T H W 3"]:
     ascending, where = np.unique(frames, return_inverse=True)
     return video.read_at(path, time[ascending], size=size)[where]
 
