@@ -17,6 +17,11 @@ Links to folders are followed; hidden files and folders are left out. In the out
 sums up what was kept and why the rest was not, `clips-*.json` say it of each file and clip with all
 scores, and `kept.png` and `dropped.png` show some of both.
 
+Many machines with a folder in common prepare a large input as a pipeline of Apache Beam
+(`pip install apache-beam`), to the same bytes:
+
+    python -m jaxvid.prepare --input=DIR --output=DIR --beam="--runner=DataflowRunner …"
+
 Run it again to resume after an interruption, or when the input has changed. New files are added. If
 a video or its caption has changed, its clips are made again, with those of all files in the same
 shard. A file that was removed from the input keeps its clips: to leave them out, prepare into
@@ -31,6 +36,7 @@ if __name__ == "__main__":
 import collections
 import os
 import re
+import shlex
 import signal
 import sys
 import time
@@ -65,6 +71,7 @@ def prepare(
     settings: Settings,
     workers: int,
     table: Path | None = None,
+    beam: Sequence[str] = (),
 ) -> tuple[manifests.Manifest, manifests.Shards]:
     """Cuts the files below `source` that are new or have changed into clips.
 
@@ -74,6 +81,7 @@ def prepare(
       settings: of the clips.
       workers: number of processes that decode.
       table: captions and labels, see `curation.table`.
+      beam: options of a Beam pipeline that decodes, in place of processes.
 
     Returns:
       The manifest, and what is known of each shard, as they are on disk.
@@ -101,7 +109,7 @@ def prepare(
             Job(source, output, name, shards[name], classes, settings)
             for name in sorted(changed & shards.keys())
         ]
-        _write_shards(jobs, manifest, shards, workers)
+        _write_shards(jobs, manifest, shards, workers, beam)
     except (OSError, RuntimeError) as error:  # a full disk, or a worker killed for lack of memory
         raise InputError(
             f"{output}: stopped ({error}); finished shards are kept, run the same command to resume"
@@ -110,7 +118,11 @@ def prepare(
 
 
 def _write_shards(
-    jobs: Sequence[Job], manifest: manifests.Manifest, shards: manifests.Shards, workers: int
+    jobs: Sequence[Job],
+    manifest: manifests.Manifest,
+    shards: manifests.Shards,
+    workers: int,
+    beam: Sequence[str],
 ) -> None:
     """Runs the jobs; a shard enters the manifest when it is complete."""
     jobs = [job for job in jobs if any(map(_is_pending, job.shard["files"].values()))]
@@ -118,6 +130,12 @@ def _write_shards(
         return
     for job in jobs:  # their clips are made again
         text.remove_embeddings(job.output, job.name)
+    output = jobs[0].output
+    if beam:
+        _run_on_beam(jobs, beam)
+        shards |= {job.name: manifests.read_shard(output, job.name) for job in jobs}
+        manifests.save(output, manifest, shards)
+        return
     total = sum(len(job.shard["files"]) for job in jobs)
     done, saved, cost = 0, time.monotonic(), 0.0
     with tqdm(total=total, unit="file", disable=None) as bar:
@@ -125,7 +143,7 @@ def _write_shards(
             shards[name] = shard
             # A large manifest is not saved each time: `clips-*.json` say the same.
             if (began := time.monotonic()) - saved > 20 * cost:
-                manifests.save(jobs[0].output, manifest, shards)
+                manifests.save(output, manifest, shards)
                 saved = time.monotonic()
                 cost = saved - began
             bar.update(len(shard["files"]))
@@ -133,7 +151,15 @@ def _write_shards(
             if bar.disable:
                 clips = sum(entry.get("clips", 0) for entry in shard["files"].values())
                 print(f"{done}/{total} files, {name}: {clips} clips", flush=True)
-    manifests.save(jobs[0].output, manifest, shards)
+    manifests.save(output, manifest, shards)
+
+
+def _run_on_beam(jobs: Sequence[Job], options: Sequence[str]) -> None:
+    try:
+        from jaxvid.data.curation import beam
+    except ImportError as error:
+        raise InputError("--beam: apache-beam is missing: pip install apache-beam") from error
+    beam.run(write_shard, jobs, options)
 
 
 def _is_pending(entry: Mapping[str, Any]) -> bool:
@@ -224,6 +250,12 @@ def _define_flags() -> None:
         upper_bound=32,
     )
     flags.DEFINE_integer("workers", os.cpu_count(), "Processes that decode.", lower_bound=1)
+    flags.DEFINE_string(
+        "beam",
+        "",
+        "Decode as a pipeline of Apache Beam with these options, in place of --workers, such as "
+        '"--runner=FlinkRunner --flink_master=HOST:8081".',
+    )
 
 
 def _settings() -> Settings:
@@ -256,7 +288,8 @@ def main(_: Sequence[str]) -> None:
         output = to_path(values.output, "--output")
         table = to_path(values.table, "--table") if values.table else None
         settings = _settings()
-        manifest, shards = prepare(source, output, settings, values.workers, table)
+        beam = shlex.split(values.beam)
+        manifest, shards = prepare(source, output, settings, values.workers, table, beam)
         _report(manifest, shards, source, output)
         _show(source, output, manifest, shards)
     except BaseException:

@@ -598,3 +598,17 @@ def test_frames_need_not_be_square(tmp_path):
         ([*tiny, *data, "--config.data.source=clips", "--config.data.width=0"], "width=12 (0 now)"),
         (["--config=configs/base.py", *data[1:3], "--config.model.patch=(1, 4, 5)"], "width=12"),
     )  # fmt: skip
+
+
+def test_a_beam_pipeline_gives_the_same_bytes(tmp_path):
+    pytest.importorskip("apache_beam")
+    for seed in range(3):
+        textured(tmp_path / "in" / f"{seed}.mp4", seed=seed)
+    (tmp_path / "in" / "bad.mp4").write_bytes(b"no video")
+    options = "--runner=DirectRunner --direct_num_workers=2 --direct_running_mode=multi_threading"
+    said = run(tmp_path / "in", tmp_path / "beam", f"--beam={options}")
+    assert (
+        said.stdout.splitlines()[-1] == f"6 clips from 3 files (1 skipped) in {tmp_path / 'beam'}"
+    )
+    run(tmp_path / "in", tmp_path / "here")
+    assert contents(tmp_path / "beam") == contents(tmp_path / "here")

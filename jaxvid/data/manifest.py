@@ -142,6 +142,11 @@ def unsaved(folder: Path, shards: Shards) -> set[str]:
     return {name for name in shards if not (folder / f"{name}.json").exists()}
 
 
+def read_shard(folder: Path, name: str) -> dict[str, Any]:
+    """What is known of a shard; raises InputError if it is damaged."""
+    return _load(folder, f"{name}.json", ("files", "hash"))
+
+
 def save_shard(folder: Path, name: str, shard: Mapping[str, Any]) -> None:
     """Writes what is known of a shard atomically, or removes it if it has no files."""
     if shard["files"]:
@@ -228,8 +233,8 @@ def _read_shards(folder: Path) -> Shards:
     manifest = _load(folder, NAME)
     if manifest["version"] == VERSION:
         return {
-            path.name.removesuffix(".json"): _load(folder, path.name, ("files", "hash"))
-            for path in sorted(folder.glob("clips-*.json"))
+            name: read_shard(folder, name)
+            for name in sorted(path.stem for path in folder.glob("clips-*.json"))
         }
     shards: Shards = {}
     for name, entry in sorted(_load(folder, NAME, ("files",))["files"].items()):

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 
 from jaxvid.data import manifest, records, video
 from jaxvid.data.curation.letterbox import find_borders
+from jaxvid.data.curation.scores import SCORES
 from jaxvid.data.curation.settings import Settings
 from jaxvid.errors import InputError
 
@@ -75,7 +76,7 @@ def _places(manifest: manifest.Manifest, shards: manifest.Shards) -> Iterator[_P
         for name, entry in sorted(about["files"].items()):
             columns = (entry.get(key, ()) for key in ("start", "scores", "dropped"))
             for start, scores, why in zip(*columns, strict=True):
-                text = ", ".join(f"{key} {value:.2g}" for key, value in scores.items())
+                text = ", ".join(f"{key} {scores[key]:.2g}" for key in SCORES)
                 written = entry["status"] == "done" and not why
                 if written and record in left_out:
                     why = "duplicate"
