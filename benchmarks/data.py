@@ -4,8 +4,8 @@
 
 Run it from the repository's root. Each number is the processor time of one thread, so other
 programs disturb it little. Two Markdown tables go to stdout: clips of each source per second,
-decoded and batched as in training, and milliseconds per clip that each augmentation adds to the
-first source if it changes every clip.
+decoded as in training, with the bytes of their pixels, or of their scenes for the devices to paint;
+and milliseconds per clip that each augmentation adds to the first source if it changes every clip.
 """
 
 from jaxvid import start
@@ -15,8 +15,10 @@ if __name__ == "__main__":
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
+import jax
 import numpy as np
 from absl import flags
 
@@ -27,6 +29,7 @@ from jaxvid.data import augment
 from jaxvid.data.augment.registry import AUGMENTATIONS
 from jaxvid.data.clips import sample_clip
 from jaxvid.data.sources import SOURCES, make_source
+from jaxvid.data.sources.registry import RENDERS
 from jaxvid.errors import InputError
 
 NAMES = flags.DEFINE_list(
@@ -43,32 +46,37 @@ def main(_: Sequence[str]) -> None:
     cv2.setNumThreads(1)
     if unknown := set(NAMES.value) - set(SOURCES):
         raise InputError(f"--sources: {min(unknown)!r} is not one of {', '.join(SOURCES)}")
-    print("| source | clips/s |\n|---|---|")
+    print("| source | clips/s | bytes per clip |\n|---|---|---|")
     for name in NAMES.value:
-        print(f"| {name} | {1 / seconds(name):.0f} |", flush=True)
+        for as_scene in (False, True)[: 1 + (name in RENDERS)]:
+            cost, size = measure(name, as_scene=as_scene)
+            title = name + " (render_on_device)" * as_scene
+            print(f"| {title} | {1 / cost:.0f} | {size:,} |", flush=True)
     print("\n| augmentation | ms per clip |\n|---|---|")
-    plain = seconds(NAMES.value[0])
+    plain, _ = measure(NAMES.value[0])
     for name in AUGMENTATIONS:
-        print(f"| {name} | {1e3 * (seconds(NAMES.value[0], name) - plain):.2f} |", flush=True)
+        cost, _ = measure(NAMES.value[0], name)
+        print(f"| {name} | {1e3 * (cost - plain):.2f} |", flush=True)
 
 
-def seconds(name: str, *texts: str) -> float:
-    """Processor time for a clip of a source, with augmentations."""
+def measure(name: str, *texts: str, as_scene: bool = False) -> tuple[float, int]:
+    """Seconds of the processor for a clip of a source, with augmentations, and its bytes."""
     data = default_config().data
     data.update(source=name, size=SIZE.value, frames=FRAMES.value)
     source, rng = make_source(data), np.random.default_rng(0)
     retime, changes = (augment.active(texts, temporal, always=True) for temporal in (True, False))
 
-    def draw(index: int) -> None:
-        sample = sample_clip(source[index], data, rng, retime=retime)
+    def draw(index: int) -> dict[str, Any]:
+        sample = sample_clip(source[index], data, rng, retime=retime, as_scene=as_scene)
         for change in changes:
             sample = change(sample, rng)
+        return sample["scene" if as_scene else "video"]
 
-    draw(0)
+    size = sum(x.nbytes for x in jax.tree.leaves(draw(0)))
     started = time.process_time()
     for index in range(CLIPS.value):
         draw(index)
-    return (time.process_time() - started) / CLIPS.value
+    return (time.process_time() - started) / CLIPS.value, size
 
 
 if __name__ == "__main__":

@@ -51,10 +51,11 @@ def train(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Tr
     dataset = pipeline.make_dataset(
         source, config.data, run.encode,
         seed=config.seed, batch_size=config.batch_size, by_kind=bool(run.details),
+        scenes=config.data.render_on_device,
     )  # fmt: skip
     with jax.set_mesh(run.mesh):
         state, batches = run.init(), pipeline.batches(dataset, 0, config.data)
-        batch = _put(run, next(batches))
+        batch = run.put(next(batches))
         step_of = functools.cache(
             lambda detail: run.train_step.lower(run.state, batch, detail).compile()
         )
@@ -65,13 +66,9 @@ def train(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Tr
             state, metrics = jax.block_until_ready(compiled(state, batch))
             seconds.append(time.perf_counter() - started)
             losses.append(run.metrics_of(metrics)["loss"])
-            batch = _put(run, next(batches))
+            batch = run.put(next(batches))
     plan, step_s = compiled.memory_analysis(), float(np.median(seconds))
     return Trained(run, state, np.array(losses), step_s, plan.temp_size_in_bytes)
-
-
-def _put(run: Run, batch: dict[str, Any]) -> dict[str, Any]:
-    return pipeline.put(batch, rules.batch_sharding(run.mesh))
 
 
 def unseen(config: ConfigDict, clips: int, index: int = 0) -> dict[str, Any]:
@@ -94,7 +91,7 @@ def unseen(config: ConfigDict, clips: int, index: int = 0) -> dict[str, Any]:
     dataset = pipeline.make_dataset(
         source, config.data, run.encode, seed=config.seed, batch_size=clips, augmented=False
     )
-    return _put(run, dataset[index])
+    return run.put(dataset[index])
 
 
 def parameters(config: ConfigDict) -> int:

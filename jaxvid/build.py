@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ from jaxvid import metrics  # noqa: F401
 from jaxvid.conditions.condition import Condition, encode, prepare
 from jaxvid.data import pipeline
 from jaxvid.data.clips import frame_shape, kind_at
+from jaxvid.data.sources.registry import RENDERS
 from jaxvid.denoiser import Denoiser, make_denoiser
 from jaxvid.diffusion.process import PROCESSES
 from jaxvid.errors import InputError
@@ -79,6 +80,19 @@ class Run:
     def encode(self) -> Callable[..., dict[str, Any]]:
         """`conditions.condition.encode` for the conditions of this run."""
         return functools.partial(encode, self.conditions)
+
+    def put(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Puts this host's part of a batch on its devices, which paint it if it has scenes."""
+        placed = pipeline.put(batch, rules.batch_sharding(self.mesh))
+        if "scene" in placed:
+            placed["video"] = self._render(placed.pop("scene"))
+        return placed
+
+    @functools.cached_property
+    def _render(self) -> Callable[[Any], jax.Array]:
+        """The jitted function from scenes to video. Each device paints its own clips."""
+        render = functools.partial(RENDERS[self.config.data.source], self.config.data)
+        return jax.jit(render, out_shardings=rules.batch_sharding(self.mesh))
 
     def network_call(self, clips: int) -> tuple[Any, ...]:
         """`apply` and the abstract arguments of a call of the network on `clips` clips in training.

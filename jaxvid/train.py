@@ -31,7 +31,7 @@ from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
 from jaxvid.data.sources import make_source
 from jaxvid.evaluators import make_evaluators
-from jaxvid.parallel import processes, rules
+from jaxvid.parallel import processes
 from jaxvid.training.meter import Meter
 from jaxvid.training.state import from_parts, to_parts
 from jaxvid.workdir import folder, pictures
@@ -84,6 +84,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         by_kind=bool(run.details),
+        scenes=config.data.render_on_device,
     )
 
     with (
@@ -142,7 +143,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                 meter.count_bad(host_batch["bad"], log.say)
                 # The guard rejects implicit transfers between host and devices.
                 with jax.transfer_guard("disallow"):
-                    batch = pipeline.put(host_batch, rules.batch_sharding(run.mesh))
+                    batch = run.put(host_batch)
                     state, metrics = run.train_step(state, batch, run.detail_at(step))
                 step += 1
                 meter.add(metrics)

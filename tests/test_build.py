@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from jaxvid.build import build, check_training, default_config
+from jaxvid.data.pipeline import make_dataset
+from jaxvid.data.sources import make_source
 from jaxvid.errors import InputError
 from jaxvid.parallel import rules
 
@@ -33,6 +35,20 @@ def test_parameters_do_not_depend_on_the_devices(config):
     other = build(config, jax.devices()[:1]).init().params
     kernels = (x["patches"]["kernel"] for x in (alone, other))
     assert np.any(next(kernels) != next(kernels))
+
+
+def test_each_device_paints_its_own_clips(config):
+    config.mesh.update(data=2, fsdp=4)
+    run, source = build(config), make_source(config.data)
+    pixels, scenes = (
+        run.put(
+            make_dataset(source, config.data, run.encode, seed=0, batch_size=8, scenes=scenes)[0]
+        )
+        for scenes in (False, True)
+    )
+    assert jax.tree.structure(scenes) == jax.tree.structure(pixels)
+    assert scenes["video"].sharding == pixels["video"].sharding
+    np.testing.assert_allclose(*(np.float32(x["video"]) for x in (scenes, pixels)), atol=1)
 
 
 def test_sampling_needs_no_optimizer(config):

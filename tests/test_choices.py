@@ -19,6 +19,7 @@ CHOICES = {
 CHOICES["model.attention"].remove("cudnn")  # needs a GPU
 for name in ("clips", "mixture", "videos"):  # they need other keys, and have tests of their own
     CHOICES["data.source"].remove(name)
+del CHOICES["data.render_on_device"]  # for one source, without low_res; has tests of its own
 RUNS = max(map(len, CHOICES.values()))
 
 

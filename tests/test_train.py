@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from jaxvid.build import Run, build
+from jaxvid.data.sources.registry import RENDERS
 from jaxvid.data.video import write_video
 from jaxvid.errors import InputError
 from jaxvid.trained import load
@@ -112,6 +113,7 @@ def test_two_processes_train_as_one_does(whole, config, tmp_path):
     processes = [
         start(
             tmp_path, f"--distributed={address},2,{rank}", "--config.mesh.fsdp=2", *PROFILES,
+            "--config.data.render_on_device=True",
             env={"JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )

@@ -151,6 +151,11 @@ def _check_low_res(config: ConfigDict) -> None:
                 f"config.conditions.low_res.factor={c.factor} must divide config.data.{name}="
                 f"{side}: the low-resolution video is the mean over squares of that side"
             )
+    if c.factor and config.data.render_on_device:
+        raise InputError(
+            f"config.conditions.low_res.factor={c.factor}: hosts shrink the pixels that they "
+            "paint: set config.data.render_on_device=False"
+        )
     if c.noise > c.max_noise:
         raise InputError(
             f"config.conditions.low_res.noise={c.noise}: it must be at most "

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float16, Float32, Int, UInt8
@@ -21,7 +21,7 @@ from jaxvid.config import (
     requirement,
 )
 from jaxvid.errors import InputError
-from jaxvid.hierarchy.plan import KINDS, kind_of, make_plan
+from jaxvid.hierarchy.plan import KINDS, by_importance, kind_of, make_plan
 
 declare(
     "data",
@@ -63,6 +63,8 @@ class Clip:
       caption: text that describes the video, or "" for none.
       text: the caption's embedding, n tokens from an outside encoder, or None.
       action: the action at each frame, A numbers, or None.
+      scene: maps frame indices to a tree of arrays, of the same shapes for all clips, from which
+        the devices can paint those frames (`sources.registry.source`); or None.
     """
 
     time: Float32[np.ndarray, " N"]
@@ -72,6 +74,7 @@ class Clip:
     caption: str = ""
     text: Float16[np.ndarray, "n E"] | None = None
     action: Float32[np.ndarray, "N A"] | None = None
+    scene: Callable[[Int[np.ndarray, " T"]], Mapping[str, Any]] | None = None
 
 
 class Window(NamedTuple):
@@ -161,15 +164,18 @@ def sample_clip(
     rng: np.random.Generator,
     kind: str | None = None,
     retime: Sequence[Callable[[Shown, np.ndarray, np.random.Generator], Shown]] = (),
-) -> dict[str, np.ndarray]:
+    as_scene: bool = False,
+) -> dict[str, Any]:
     """Draws a window that fits and a start, and decodes only the sampled frames.
 
     First a stride or plan is drawn, then one of its windows. With a `kind`, this is repeated until
     the window is of that kind; if none is that fits, others will do. Then `retime`, the temporal
-    augmentations, change which frames are shown.
+    augmentations, change which frames are shown. With a `kind`, frames are by importance
+    (`hierarchy.plan.by_importance`), not in order.
 
     Returns:
-      `video` uint8 [T,H,W,3]; `time` float32 [T], seconds from the first sampled frame; `observed`
+      `video` uint8 [T,H,W,3], or with `as_scene` the arrays of `Clip.scene`, `scene`; `time`
+      float32 [T], seconds from the first sampled frame; `observed`
       bool [T], what the call of a plan sees; `label` int32 []; `caption`, an array of one str; the
       sampled rows of `action`, if it is not None, and of every array in `clip.truth`.
 
@@ -195,16 +201,20 @@ def sample_clip(
     shown = Shown(index, clip.time[index] - clip.time[start], np.ones(len(index), np.float32))
     for change in retime:
         shown = change(shown, clip.time, rng)
+    observed = window.observed
+    if kind:
+        order = by_importance(shown.time, observed)
+        shown, observed = Shown(*(rows[order] for rows in shown)), observed[order]
     per_frame = dict(clip.truth)
     if clip.action is not None:
         per_frame["action"] = clip.action
     rows = {name: values[shown.index] for name, values in per_frame.items()}
     for name in rows.keys() & {"velocity", "action"} if retime else ():
         rows[name] = rows[name] * shown.rate.reshape(-1, *[1] * (rows[name].ndim - 1))
-    return {
-        "video": clip.decode(shown.index),
+    pixels = {"scene": clip.scene(shown.index)} if as_scene else {"video": clip.decode(shown.index)}
+    return pixels | {
         "time": shown.time,
-        "observed": window.observed,
+        "observed": observed,
         "label": np.array(clip.label, np.int32),
         "caption": np.array(clip.caption),
         **rows,

@@ -15,12 +15,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxvid.config import NATURAL, POSITIVE, declare, key
+from jaxvid.config import FLAG, NATURAL, POSITIVE, declare, key, requirement
 from jaxvid.data import augment
 from jaxvid.data.clips import Clip, frame_shape, kind_at, sample_clip
 from jaxvid.data.sources import Source
+from jaxvid.data.sources.registry import RENDERS
 from jaxvid.errors import InputError
-from jaxvid.hierarchy.plan import by_importance
 
 # Attempts to read a record or a replacement. All fail only if nearly all of the data is bad.
 MAX_TRIES = 64
@@ -33,6 +33,12 @@ declare(
     workers=key(0, NATURAL, "processes that load clips; 0 loads in threads", free=True),
     prefetch=key(2, POSITIVE, "batches prepared ahead, per worker", free=True),
     max_bad=key(100, NATURAL, "unreadable records after which the run stops", free=True),
+    render_on_device=key(
+        False,
+        FLAG,
+        "whether the devices paint the training clips of the source synthetic, not the hosts",
+        free=True,
+    ),
 )
 
 
@@ -47,6 +53,7 @@ def make_dataset(
     process_count: int = 1,
     augmented: bool = True,
     by_kind: bool = False,
+    scenes: bool = False,
 ) -> grain.MapDataset:
     """The batches of one host; element k holds its clips of step k.
 
@@ -64,12 +71,14 @@ def make_dataset(
       augmented: False leaves out the augmentations, for validation.
       by_kind: whether all clips of step k have windows of the kind that `clips.kind_at` says, with
         their frames by importance (`hierarchy.plan.by_importance`), not in order.
+      scenes: whether the batches have the scenes of the clips, not their pixels.
 
     Returns:
-      An endless dataset of dicts of arrays: `video` uint8 [B,T,H,W,3], `time` float32 [B,T] in
-      seconds from each clip's first frame, `given`, the arrays from `encode`, and `bad` int32
-      [B,64], the records that could not be read and were replaced, padded with -1. With
-      `config.plans` also `observed` bool [B,T], what the call of a plan sees.
+      An endless dataset of dicts of arrays: `video` uint8 [B,T,H,W,3], or `scene`, the arrays of
+      `Clip.scene` with leaves [B,...]; `time` float32 [B,T] in seconds from each clip's first
+      frame, `given`, the arrays from `encode`, and `bad` int32 [B,64], the records that could not
+      be read and were replaced, padded with -1. With `config.plans` also `observed` bool [B,T],
+      what the call of a plan sees.
 
     Raises:
       InputError: the batch does not divide over the hosts.
@@ -81,7 +90,8 @@ def make_dataset(
         )
     texts = config.augment if augmented else ()
     changes = augment.active(texts, temporal=True), augment.active(texts, temporal=False)
-    load = functools.partial(_load, source, config, changes, encode)
+    take = functools.partial(_take, config, changes, encode, scenes)
+    load = functools.partial(_load, source, take)
     records = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     if by_kind:
         of_kind = records.map_with_index(
@@ -98,9 +108,7 @@ def make_dataset(
 
 def _load(
     source: Source,
-    config: ConfigDict,
-    changes: tuple[Sequence[augment.Apply], Sequence[augment.Apply]],
-    encode: Encode,
+    take: Callable[[Clip, str | None, np.random.Generator], dict[str, Any]],
     index: int,
     kind: str | None,
     rng: np.random.Generator,
@@ -109,7 +117,7 @@ def _load(
     record, bad = index, np.full(MAX_TRIES, -1, np.int32)
     for attempt in range(MAX_TRIES):
         try:
-            return _sample(source[record], config, changes, encode, kind, rng) | {"bad": bad}
+            return take(source[record], kind, rng) | {"bad": bad}
         except InputError as error:
             bad[attempt], reason = record, error
             # Not a neighbour: in a truncated shard it would be bad too.
@@ -120,29 +128,28 @@ def _load(
     ) from reason
 
 
-def _sample(
-    clip: Clip,
+def _take(
     config: ConfigDict,
     changes: tuple[Sequence[augment.Apply], Sequence[augment.Apply]],
     encode: Encode,
+    scenes: bool,
+    clip: Clip,
     kind: str | None,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     retime, others = changes
-    sample = sample_clip(clip, config, rng, kind, retime)
+    sample = sample_clip(clip, config, rng, kind, retime, scenes)
     for change in others:
         sample = change(sample, rng)
-    if kind:
-        order = by_importance(sample["time"], sample["observed"])
-        sample = {name: rows[order] if np.ndim(rows) else rows for name, rows in sample.items()}
-    return _with_given(sample, config, encode(sample, clip))
+    rows = {name: x for name, x in sample.items() if name != "scene"}
+    return _with_given(sample, config, encode(rows, clip))
 
 
-def _with_given(sample: Mapping[str, np.ndarray], config: ConfigDict, given: Any) -> dict[str, Any]:
+def _with_given(sample: Mapping[str, Any], config: ConfigDict, given: Any) -> dict[str, Any]:
     # Contiguous: else Grain sends it through a pipe, not through shared memory. A worker whose pipe
     # is full does not end, and Grain waits 25 seconds for it.
-    names = ("video", "time", "observed") if config.plans else ("video", "time")
-    kept = {name: sample[name] for name in names} | {"given": given}
+    names = ("video", "scene", "time", *["observed"] * bool(config.plans))
+    kept = {name: sample[name] for name in names if name in sample} | {"given": given}
     return jax.tree.map(lambda x: np.asarray(x, order="C"), kept)
 
 
@@ -199,3 +206,21 @@ def put(batch: Mapping[str, Any], sharding: jax.sharding.Sharding) -> dict[str, 
     to_global = functools.partial(jax.make_array_from_process_local_data, sharding)
     with jax.transfer_guard_host_to_device("allow"):
         return {name: jax.tree.map(to_global, x) for name, x in batch.items() if name != "bad"}
+
+
+@requirement
+def _check_rendering(config: ConfigDict) -> None:
+    data = config.data
+    if not data.render_on_device:
+        return
+    if data.source not in RENDERS:
+        raise InputError(
+            f"config.data.render_on_device=True: the clips of config.data.source={data.source} "
+            f"can only be painted by hosts, those of {', '.join(RENDERS)} by devices: set it to "
+            "False"
+        )
+    if pixels := [text for text in data.augment if augment.active([text], temporal=False)]:
+        raise InputError(
+            f"config.data.render_on_device=True: {' and '.join(pixels)} of config.data.augment "
+            "would change pixels on the hosts, which have none: leave that out, or set it to False"
+        )

@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -7,9 +8,12 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import base
+from jaxvid.config import check
 from jaxvid.data.clips import Clip, kind_at
 from jaxvid.data.pipeline import batches, make_dataset, put
 from jaxvid.data.sources import make_source
+from jaxvid.data.sources.mixture import Mixture
+from jaxvid.data.sources.synthetic import SyntheticWorld, render_scenes
 from jaxvid.errors import InputError
 from jaxvid.hierarchy.plan import by_importance, kind_of
 
@@ -39,20 +43,36 @@ class Numbered:
         return Clip(np.arange(7, dtype=np.float32), decode, index)
 
 
+class First:
+    """The first `length` records of a source."""
+
+    fingerprint = ""
+
+    def __init__(self, source, length):
+        self.labels, self.source, self.length = source.labels, source, length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        return self.source[index]
+
+
 def encode(sample, clip):
     """As of two conditions: a number, and an array that augmentation changes."""
     return {name: sample[name] for name in ("label", "position") if name in sample}
 
 
-def stream(start, stop, *, seed=0, hosts=1, source=None):
+def stream(start, stop, *, seed=0, hosts=1, source=None, config=CONFIG, by_kind=False):
     """Steps [start, stop) of the global batches of 8, joined from what each host reads."""
     source = source or make_source(CONFIG)
     parts = []
     for host in range(hosts):
         dataset = make_dataset(
-            source, CONFIG, encode, seed=seed, batch_size=8, process_index=host, process_count=hosts
-        )
-        reader = batches(dataset, start, CONFIG)
+            source, config, encode, seed=seed, batch_size=8,
+            process_index=host, process_count=hosts, by_kind=by_kind,
+        )  # fmt: skip
+        reader = batches(dataset, start, config)
         parts.append(list(itertools.islice(reader, stop - start)))
         reader.close()
     return [
@@ -80,19 +100,32 @@ def test_what_is_in_a_batch():
     assert set(strides.ravel()) == {1, 2}
 
 
-@pytest.mark.parametrize("hosts", [2, 4])
-def test_any_number_of_hosts_reads_the_same_clips(hosts):
-    assert_same(stream(0, 3, hosts=hosts), stream(0, 3))
+PLANS = ConfigDict(CONFIG.to_dict() | {"plans": ("key_frames(frames=10)", "sliding(frames=8)")})
+WORLD, OTHER = (First(SyntheticWorld(seed, 16, 16, 8.0, (1, 2)), 13 - 9 * seed) for seed in (0, 1))
+MIXTURE = Mixture([OTHER, First(WORLD, 9)], [1, 2], WORLD.labels)
+CASES = {
+    "world": {"source": WORLD},
+    "mixture": {"source": MIXTURE},
+    "by_kind": {"source": MIXTURE, "config": PLANS, "by_kind": True},
+}
 
 
-def test_reading_goes_on_from_any_step_on_other_hosts():
-    assert_same(stream(3, 5, hosts=2), stream(0, 5)[3:])
+@pytest.mark.parametrize("case", CASES)
+def test_from_any_step_on_any_hosts_nothing_is_repeated_or_left_out(case):
+    """In two passes, of 13 or 15 clips each, however many batches are prepared ahead."""
+    arguments = {"config": CONFIG, **CASES[case]}
+    in_one_go = stream(0, 4, **arguments)
+    for start, hosts, ahead in ((0, 4, 1), (1, 2, 2), (2, 1, 3), (3, 4, 2)):
+        arguments["config"] = ConfigDict(arguments["config"].to_dict() | {"prefetch": ahead})
+        assert_same(stream(start, 4, hosts=hosts, **arguments), in_one_go[start:])
+    shown = [video.tobytes() for step in in_one_go for video in step["video"]]
+    assert len(set(shown)) == len(shown) == 32
 
 
 def test_worker_processes_change_nothing():
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-    config = ConfigDict(CONFIG.to_dict() | {"workers": 1})
+    config = ConfigDict(CONFIG.to_dict() | {"workers": 2})
     reader = batches(
         make_dataset(make_source(CONFIG), config, encode, seed=0, batch_size=8), 1, config
     )
@@ -101,6 +134,41 @@ def test_worker_processes_change_nothing():
     assert_same(steps, stream(1, 4))
     # Shared memory that outlives the reader is reported as leaked.
     assert all(array.flags.owndata for array in jax.tree.leaves(steps))
+
+
+@pytest.mark.parametrize(("size", "shapes", "by_kind"), [(16, (1, 1), True), (64, (2, 4), False)])
+def test_devices_paint_the_clips_that_hosts_would(size, shapes, by_kind):
+    config = ConfigDict(PLANS.to_dict() | {"size": size, "shapes": shapes})
+    config.augment = ("reverse", "speed", "pause")
+    pixels, scenes = (
+        make_dataset(
+            make_source(config), config, encode,
+            seed=0, batch_size=24, by_kind=by_kind, scenes=scenes,
+        )[2]
+        for scenes in (False, True)
+    )  # fmt: skip
+    painted = jax.jit(functools.partial(render_scenes, config))(scenes.pop("scene"))
+    assert painted.dtype == np.uint8
+    apart = np.abs(np.int32(painted) - pixels.pop("video"))
+    assert apart.max() <= 1
+    assert apart.mean() < 1e-3
+    assert_same([scenes], [pixels])
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"data.source": "bodies"}, "config.data.source=bodies can only be painted by hosts"),
+        ({"data.source": "mixture", "data.mixture": ("synthetic", "bodies")}, "=mixture can only"),
+        ({"data.augment": ("reverse", "flip", "hue(p=1)")}, r"flip and hue\(p=1\) of config"),
+        ({"conditions.low_res.factor": 2}, "set config.data.render_on_device=False"),
+    ],
+)
+def test_what_needs_the_pixels_on_the_hosts_is_refused(changes, line):
+    config = base.get_config()
+    config.update_from_flattened_dict(changes | {"data.render_on_device": True})
+    with pytest.raises(InputError, match=line):
+        check(config)
 
 
 def test_batches_fit_into_shared_memory():
@@ -148,19 +216,7 @@ def test_passes_that_end_inside_a_batch():
 
 
 def test_a_record_is_changed_anew_in_every_pass():
-    world = make_source(CONFIG)
-
-    class One:
-        labels = world.labels
-        fingerprint = ""
-
-        def __len__(self):
-            return 1
-
-        def __getitem__(self, index):
-            return world[index]
-
-    videos = stream(0, 1, source=One())[0]["video"]
+    videos = stream(0, 1, source=First(make_source(CONFIG), 1))[0]["video"]
     assert len({video.tobytes() for video in videos}) == 8
 
 

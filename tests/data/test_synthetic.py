@@ -1,12 +1,11 @@
-import dataclasses
-
 import numpy as np
 import pytest
 
-from jaxvid.data.sources.synthetic import Shape, SyntheticWorld, _fold, render
+from jaxvid.data.sources.synthetic import Ground, Shape, SyntheticWorld, _fold, render
 
 WORLD = SyntheticWorld(seed=1, frames=24, size=32)
 ALL = np.arange(WORLD.frames)
+BLACK = Ground(np.zeros((2, 3, 1, 1)), 0.0)
 
 
 def test_a_record_is_a_function_of_seed_and_index():
@@ -69,28 +68,26 @@ def test_truth_is_where_the_shape_is_drawn(size, label):
 
 
 def test_rendering_is_antialiased_to_the_right_area():
-    background = np.zeros((3, 64, 64), np.float32)
     one, centre = np.ones((2, 3), np.float32), np.array([[0.5, 0.5], [0.51, 0.5]])
-    circle = Shape(0, 0.2, centre, np.zeros((2, 2)), np.zeros(2), "halves", one)
-    square = dataclasses.replace(circle, corners=4, inradius=0.17)
-    triangle = dataclasses.replace(circle, corners=3, inradius=0.12)
+    circle = Shape(0, 0.2, centre, np.zeros(2), 0, one)
+    square = circle._replace(kind=1, inradius=0.17)
+    triangle = circle._replace(kind=2, inradius=0.12)
     for shape, area in (
         (circle, np.pi * 0.2**2),
         (square, 4 * 0.17**2),
         (triangle, 3 * np.sqrt(3) * 0.12**2),
     ):
-        covered = (render([shape], background, np.arange(2)) / 255).mean((1, 2, 3))
+        covered = (render([shape], BLACK, 64) / 255).mean((1, 2, 3))
         np.testing.assert_allclose(covered, area, rtol=0.02)
 
 
 def test_a_later_shape_hides_an_earlier_one():
-    background = np.zeros((3, 32, 32), np.float32)
     place = np.full((1, 2), 0.5)
     red, blue = (
-        Shape(0, 0.2, place, 0 * place, np.zeros(1), "halves", np.float32([rgb, rgb]))
+        Shape(0, 0.2, place, np.zeros(1), 0, np.float32([rgb, rgb]))
         for rgb in ([1, 0, 0], [0, 0, 1])
     )
-    middle = render([red, blue], background, np.arange(1))[0, 16, 16]
+    middle = render([red, blue], BLACK, 32)[0, 16, 16]
     assert middle.tolist() == [0, 0, 255]
 
 

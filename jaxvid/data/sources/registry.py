@@ -7,9 +7,10 @@ A source has two splits: "train", and "validation", whose clips are never traine
 examples come from the latter.
 """
 
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
+from jaxtyping import Array, UInt8
 from ml_collections import ConfigDict
 
 from jaxvid.data.clips import Clip
@@ -37,18 +38,26 @@ class Source(Protocol):
 
 
 Open = Callable[[ConfigDict, str], Source]
+Render = Callable[[ConfigDict, Mapping[str, Any]], UInt8[Array, "B T H W 3"]]
 SOURCES: dict[str, Open] = {}
+RENDERS: dict[str, Render] = {}
 
 
-def source(name: str) -> Callable[[Open], Open]:
+def source(name: str, render: Render | None = None) -> Callable[[Open], Open]:
     """Registers a function that opens a split of a source, for `data.source=name`.
 
     It gets the `data` section of a config, and "train" or "validation". A validation split without
     clips has length 0.
+
+    `render`, for `data.render_on_device`, paints the video of a batch in a jitted function, from
+    that section and the scenes of its clips (`Clip.scene`), with leaves [B,...]: what their
+    `decode` gives, up to rounding.
     """
 
     def register(function: Open) -> Open:
         SOURCES[name] = function
+        if render:
+            RENDERS[name] = render
         return function
 
     return register

@@ -13,11 +13,13 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 from ml_collections import ConfigDict
 
 from jaxvid.config import NOT_BELOW_0, POSITIVE, Rule, declare, is_sequence, key
@@ -95,77 +97,131 @@ class SyntheticWorld:
         count = int(rng.integers(self.shapes[0], self.shapes[1] + 1))
         # A few hues far apart, so that a shape that changes its colour is easy to notice.
         colours = np.resize(rng.permutation(len(COLOURS)), count)
-        corners = CORNERS[self.labels[label]]
         hues = colours / len(COLOURS)
-        shapes = [_draw_shape(rng, corners, hue, self.spin, time) for hue in hues]
-        background = _draw_background(rng, self.size)
+        drawn = [_draw_shape(rng, label, hue, self.spin, time) for hue in hues]
+        shapes, velocity = [shape for shape, _ in drawn], drawn[0][1]
+        ground = Ground(rng.uniform(0.0, 0.2, (2, 3, 1, 1)), rng.uniform(0, 2 * np.pi))
 
         position = np.full((self.frames, self.shapes[1], 2), np.nan, np.float32)
         for s, shape in enumerate(shapes):
             position[:, s] = shape.centre
-        decode = functools.partial(render, shapes, background)
         return Clip(
             time.astype(np.float32),
-            decode,
+            functools.partial(_decode, shapes, ground, self.size),
             label=label,
-            caption=_caption(self.labels[label], [COLOURS[c] for c in colours], shapes[0]),
-            action=shapes[0].velocity.astype(np.float32),
+            caption=_caption(self.labels[label], [COLOURS[c] for c in colours], velocity[0]),
+            action=velocity.astype(np.float32),
             truth={"position": position},
+            scene=functools.partial(_scene, shapes, ground, self.shapes[1]),
         )
 
 
-@source("synthetic")
+def render_scenes(config: ConfigDict, scenes: Mapping[str, Any]) -> UInt8[Array, "B T H H 3"]:
+    """Paints the scenes of a batch, for the `data` section of a config, in a jitted function."""
+
+    def of_clip(scene: Mapping[str, Any]) -> UInt8[Array, "T H H 3"]:
+        shapes = [Shape(*(x[s] for x in scene["shapes"])) for s in range(config.shapes[1])]
+        return render(shapes, scene["ground"], config.size, DEVICES)
+
+    return jax.vmap(of_clip)(scenes)
+
+
+@source("synthetic", render=render_scenes)
 def open_synthetic(config: ConfigDict, split: str) -> SyntheticWorld:
     """The world of the `data` section of a config; its clips fit the largest stride or plan."""
     c = config
     return SyntheticWorld(0, longest(c), c.size, c.fps, tuple(c.shapes), c.spin, SPLITS[split])
 
 
-@dataclasses.dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """A regular polygon, or a circle, over N frames.
 
     Attributes:
-      corners: 3 or 4, or 0 for a circle.
-      inradius: radius of the largest circle inside.
+      kind: number in CORNERS.
+      inradius: radius of the largest circle inside; below 0 if there is no shape.
       centre: (x, y).
-      velocity: velocity of the centre, in sides per second.
       angle: angle in radians.
-      texture: one of TEXTURES, fixed to the shape.
+      texture: number in TEXTURES, fixed to the shape.
       tones: RGB of the light and dark parts, in [0,1].
     """
 
-    corners: int
-    inradius: float
-    centre: Float[np.ndarray, "N 2"]
-    velocity: Float[np.ndarray, "N 2"]
-    angle: Float[np.ndarray, " N"]
-    texture: str
-    tones: Float32[np.ndarray, "2 3"]
+    kind: int | Int[Array, ""]
+    inradius: float | Float[Array, ""]
+    centre: Float[np.ndarray | Array, "N 2"]
+    angle: Float[np.ndarray | Array, " N"]
+    texture: int | Int[Array, ""]
+    tones: Float[np.ndarray | Array, "2 3"]
+
+    def at(self, frames: Int[np.ndarray, " T"]) -> "Shape":
+        """The shape in some frames."""
+        return self._replace(centre=self.centre[frames], angle=self.angle[frames])
+
+
+class Ground(NamedTuple):
+    """A gradient, the background.
+
+    Attributes:
+      ends: RGB of its first and last colour, in [0,1].
+      heading: its direction in radians.
+    """
+
+    ends: Float[np.ndarray | Array, "2 3 1 1"]
+    heading: float | Float[Array, ""]
+
+
+class Library(NamedTuple):
+    """What paints, here or on the devices.
+
+    Attributes:
+      np: numpy, or jax.numpy.
+      switch: calls the function with a number.
+    """
+
+    np: Any
+    switch: Callable[[Any, Sequence[Callable[[], Any]]], Any]
+
+
+HOST = Library(np, lambda number, functions: functions[number]())
+DEVICES = Library(jnp, jax.lax.switch)
+
+
+def _decode(
+    shapes: Sequence[Shape], ground: Ground, size: int, frames: Int[np.ndarray, " T"]
+) -> UInt8[np.ndarray, "T H H 3"]:
+    return render([shape.at(frames) for shape in shapes], ground, size)
+
+
+def _scene(
+    shapes: Sequence[Shape], ground: Ground, most: int, frames: Int[np.ndarray, " T"]
+) -> dict[str, Any]:
+    """The arrays from which `render_scenes` paints these frames, for `most` shapes."""
+    nothing = shapes[0]._replace(inradius=-1.0)
+    rows = [shape.at(frames) for shape in [*shapes, *[nothing] * (most - len(shapes))]]
+    scene = {"ground": ground, "shapes": Shape(*map(np.array, zip(*rows, strict=True)))}
+    return jax.tree.map(lambda x: np.asarray(x, f"{np.result_type(x).kind}4"), scene)
 
 
 def render(
-    shapes: Sequence[Shape],
-    background: Float32[np.ndarray, "3 H H"],
-    frames: Int[np.ndarray, " T"],
-) -> UInt8[np.ndarray, "T H H 3"]:
+    shapes: Sequence[Shape], ground: Ground, size: int, library: Library = HOST
+) -> UInt8[np.ndarray | Array, "T H H 3"]:
     """Paints the shapes in their order over the background, with anti-aliased edges."""
-    size = background.shape[-1]
+    xp, switch = library
     # Channels come before pixels until the end: numpy is fast along a long last axis.
-    picture = np.repeat(background[None], len(frames), axis=0)
+    picture = xp.repeat(_gradient(ground, size, xp)[None], len(shapes[0].angle), axis=0)
     for shape in shapes:
-        x, y = _body_frame(shape.centre[frames], shape.angle[frames], size)
-        paint = _coverage(_texture(x, y, shape), size)[:, None]
-        cover = _coverage(-_outline(x, y, shape), size)[:, None]
+        x, y = _body_frame(shape, size, xp)
+        paint = _coverage(_texture(x, y, shape, xp, switch), size, xp)[:, None]
+        cover = _coverage(-_outline(x, y, shape, xp, switch), size, xp)[:, None]
         light, dark = shape.tones[:, :, None, None]
         picture += cover * (dark + paint * (light - dark) - picture)
-    return np.rint(255 * np.moveaxis(picture, 1, 3)).astype(np.uint8)
+    return xp.rint(255 * xp.moveaxis(picture, 1, 3)).astype(np.uint8)
 
 
 def _draw_shape(
-    rng: np.random.Generator, corners: int, hue: float, spin: float, time: Float[np.ndarray, " N"]
-) -> Shape:
-    radius = rng.uniform(0.18, 0.24)
+    rng: np.random.Generator, kind: int, hue: float, spin: float, time: Float[np.ndarray, " N"]
+) -> tuple[Shape, Float[np.ndarray, "N 2"]]:
+    """A shape, and the velocity of its centre in sides per second."""
+    radius, corners = rng.uniform(0.18, 0.24), tuple(CORNERS.values())[kind]
     if corners:  # the same area as the circle
         half = math.pi / corners
         inradius = radius * math.sqrt(half / math.tan(half))
@@ -177,66 +233,71 @@ def _draw_shape(
     velocity = speed * np.array([math.cos(heading), math.sin(heading)])
     path = rng.uniform(0, corridor, 2) + velocity * time[:, None]
     light = 0.1 + 0.9 * np.clip(np.abs((hue + np.array([0, 2, 1]) / 3) % 1 * 6 - 3) - 1, 0, 1)
-    return Shape(
-        corners=corners,
+    shape = Shape(
+        kind=kind,
         inradius=inradius,
         centre=circumradius + _fold(path, corridor),
-        velocity=velocity * np.where(path // corridor % 2, -1, 1),
         angle=(rng.uniform(0, 2 * np.pi) + rng.uniform(-spin, spin) * time) * (spin > 0),
-        texture=TEXTURES[rng.integers(len(TEXTURES))],
+        texture=int(rng.integers(len(TEXTURES))),
         tones=np.stack([light, 0.5 * light]).astype(np.float32),
     )
+    return shape, velocity * np.where(path // corridor % 2, -1, 1)
 
 
-def _caption(kind: str, colours: Sequence[str], first: Shape) -> str:
+def _caption(kind: str, colours: Sequence[str], velocity: Float[np.ndarray, " 2"]) -> str:
     if len(colours) > 1:
         return f"{len(colours)} {kind}s: {', '.join(colours[:-1])} and {colours[-1]}"
-    x, y = np.abs(first.velocity[0])
+    x, y = np.abs(velocity)
     return f"a {colours[0]} {kind} moving {'side to side' if x > y else 'up and down'}"
 
 
-def _draw_background(rng: np.random.Generator, size: int) -> Float32[np.ndarray, "3 H H"]:
-    """A dark gradient in a random direction."""
-    first, last = rng.uniform(0.0, 0.2, (2, 3, 1, 1))
-    heading = rng.uniform(0, 2 * np.pi)
-    grid = (np.arange(size) + 0.5) / size - 0.5
-    ramp = 0.5 + 0.7 * (math.cos(heading) * grid + math.sin(heading) * grid[:, None])
+def _fold(u, length, xp=np):
+    """Triangle wave in [0, `length`]: how far u is from the nearest multiple of 2 `length`."""
+    return xp.abs(u - 2 * length * xp.rint(u / (2 * length)))
+
+
+def _gradient(ground: Ground, size: int, xp):
+    """RGB of the background, float32 [3,H,H]."""
+    (first, last), (cos, sin) = ground.ends, (f(ground.heading) for f in (xp.cos, xp.sin))
+    grid = (xp.arange(size) + 0.5) / size - 0.5
+    ramp = 0.5 + 0.7 * (cos * grid + sin * grid[:, None])
     return (first + ramp * (last - first)).astype(np.float32)
 
 
-def _fold(u, length):
-    """Triangle wave in [0, `length`]: how far u is from the nearest multiple of 2 `length`."""
-    return np.abs(u - 2 * length * np.rint(u / (2 * length)))
-
-
-def _body_frame(centre: Float[np.ndarray, "T 2"], angle: Float[np.ndarray, " T"], size: int):
+def _body_frame(shape: Shape, size: int, xp):
     """Coordinates (x, y), float32 [T,H,H] each, of all pixels relative to the moving shape."""
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size
-    x = (grid - centre[:, :1].astype(np.float32))[:, None, :]
-    y = (grid - centre[:, 1:].astype(np.float32))[:, :, None]
-    cos, sin = (f(angle).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
+    x = (grid - shape.centre[:, :1].astype(np.float32))[:, None, :]
+    y = (grid - shape.centre[:, 1:].astype(np.float32))[:, :, None]
+    cos, sin = (f(shape.angle).astype(np.float32)[:, None, None] for f in (xp.cos, xp.sin))
     return cos * x + sin * y, cos * y - sin * x
 
 
-def _outline(x, y, shape: Shape):
+def _outline(x, y, shape: Shape, xp, switch):
     """Signed distance to the outline, negative inside: the largest over a polygon's sides."""
-    if not shape.corners:
-        return np.sqrt(x * x + y * y) - np.float32(shape.inradius)
-    normals = 2 * np.pi * np.arange(shape.corners) / shape.corners
-    sides = [np.float32(math.cos(a)) * x + np.float32(math.sin(a)) * y for a in normals]
-    return np.maximum.reduce(sides) - np.float32(shape.inradius)
+
+    def reach(corners: int):
+        if not corners:
+            return xp.sqrt(x * x + y * y)
+        angles = (2 * math.pi * side / corners for side in range(corners))
+        sides = (np.float32(math.cos(a)) * x + np.float32(math.sin(a)) * y for a in angles)
+        return functools.reduce(xp.maximum, sides)
+
+    of_kind = [functools.partial(reach, corners) for corners in CORNERS.values()]
+    return switch(shape.kind, of_kind) - shape.inradius
 
 
-def _texture(x, y, shape: Shape):
+def _texture(x, y, shape: Shape, xp, switch):
     """Signed distance to the border between the tones, positive in the light one."""
-    if shape.texture == "halves":
-        return x
-    if shape.texture == "quarters":
-        return np.maximum(np.minimum(x, y), np.minimum(-x, -y))
-    width = np.float32(2 / 3 * shape.inradius)  # three stripes, one of them in the middle
-    return width / 2 - _fold(x, width)
+    width = 2 / 3 * shape.inradius  # three stripes, one of them in the middle
+    of_texture = {
+        "halves": lambda: x,
+        "quarters": lambda: xp.maximum(xp.minimum(x, y), xp.minimum(-x, -y)),
+        "stripes": lambda: width / 2 - _fold(x, width, xp),
+    }
+    return switch(shape.texture, [of_texture[name] for name in TEXTURES])
 
 
-def _coverage(distance, size: int):
+def _coverage(distance, size: int, xp):
     """The share of each pixel in which the distance is positive."""
-    return np.clip(distance * np.float32(size) + np.float32(0.5), 0, 1)
+    return xp.clip(distance * size + 0.5, 0, 1)
