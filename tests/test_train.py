@@ -113,7 +113,7 @@ def test_two_processes_train_as_one_does(whole, config, tmp_path):
     processes = [
         start(
             tmp_path, f"--distributed={address},2,{rank}", "--config.mesh.fsdp=2", *PROFILES,
-            "--config.data.render_on_device=True",
+            "--config.data.render_on_device=True",  # to the same pixels, but for rounding
             env={"JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )
@@ -225,11 +225,14 @@ def test_implicit_transfers_are_refused_in_the_step_alone(config, tmp_path, monk
 
     made, step = [], Run.train_step.func
     monkeypatch.setattr(Checkpoints, "save", transfer)
+    painted, render = [], RENDERS["synthetic"]
+    monkeypatch.setitem(RENDERS, "synthetic", lambda *a: painted.append(a) or render(*a))
     config.update(steps=1)
+    config.data.render_on_device = True
     config.model.update(blocks="mlp", depth=1)
     config.tasks.update(generate=0.0, predict=0.0)  # so that no samples are drawn
     train_on(1, config, tmp_path / "saved")
-    assert len(made) == 1
+    assert len(made) == len(painted) == 1
 
     def guarded(run):
         return lambda *arguments: (transfer(), step(run)(*arguments))[1]

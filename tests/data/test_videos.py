@@ -88,6 +88,12 @@ def test_it_trains_and_mistakes_are_one_line(folder, tmp_path):
         ([*given, labels, f"--config.data.path={tmp_path}/empty"], "contains no files"),
         ([*given, where, "--config.conditions.label.classes=3"], "but the data has 2 classes"),
     )
+    for name in ("cats/2.mp4", "dogs/2.mp4"):
+        (folder / name).unlink()
+    mistakes("train", (
+        [*given, labels, where, f"--workdir={tmp_path}/run"],
+        "has a run with another config or other data (the data: fingerprint ",
+    ))  # fmt: skip
 
 
 def test_all_files_held_out_is_one_line(folder):
