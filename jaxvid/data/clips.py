@@ -174,10 +174,10 @@ def sample_clip(
     (`hierarchy.plan.by_importance`), not in order.
 
     Returns:
-      `video` uint8 [T,H,W,3], or with `as_scene` the arrays of `Clip.scene`, `scene`; `time`
-      float32 [T], seconds from the first sampled frame; `observed`
-      bool [T], what the call of a plan sees; `label` int32 []; `caption`, an array of one str; the
-      sampled rows of `action`, if it is not None, and of every array in `clip.truth`.
+      `video` uint8 [T,H,W,3], or with `as_scene` what `clip.scene` gives, `scene`; `time` float32
+      [T], seconds from the first sampled frame; `observed` bool [T], what the call of a plan sees;
+      `label` int32 []; `caption`, an array of one str; the sampled rows of `action`, if it is not
+      None, and of every array in `clip.truth`.
 
     Raises:
       InputError: the clip is too short for all windows.

@@ -215,9 +215,8 @@ def _check_rendering(config: ConfigDict) -> None:
         return
     if data.source not in RENDERS:
         raise InputError(
-            f"config.data.render_on_device=True: the clips of config.data.source={data.source} "
-            f"can only be painted by hosts, those of {', '.join(RENDERS)} by devices: set it to "
-            "False"
+            f"config.data.render_on_device=True: devices can paint clips of {', '.join(RENDERS)}, "
+            f"but not those of config.data.source={data.source}: set it to False"
         )
     if pixels := [text for text in data.augment if augment.active([text], temporal=False)]:
         raise InputError(

@@ -158,8 +158,11 @@ def test_devices_paint_the_clips_that_hosts_would(size, shapes, by_kind):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"data.source": "bodies"}, "config.data.source=bodies can only be painted by hosts"),
-        ({"data.source": "mixture", "data.mixture": ("synthetic", "bodies")}, "=mixture can only"),
+        ({"data.source": "bodies"}, "not those of config.data.source=bodies: set it to"),
+        (
+            {"data.source": "mixture", "data.mixture": ("synthetic", "bodies")},
+            "source=mixture: set it to False",
+        ),
         ({"data.augment": ("reverse", "flip", "hue(p=1)")}, r"flip and hue\(p=1\) of config"),
         ({"conditions.low_res.factor": 2}, "set config.data.render_on_device=False"),
     ],

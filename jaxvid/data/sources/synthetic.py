@@ -121,7 +121,7 @@ def render_scenes(config: ConfigDict, scenes: Mapping[str, Any]) -> UInt8[Array,
 
     def of_clip(scene: Mapping[str, Any]) -> UInt8[Array, "T H H 3"]:
         shapes = [Shape(*(x[s] for x in scene["shapes"])) for s in range(config.shapes[1])]
-        return render(shapes, scene["ground"], config.size, DEVICES)
+        return render(shapes, scene["ground"], config.size, jnp, jax.lax.switch)
 
     return jax.vmap(of_clip)(scenes)
 
@@ -169,22 +169,6 @@ class Ground(NamedTuple):
     heading: float | Float[Array, ""]
 
 
-class Library(NamedTuple):
-    """What paints, here or on the devices.
-
-    Attributes:
-      np: numpy, or jax.numpy.
-      switch: calls the function with a number.
-    """
-
-    np: Any
-    switch: Callable[[Any, Sequence[Callable[[], Any]]], Any]
-
-
-HOST = Library(np, lambda number, functions: functions[number]())
-DEVICES = Library(jnp, jax.lax.switch)
-
-
 def _decode(
     shapes: Sequence[Shape], ground: Ground, size: int, frames: Int[np.ndarray, " T"]
 ) -> UInt8[np.ndarray, "T H H 3"]:
@@ -194,7 +178,7 @@ def _decode(
 def _scene(
     shapes: Sequence[Shape], ground: Ground, most: int, frames: Int[np.ndarray, " T"]
 ) -> dict[str, Any]:
-    """The arrays from which `render_scenes` paints these frames, for `most` shapes."""
+    """The arrays, in 32 bits, from which `render_scenes` paints these frames; of `most` shapes."""
     nothing = shapes[0]._replace(inradius=-1.0)
     rows = [shape.at(frames) for shape in [*shapes, *[nothing] * (most - len(shapes))]]
     scene = {"ground": ground, "shapes": Shape(*map(np.array, zip(*rows, strict=True)))}
@@ -202,16 +186,24 @@ def _scene(
 
 
 def render(
-    shapes: Sequence[Shape], ground: Ground, size: int, library: Library = HOST
+    shapes: Sequence[Shape],
+    ground: Ground,
+    size: int,
+    xp: Any = np,
+    switch: Callable[[Any, Sequence[Callable]], Any] = lambda number, functions: functions[
+        number
+    ](),
 ) -> UInt8[np.ndarray | Array, "T H H 3"]:
-    """Paints the shapes in their order over the background, with anti-aliased edges."""
-    xp, switch = library
+    """Paints the shapes in their order over the background, with anti-aliased edges.
+
+    `xp` is numpy or jax.numpy, and `switch` calls the function with a number.
+    """
     # Channels come before pixels until the end: numpy is fast along a long last axis.
     picture = xp.repeat(_gradient(ground, size, xp)[None], len(shapes[0].angle), axis=0)
     for shape in shapes:
         x, y = _body_frame(shape, size, xp)
-        paint = _coverage(_texture(x, y, shape, xp, switch), size, xp)[:, None]
-        cover = _coverage(-_outline(x, y, shape, xp, switch), size, xp)[:, None]
+        paint = _coverage(_texture(x, y, shape, xp, switch), size)[:, None]
+        cover = _coverage(-_outline(x, y, shape, xp, switch), size)[:, None]
         light, dark = shape.tones[:, :, None, None]
         picture += cover * (dark + paint * (light - dark) - picture)
     return xp.rint(255 * xp.moveaxis(picture, 1, 3)).astype(np.uint8)
@@ -251,9 +243,9 @@ def _caption(kind: str, colours: Sequence[str], velocity: Float[np.ndarray, " 2"
     return f"a {colours[0]} {kind} moving {'side to side' if x > y else 'up and down'}"
 
 
-def _fold(u, length, xp=np):
+def _fold(u, length):
     """Triangle wave in [0, `length`]: how far u is from the nearest multiple of 2 `length`."""
-    return xp.abs(u - 2 * length * xp.rint(u / (2 * length)))
+    return abs(u - 2 * length * (u / (2 * length)).round())
 
 
 def _gradient(ground: Ground, size: int, xp):
@@ -293,11 +285,11 @@ def _texture(x, y, shape: Shape, xp, switch):
     of_texture = {
         "halves": lambda: x,
         "quarters": lambda: xp.maximum(xp.minimum(x, y), xp.minimum(-x, -y)),
-        "stripes": lambda: width / 2 - _fold(x, width, xp),
+        "stripes": lambda: width / 2 - _fold(x, width),
     }
     return switch(shape.texture, [of_texture[name] for name in TEXTURES])
 
 
-def _coverage(distance, size: int, xp):
+def _coverage(distance, size: int):
     """The share of each pixel in which the distance is positive."""
-    return xp.clip(distance * size + 0.5, 0, 1)
+    return (distance * size + 0.5).clip(0, 1)
