@@ -27,6 +27,7 @@ from jaxvid import config as configs
 from jaxvid import metrics  # noqa: F401
 from jaxvid.conditions.condition import Condition, encode, prepare
 from jaxvid.data import pipeline
+from jaxvid.data.buckets import Bucket, make_buckets
 from jaxvid.data.clips import frame_shape, kind_at
 from jaxvid.data.sources.registry import RENDERS
 from jaxvid.denoiser import Denoiser, make_denoiser
@@ -70,6 +71,12 @@ class Run:
     def details(self) -> dict[str, tuple[int, ...]]:
         """The level of detail of each frame by the kind of a call; {} for one pattern for all."""
         return by_kind(self.config.model, self.config.data.frames)
+
+    @functools.cached_property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """The buckets of the training clips; one for clips of one shape."""
+        unit = rules.batch_parts(self.mesh) * self.config.optimizer.accumulate
+        return make_buckets(self.config, math.lcm(unit, jax.process_count()))
 
     def detail_at(self, step: int) -> tuple[int, ...]:
         """The level of detail of each frame of the clips of a step, or () for `model.detail`."""

@@ -29,7 +29,7 @@ from jaxvid.actions import make_actions
 from jaxvid.build import advice, build, check_training, least_memory
 from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
-from jaxvid.data.sources import make_source
+from jaxvid.data.buckets import describe_buckets, open_sources
 from jaxvid.evaluators import make_evaluators
 from jaxvid.parallel import processes
 from jaxvid.training.meter import Meter
@@ -69,23 +69,27 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
     started, lead = time.monotonic(), jax.process_index() == 0
 
     # The parts of the run. All mistakes of the user are found before the first compile.
-    source, validation = (make_source(config.data, split) for split in ("train", "validation"))
+    sources, source, validation = open_sources(config)
     config.conditions.label.names = tuple(source.labels)  # for `sample --label=NAME`
     run = build(config)
     check_training(run)
     check_source(run.conditions, source)
     evaluators = make_evaluators(run, validation)
-    dataset = pipeline.make_dataset(
-        source,
-        config.data,
-        run.encode,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        by_kind=bool(run.details),
-        scenes=config.data.render_on_device,
-    )
+    of_buckets = [
+        pipeline.make_dataset(
+            of_bucket,
+            bucket.data,
+            run.encode,
+            seed=config.seed,
+            batch_size=bucket.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            by_kind=bool(run.details),
+            scenes=config.data.render_on_device,
+        )
+        for of_bucket, bucket in zip(sources, run.buckets, strict=True)
+    ]
+    dataset = pipeline.mix(of_buckets, [bucket.weight for bucket in run.buckets])
 
     with (
         jax.set_mesh(run.mesh),
@@ -120,11 +124,15 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                 f"{parameters / 1e6:.2f} M parameters, {run.mesh.size} x "
                 f"{jax.devices()[0].device_kind}"
             )
-            log.say(f"{len(source)} clips to train on, {len(validation)} held out for validation")
+            clips = sum(map(len, sources))
+            log.say(f"{clips} clips to train on, {len(validation)} held out for validation")
+            if config.data.buckets:
+                for line in describe_buckets(run.buckets, sources):
+                    log.say(line)
             for line in notes + advice(config):
                 log.say(line)
             actions = make_actions(
-                run, validation or source, evaluators, workdir, snapshots, best, log
+                run, validation or sources[0], evaluators, workdir, snapshots, best, log
             )
             if step:  # repeat the actions of this step, which may have been interrupted
                 for action in actions:
@@ -146,7 +154,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                     batch = run.put(host_batch)
                     state, metrics = run.train_step(state, batch, run.detail_at(step))
                 step += 1
-                meter.add(metrics)
+                meter.add(metrics, len(host_batch["time"]) * jax.process_count())
                 in_flight.append(metrics)
                 if len(in_flight) > 1:
                     in_flight.popleft().block_until_ready()
@@ -156,7 +164,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                 due = [] if stopping else [action for action in actions if action.due(step)]
                 if saves or due or step % config.log.every == 0:
                     # Before saving, because it raises if a recent loss is not finite.
-                    values = meter.close(step, config.batch_size)
+                    values = meter.close(step)
                     log.metrics(step, values)
                     log.progress(step, values["loss"], values["clips_per_s"], values["data_wait"])
                 if saves:

@@ -106,6 +106,14 @@ def make_dataset(
     ]
 
 
+def mix(datasets: Sequence[grain.MapDataset], weights: Sequence[int]) -> grain.MapDataset:
+    """The batches of several endless datasets: which one a step takes follows from its number.
+
+    Steps are spread evenly. The numbers of bad records are those of their own source.
+    """
+    return datasets[0] if len(datasets) == 1 else grain.MapDataset.mix(datasets, weights)
+
+
 def _load(
     source: Source,
     take: Callable[[Clip, str | None, np.random.Generator], dict[str, Any]],

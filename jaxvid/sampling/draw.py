@@ -219,12 +219,15 @@ def remember(
     return denoiser.predict(variables, *inputs, mutable=["cache"])[1]
 
 
-def time_shift(config: ConfigDict) -> float:
-    """The time shift of the noise levels in training and sampling: `s` of `noise.shift`."""
+def time_shift(config: ConfigDict, shape: Sequence[int] = ()) -> float:
+    """The time shift of the noise levels in training and sampling: `s` of `noise.shift`.
+
+    `shape` is (T, H, W), by default that of `data`.
+    """
     reference, data = config.diffusion.shift_reference, config.data
     if not reference:
         return 1.0
-    return resolution_shift((data.frames, *frame_shape(data)), reference)
+    return resolution_shift(tuple(shape) or (data.frames, *frame_shape(data)), reference)
 
 
 def guidance_scale(config: ConfigDict, denoiser: Denoiser) -> float:

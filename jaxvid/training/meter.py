@@ -27,6 +27,7 @@ class Meter:
         self._first, self._max_bad, self._metrics_of = step + 1, max_bad, metrics_of
         self._bad: set[int] = set()
         self._steps: list[Any] = []
+        self._clips = 0
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -54,11 +55,12 @@ class Meter:
                 f"{sorted(self._bad)}; prepare the data again, or raise the limit"
             )
 
-    def add(self, metrics: Any) -> None:
-        """Adds the metrics of a step."""
+    def add(self, metrics: Any, clips: int) -> None:
+        """Adds the metrics of a step, and the number of its clips."""
         self._steps.append(metrics)
+        self._clips += clips
 
-    def close(self, step: int, batch_size: int) -> dict[str, float]:
+    def close(self, step: int) -> dict[str, float]:
         """Means and rates of the steps since the last call, up to `step`.
 
         Raises InputError, with the step and the arrays, if a loss, a gradient or a parameter is not
@@ -74,10 +76,10 @@ class Meter:
             for name in ("loss", "lr", "grad_norm", "param_norm")
         }
         values |= by_level("loss", sums, counts)
-        values["clips_per_s"] = len(fetched) * batch_size / seconds
+        values["clips_per_s"] = self._clips / seconds
         values["data_wait"] = self._waited / seconds
         values["bad_records"] = len(self._bad)
-        self._first, self._steps = step + 1, []
+        self._first, self._steps, self._clips = step + 1, [], 0
         self.restart_clock()
         return values
 

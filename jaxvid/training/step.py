@@ -84,7 +84,7 @@ def draw_examples(
     given_level = jax.random.uniform(
         jax.random.fold_in(key, 4), (B, 1), maxval=d.max_observed_noise
     )
-    levels = jnp.where(observed, given_level, noise.shift(level, time_shift(config)))
+    levels = jnp.where(observed, given_level, noise.shift(level, time_shift(config, x0.shape[1:4])))
     eps = jax.random.normal(eps_key, x0.shape)
     given = prepare(denoiser.conditions, batch["given"], key, training=True)
     return Examples(

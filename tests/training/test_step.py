@@ -195,22 +195,22 @@ def test_a_loss_that_is_not_finite_names_step_and_part(config, batch):
     state, step = begin(config)
     window = Meter(0, max_bad=0)
     state, metrics = step(state, batch)
-    window.add(metrics)
+    window.add(metrics, 4)
     bad = jax.tree.map(lambda x: x, state.params)
     bad["pixels"]["kernel"] *= jnp.nan
     _, metrics = step(state.replace(params=bad), batch)
-    window.add(metrics)
+    window.add(metrics, 4)
     with pytest.raises(InputError, match=r"at step 2 the loss is nan.*arrays: blocks_0/"):
-        window.close(2, config.batch_size)
+        window.close(2)
 
 
 def test_parameters_that_overflow_stop_the_run_though_loss_and_gradient_are_finite():
     meter = Meter(0, max_bad=0)
     finite = {"loss": 1.0, "grad_norm": 1.0, "grad_norms": {"out": 1.0}, "param_norm": 1.0}
-    meter.add(finite)
-    meter.add(finite | {"param_norm": np.inf})
+    meter.add(finite, 1)
+    meter.add(finite | {"param_norm": np.inf}, 1)
     with pytest.raises(InputError, match=r"at step 2 .*norm of the new parameters is inf"):
-        meter.close(2, 8)
+        meter.close(2)
 
 
 def test_bad_records_are_listed_once_and_too_many_stop_the_run():

@@ -5,12 +5,12 @@ from ml_collections import ConfigDict
 from jaxvid.config import declare, key, one_of, requirement
 from jaxvid.data import worlds
 from jaxvid.data.sources import clips, mixture, synthetic, videos  # noqa: F401
-from jaxvid.data.sources.mixture import parts
+from jaxvid.data.sources.mixture import Mixture, parts
 from jaxvid.data.sources.per_video import PerVideo
 from jaxvid.data.sources.registry import SOURCES, Source, make_source, source
 from jaxvid.errors import InputError
 
-__all__ = ["SOURCES", "PerVideo", "Source", "make_source", "parts", "source"]
+__all__ = ["SOURCES", "Mixture", "PerVideo", "Source", "make_source", "parts", "source"]
 
 declare("data", source=key("synthetic", one_of(SOURCES), "source of the clips"))
 
