@@ -237,3 +237,21 @@ def test_a_list_of_words():
     assert listed(["red"]) == "red"
     assert listed(["red", "blue"]) == "red and blue"
     assert listed(["red", "blue", "green"]) == "red, blue and green"
+
+
+@pytest.mark.parametrize("behind", ["flow", "layers"])
+@pytest.mark.parametrize("name", ["bodies", "glyphs"])
+def test_another_world_behind_changes_nothing_of_what_is_in_front(name, behind):
+    plain, mixed = world(name), world(name, backdrop=behind)
+    assert plain.fingerprint != mixed.fingerprint
+    for number in range(3):
+        clips = plain[number], mixed[number]
+        assert clips[0].caption == clips[1].caption
+        np.testing.assert_array_equal(clips[0].truth["position"], clips[1].truth["position"])
+        videos = [clip.decode(ALL).astype(int) for clip in clips]
+        changed = np.abs(videos[0] - videos[1]).max(-1) > 0
+        bright = ink(videos[0]) > 60
+        assert (changed & bright).mean() < 0.08  # at edges
+        assert changed[~bright].mean() > 0.5
+        assert np.percentile(videos[1][~bright], 99) < 100
+        assert np.abs(np.diff(videos[1], axis=0))[~bright[1:]].mean() > 0.1

@@ -50,4 +50,5 @@ class Settings:
     def from_json(cls, values: Mapping[str, Any]) -> "Settings":
         """From the values of a manifest, which has others too."""
         given = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
+        given["fps"] = float(given["fps"])
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})

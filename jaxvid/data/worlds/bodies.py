@@ -15,9 +15,10 @@ from jaxvid.data.clips import Clip
 from jaxvid.data.worlds.world import (
     COUNTS,
     SHIFT,
+    Backdrop,
     a,
     choose_colours,
-    dark,
+    draw_backdrop,
     fixed_point,
     listed,
     padded,
@@ -52,7 +53,7 @@ def bodies(rng: np.random.Generator, data: ConfigDict, frames: int) -> Clip:
     c = data.bodies
     label, count = int(rng.integers(2)), int(rng.integers(c.count[0], c.count[1] + 1))
     colours = choose_colours(rng, data, count)
-    radius, background = rng.uniform(0.07, 0.11), dark(rng)
+    radius, backdrop = rng.uniform(0.07, 0.11), draw_backdrop(rng, data, frames)
     space, moving = _make_space(rng, c, LABELS[label], count, radius)
     position, velocity, angle, contact = _simulate(space, moving, frames, data.fps)
     most = c.count[1]
@@ -66,7 +67,7 @@ def bodies(rng: np.random.Generator, data: ConfigDict, frames: int) -> Clip:
     return Clip(
         (np.arange(frames) / data.fps).astype(np.float32),
         functools.partial(
-            _render, LABELS[label], [colour.rgb for colour in colours], background, data.size,
+            _render, LABELS[label], [colour.rgb for colour in colours], backdrop, data.size,
             radius, position, angle,
         ),
         label=label,
@@ -152,7 +153,7 @@ def _simulate(
 def _render(
     kind: str,
     colours: Sequence[UInt8[np.ndarray, " 3"]],
-    background: UInt8[np.ndarray, " 3"],
+    backdrop: Backdrop,
     size: int,
     radius: float,
     position: Float[np.ndarray, "N S 2"],
@@ -161,7 +162,7 @@ def _render(
 ) -> UInt8[np.ndarray, "T H W 3"]:
     """Bodies in two tones, so that their rotation shows."""
     video = np.empty((len(frames), size, size, 3), np.uint8)
-    video[:] = background
+    video[:] = backdrop(frames)
     if kind == "balls":
         turn = np.linspace(0, 2 * np.pi, 48, endpoint=False)
         outline = radius * np.stack([np.cos(turn), np.sin(turn)], -1)

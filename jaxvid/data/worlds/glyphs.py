@@ -16,9 +16,10 @@ from jaxvid.config import NOT_BELOW_0, key
 from jaxvid.data.clips import Clip
 from jaxvid.data.worlds.world import (
     COUNTS,
+    Backdrop,
     a,
     choose_colours,
-    dark,
+    draw_backdrop,
     listed,
     padded,
     to_pixels,
@@ -46,7 +47,7 @@ def glyphs(rng: np.random.Generator, data: ConfigDict, frames: int) -> Clip:
     c = data.glyphs
     count = int(rng.integers(c.count[0], c.count[1] + 1))
     digits = rng.integers(10, size=count).tolist()
-    colours, background = choose_colours(rng, data, count), dark(rng)
+    colours, backdrop = choose_colours(rng, data, count), draw_backdrop(rng, data, frames)
     time = np.arange(frames) / data.fps
     written = [_write(rng, digit) for digit in digits]
     paths = [_bounce(rng, low, high, c.speed, time) for _, low, high in written]
@@ -64,7 +65,7 @@ def glyphs(rng: np.random.Generator, data: ConfigDict, frames: int) -> Clip:
         time.astype(np.float32),
         functools.partial(
             _render, [ink for ink, _, _ in written], [colour.rgb for colour in colours],
-            background, data.size, position,
+            backdrop, data.size, position,
         ),
         label=digits[-1],
         caption=captions[rng.integers(3)],
@@ -128,13 +129,13 @@ def _bounce(
 def _render(
     inks: Sequence[Float[np.ndarray, "c c"]],
     colours: Sequence[UInt8[np.ndarray, " 3"]],
-    background: UInt8[np.ndarray, " 3"],
+    backdrop: Backdrop,
     size: int,
     position: Float[np.ndarray, "N S 2"],
     frames: Int[np.ndarray, " T"],
 ) -> UInt8[np.ndarray, "T H W 3"]:
     video = np.empty((len(frames), size, size, 3), np.float32)
-    video[:] = background
+    video[:] = backdrop(frames)
     scale = size / 2 / CANVAS  # pixels of the picture in one of the canvas
     for s, (ink, colour) in enumerate(zip(inks, colours, strict=True)):
         side = max(1, round(CANVAS * scale))

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from ml_collections import ConfigDict
 
 from jaxvid.config import POSITIVE, Key, Rule, declare, is_sequence, key, one_of
@@ -49,9 +49,15 @@ declare(
     palette=key(
         "bright", one_of(PALETTES), "colours of the worlds bodies, glyphs, layers and flow"
     ),
+    backdrop=key(
+        "plain",
+        one_of(("plain", "flow", "layers")),
+        "what is behind bodies and glyphs: a dark colour, or another world in dark colours",
+    ),
 )
 
 Draw = Callable[[np.random.Generator, ConfigDict, int], Clip]
+Backdrop = Callable[[Int[np.ndarray, " T"]], UInt8[np.ndarray, "..."]]
 
 
 class Colour(NamedTuple):
@@ -81,6 +87,7 @@ class World:
         own = data[name]
         chosen = [(k, own[k]) for k, declared in sorted(keys.items()) if own[k] != declared.default]
         about = name, version, split, self._frames, data.size, data.fps, data.palette, chosen
+        about += (data.backdrop,) * (data.backdrop != "plain")
         self.fingerprint = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -93,6 +100,7 @@ class World:
 
 # By name, what augmentations make false there, beside what they do in all worlds.
 WORLDS: dict[str, Mapping[str, tuple[str, ...]]] = {}
+_DRAWS: dict[str, Draw] = {}
 
 
 def world(
@@ -115,7 +123,7 @@ def world(
 
     def register(draw: Draw) -> Draw:
         declare(f"data.{name}", **keys)
-        WORLDS[name] = spoilt_by or {}
+        WORLDS[name], _DRAWS[name] = spoilt_by or {}, draw
         source(name)(lambda data, split: World(name, draw, labels, version, keys, data, split))
         return draw
 
@@ -128,9 +136,13 @@ def choose_colours(rng: np.random.Generator, data: ConfigDict, count: int) -> li
     return [palette[i] for i in np.resize(rng.permutation(len(palette)), count)]
 
 
-def dark(rng: np.random.Generator) -> UInt8[np.ndarray, " 3"]:
-    """A dark colour for a background."""
-    return rng.integers(5, 45, 3).astype(np.uint8)
+def draw_backdrop(rng: np.random.Generator, data: ConfigDict, frames: int) -> Backdrop:
+    """What is behind things, as `data.backdrop` says."""
+    colour = rng.integers(5, 45, 3).astype(np.uint8)
+    if data.backdrop == "plain":
+        return lambda shown: colour
+    behind = _DRAWS[data.backdrop](rng.spawn(1)[0], data, frames)
+    return lambda shown: behind.decode(shown) // 3
 
 
 def a(words: str) -> str:
