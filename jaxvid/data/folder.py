@@ -9,7 +9,7 @@ from jaxvid.data.scan import find_files
 from jaxvid.data.video import read_frames, read_video
 from jaxvid.errors import InputError
 
-PICTURES = {".png", ".jpg", ".jpeg"}  # contact sheets beside videos, for example
+PICTURES = {".png", ".jpg", ".jpeg", ".webp"}  # contact sheets beside videos, for example
 
 
 class VideoFolder:

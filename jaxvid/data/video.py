@@ -1,4 +1,4 @@
-"""Reads and writes video files: PyAV decodes and encodes, OpenCV resizes."""
+"""Reads and writes video files: PyAV decodes and encodes."""
 
 import contextlib
 import itertools
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
-import cv2
 import numpy as np
 from av.stream import Disposition
 from jaxtyping import Float, Float32, UInt8
 
+from jaxvid.data.image import fit
 from jaxvid.errors import InputError
 
 # A longer gap between two frames is treated as a broken timestamp: repeating a frame to fill it
@@ -387,20 +387,10 @@ def _fit(
     above, below, left, right = borders
     image = image[above : frame.height - below, left : frame.width - right]
     turns = frame.rotation // 90
-    H, W = (size, size) if isinstance(size, int) else size or (1, 1)
-    if turns % 2:
-        H, W = W, H
-    # One unit of `scale` is a pixel of the result, in rows of the picture.
-    rows, columns = image.shape[0], image.shape[1] * pixel_aspect
-    scale = min(rows / H, columns / W)
-    height = min(image.shape[0], max(1, round(H * scale)))
-    width = min(image.shape[1], max(1, round(W * scale / pixel_aspect)))
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    part = image[top : top + height, left : left + width]
-    if size is None:
-        H = W = min(height, width)
-    small = cv2.resize(part, (W, H), interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(np.rot90(small, turns))
+    shape = (size, size) if isinstance(size, int) else size
+    if shape and turns % 2:
+        shape = shape[::-1]
+    return np.ascontiguousarray(np.rot90(fit(image, shape, pixel_aspect), turns))
 
 
 def _period(stream: av.VideoStream) -> float:

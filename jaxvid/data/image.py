@@ -1,0 +1,84 @@
+"""Reads still images: OpenCV decodes and resizes."""
+
+import io
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from jaxvid.errors import InputError
+
+_MOST_PIXELS = 2**26  # 200 MB as RGB
+# A JPEG can be decoded at a half, a quarter or an eighth of its sides, in less time and memory.
+_SHRUNK = {
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    1: cv2.IMREAD_COLOR,
+}
+
+
+def read_image(path: str | os.PathLike, *, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    """Reads an image file, turned upright and fitted to `size`, see `fit`: RGB in [0, 255].
+
+    Transparency is left out. Of an animation, it is the first image. Large JPEGs are decoded at a
+    part of their size that is at least twice `size`.
+
+    Raises:
+      InputError: the file is not an image, is truncated or damaged, or has more than 67 million
+        pixels, which are not decoded.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            (width, height), form = header.size, header.format
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not an image ({error}); remove it or copy it again") from error
+    if width * height > _MOST_PIXELS:
+        raise InputError(f"{path}: {width}x{height} pixels, more than {_MOST_PIXELS}; shrink it")
+    part = min(width, height) // (2 * max(size)) if form in ("JPEG", "MPO") else 1
+    flags = next((flag for shrink, flag in _SHRUNK.items() if shrink <= part), cv2.IMREAD_COLOR)
+    return fit(decode(data, str(path), flags), size)
+
+
+def decode(data: bytes, name: str, flags: int = cv2.IMREAD_COLOR) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels of an image in any format and depth that OpenCV reads: RGB in [0, 255].
+
+    Raises InputError, with the `name` of the image, if it cannot be decoded.
+    """
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        picture = None
+    if picture is None:
+        raise InputError(f"{name}: truncated or damaged; copy it again")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def fit(
+    image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int] | None, pixel_aspect: float = 1.0
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Resizes the largest centred part of a picture with a shape, by area.
+
+    Args:
+      image: the picture.
+      size: (H, W); None takes the largest centred square as it is.
+      pixel_aspect: the width of a pixel of the picture divided by its height.
+    """
+    H, W = size or (1, 1)
+    # One unit of `scale` is a pixel of the result, in rows of the picture.
+    rows, columns = image.shape[0], image.shape[1] * pixel_aspect
+    scale = min(rows / H, columns / W)
+    height = min(image.shape[0], max(1, round(H * scale)))
+    width = min(image.shape[1], max(1, round(W * scale / pixel_aspect)))
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    part = image[top : top + height, left : left + width]
+    if size is None:
+        H = W = min(height, width)
+    return cv2.resize(part, (W, H), interpolation=cv2.INTER_AREA)

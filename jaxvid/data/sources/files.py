@@ -1,0 +1,100 @@
+"""Folders of files as sources: a subfolder is a class, `dive.txt` the caption of `dive.mp4`."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxvid.data import scan
+from jaxvid.data.clips import Clip, frame_shape
+from jaxvid.data.manifest import class_of
+from jaxvid.data.sources.mixture import parts
+from jaxvid.data.split import held_out
+from jaxvid.errors import InputError
+
+
+def open_files(
+    config: ConfigDict,
+    split: str,
+    kind: str,
+    accepts: Callable[[str], bool],
+    read: Callable[..., Clip],
+    **settings: Any,
+) -> "Files":
+    """A split of the files below `data.path`, by the hashes of their paths.
+
+    Args:
+      config: the `data` section of a config.
+      split: "train" or "validation".
+      kind: what a file is, such as "video".
+      accepts: whether a suffix, in lower case, is of such a file.
+      read: makes a clip of a file: `(path, (H, W), **settings) -> Clip`.
+      settings: what `read` depends on besides the size.
+
+    Raises:
+      InputError: the folder is missing, or no file in it is for training.
+    """
+    folder = Path(config.path).expanduser()
+    try:
+        found, _ = scan.find_files(folder, Path())
+    except InputError as error:
+        raise InputError(f"config.data.path: {error}") from None
+    names = [name for name in found if accepts(Path(name).suffix.lower())]
+    out = held_out(names, config.validation) == (split == "validation")
+    chosen = [name for name, is_chosen in zip(names, out, strict=True) if is_chosen]
+    if split == "train" and not chosen:
+        raise InputError(
+            f"config.data.path={config.path}: no {kind} to train on; give a folder with more "
+            f"{kind} files, or lower config.data.validation"
+        )
+    classes = sorted({class_of(name) for name in names} - {""})
+    return Files(folder, chosen, classes, read, frame_shape(config), settings)
+
+
+class Files:
+    """Files in a folder; each is a clip.
+
+    Attributes:
+      labels: names of the classes, the first-level folders.
+      fingerprint: of the paths, the sizes of the files, and the settings.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        labels: Sequence[str],
+        read: Callable[..., Clip],
+        size: tuple[int, int],
+        settings: Mapping[str, Any],
+    ):
+        self.labels = tuple(labels)
+        self._folder, self._names = folder, names
+        self._read = functools.partial(read, size=size, **settings)
+        sizes = [(name, (folder / name).stat().st_size) for name in names]
+        side = size[0] if size[0] == size[1] else size
+        about = repr((sizes, self.labels, side, *settings.values()))
+        self.fingerprint = hashlib.sha256(about.encode(errors="surrogateescape")).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Clip:
+        """Opens a file; raises InputError if it cannot be read."""
+        name = self._names[index]
+        label = class_of(name)
+        return dataclasses.replace(
+            self._read(self._folder / name),
+            label=self.labels.index(label) if label else -1,
+            caption=scan.read_caption(self._folder / scan.caption_of(name)),
+        )
+
+
+def check_path(config: ConfigDict, source: str, kind: str) -> None:
+    """Raises InputError if `data.path` is empty, and the source is in use."""
+    if source in parts(config.data) and not config.data.path:
+        raise InputError(f"config.data.path is empty: set it to a folder of {kind} files")
