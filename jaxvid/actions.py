@@ -87,7 +87,8 @@ def _show_samples(run: Run, source: Source, workdir: Path, log: Log) -> list[Act
 
         return Action(functools.partial(_every, run.config, run.config.log.sample_every), show)
 
-    return [action(task) for task in ("generate", "predict") if run.config.tasks[task]]
+    tasks = ("generate", "predict") if data.frames > 1 else ("generate",)
+    return [action(task) for task in tasks if run.config.tasks[task]]
 
 
 def _evaluate(
