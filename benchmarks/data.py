@@ -34,7 +34,7 @@ from jaxvid.errors import InputError
 
 NAMES = flags.DEFINE_list(
     "sources",
-    [n for n in SOURCES if n not in ("clips", "mixture", "videos")],
+    [n for n in SOURCES if n not in ("clips", "images", "mixture", "tfds", "videos")],
     "Sources to measure.",
 )
 SIZE = flags.DEFINE_integer("size", 64, "Height and width in pixels.", lower_bound=8)

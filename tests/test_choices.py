@@ -17,7 +17,8 @@ CHOICES = {
     if key.rule is FLAG or key.rule.choices
 }
 CHOICES["model.attention"].remove("cudnn")  # needs a GPU
-for name in ("clips", "mixture", "videos"):  # they need other keys, and have tests of their own
+# These need other keys, and have tests of their own.
+for name in ("clips", "images", "mixture", "tfds", "videos"):
     CHOICES["data.source"].remove(name)
 del CHOICES["data.render_on_device"]  # for one source, without low_res; has tests of its own
 RUNS = max(map(len, CHOICES.values()))

@@ -104,7 +104,7 @@ def test_a_mixture_trains(tmp_path):
         (("bodies", "bodys"), "did you mean 'bodies'"),
         (
             ("bodies", "mixture"),
-            "choose of bodies, flow, glyphs, layers, clips, synthetic, videos$",
+            "choose of bodies, flow, glyphs, layers, clips, images, synthetic, tfds, videos$",
         ),
         (("bodies", "flow(weight=0)"), r"write it as bodies or as bodies\(weight=3\)"),
         (("bodies", "flow(share=2)"), r"write it as bodies or as bodies\(weight=3\)"),

@@ -125,7 +125,7 @@ def test_a_source_from_outside_is_one_function():
         check(whole)
         assert make_source(config(source="constant"))[0].label in range(3)
         whole.data.source = "konstant"
-        with pytest.raises(InputError, match=r"one of bodies, flow, .*, videos, constant"):
+        with pytest.raises(InputError, match=r"one of bodies, flow, .*, tfds, videos, constant"):
             check(whole)
     finally:
         del SOURCES["constant"]

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from jaxvid.config import declare, key, one_of, requirement
 from jaxvid.data import worlds
-from jaxvid.data.sources import clips, images, mixture, synthetic, videos  # noqa: F401
+from jaxvid.data.sources import clips, images, mixture, synthetic, tfds, videos  # noqa: F401
 from jaxvid.data.sources.mixture import Mixture, parts
 from jaxvid.data.sources.per_video import PerVideo
 from jaxvid.data.sources.registry import SOURCES, Source, make_source, source

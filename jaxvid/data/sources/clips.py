@@ -23,14 +23,14 @@ declare(
     path=key(
         "",
         TEXT,
-        'folder of "clips", made by jaxvid.prepare, or of the files of "videos"',
+        'folder of "clips", made by jaxvid.prepare, or of the files of "videos" or "images"',
         free=True,
     ),
     text_embeddings=key("", TEXT, "name of the embeddings that replace the captions' bytes"),
     validation=key(
         0.05,
         FRACTION,
-        'share of the files of "clips" and "videos" that are held out, by a hash',
+        'share of "clips", "videos", "images" and "tfds" that is held out, by a hash',
         before=0.0,
     ),
 )
