@@ -5,6 +5,7 @@ import itertools
 import math
 import os
 import re
+import stat
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -144,8 +145,8 @@ def read_at(
 
 def is_image(path: str | os.PathLike) -> bool:
     """Whether a file that PyAV can open is an image, such as a JPEG or PNG."""
-    with av.open(os.path.abspath(path)) as container:
-        return container.format.name == "image2" or container.format.name.endswith("_pipe")
+    with _open(path) as container:
+        return container.format.name.endswith("_pipe")
 
 
 class VideoWriter(contextlib.AbstractContextManager):
@@ -206,31 +207,41 @@ def write_video(
 
 
 def _open(path: str | os.PathLike) -> av.container.InputContainer:
-    """Opens a file; raises as `read_frames` does."""
+    """Opens a regular file, and nothing that it refers to; raises as `read_frames` does."""
     try:
-        # An absolute path, because FFmpeg would take "clip:1.mp4" for a URL.
-        return av.open(os.path.abspath(path))
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {_reason(error)}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise InputError(f"{path}: not a regular file; remove it")
+        # By number: FFmpeg takes some names for URLs or patterns, and a playlist could make it open
+        # any file or address.
+        options = {"fd": str(file), "protocol_whitelist": "fd"}
+        return av.open("fd:", options=options, metadata_errors="replace")  # titles in Latin-1
     except EOFError as error:
         raise InputError(f"{path}: has no frames; remove it or copy it again") from error
-    except (av.FFmpegError, UnicodeDecodeError) as error:
+    except av.FFmpegError as error:
         raise InputError(
             f"{path}: not a video, or truncated before its index ({_reason(error)}); remove it or "
             "copy it again"
         ) from error
+    finally:
+        os.close(file)
 
 
 def _video_stream(
     path: str | os.PathLike, container: av.container.InputContainer
 ) -> av.VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    # FFmpeg renders text files as pictures of a terminal.
-    if not streams or container.format.name == "tty":
+    if not streams:
         raise InputError(f"{path}: has no video stream; remove it")
     stream = streams[0]
     if stream.codec_context is None:
-        raise InputError(f"{path}: no decoder for its codec; convert it, to H.264 for example")
+        raise InputError(
+            f"{path}: no decoder for its codec, or truncated in its index; convert it, for example "
+            "to H.264, or copy it again"
+        )
     # Several processes decode at the same time, so threads in each would only compete.
     stream.codec_context.thread_count = 1
     return stream
