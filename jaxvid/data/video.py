@@ -1,12 +1,13 @@
 """Reads and writes video files: PyAV decodes and encodes, OpenCV resizes."""
 
 import contextlib
+import functools
 import itertools
-import math
 import os
 import re
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 from av.stream import Disposition
 from jaxtyping import Float, Float32, UInt8
 
+from jaxvid.data import seek
 from jaxvid.errors import InputError
 
 # A longer gap between two frames is treated as a broken timestamp: repeating a frame to fill it
@@ -23,6 +25,9 @@ from jaxvid.errors import InputError
 _LONGEST_GAP_SECONDS = 60.0
 # The length in a header may be that of the sound, which ends a little later.
 _SLACK_SECONDS = 0.25
+# `duration` leaves its file open for a `read_at` that follows in its thread: to open a file, FFmpeg
+# decodes some frames.
+_left = threading.local()
 
 
 def read_frames(
@@ -50,7 +55,7 @@ def read_frames(
         frames = _decode(path, container, stream)
         if fps is not None:
             frames = _resample(frames, fps, _period(stream))
-        pixel_aspect = float(stream.sample_aspect_ratio or 1)
+        pixel_aspect = _pixel_aspect(stream)
         for frame, time in frames:
             yield _square(frame, size, pixel_aspect), time
 
@@ -79,16 +84,17 @@ def duration(path: str | os.PathLike) -> float:
     Raises:
       InputError: the file cannot be read, is not a video, or does not say how long it is.
     """
-    with _open(path) as container:
-        stream = _video_stream(path, container)
-        if stream.duration:
-            return float(stream.duration * stream.time_base)
-        if re.fullmatch(r"\d+:\d+:\d+\.\d+", stated := stream.metadata.get("DURATION", "")):
-            hours, minutes, seconds = map(float, stated.split(":"))
-            return 3600 * hours + 60 * minutes + seconds
-        if not container.duration:
-            raise InputError(f"{path}: does not say how long it is; prepare it, or convert it")
-        return container.duration / av.time_base
+    container = _open(path)
+    _left.open = {path: container}
+    stream = _video_stream(path, container)
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    if re.fullmatch(r"\d+:\d+:\d+\.\d+", stated := stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = map(float, stated.split(":"))
+        return 3600 * hours + 60 * minutes + seconds
+    if not container.duration:
+        raise InputError(f"{path}: does not say how long it is; prepare it, or convert it")
+    return container.duration / av.time_base
 
 
 def read_at(
@@ -96,8 +102,8 @@ def read_at(
 ) -> UInt8[np.ndarray, "T S S 3"]:
     """The frames nearest to `times`, as `read_frames` would give them.
 
-    It seeks to the last key frame before the first time, if the container allows it, and decodes up
-    to the last time.
+    If the container allows it, it decodes from the last key frame before the first time on, and
+    leaves out frames in between that no others refer to.
 
     Args:
       path: as in `read_frames`.
@@ -107,40 +113,42 @@ def read_at(
     Raises:
       InputError: as in `read_frames`, or the video ends before the last time.
     """
+    with getattr(_left, "open", {}).pop(path, None) or _open(path) as container:
+        stream = _video_stream(path, container)
+        take = functools.partial(_square, size=size, pixel_aspect=_pixel_aspect(stream))
+        found = seek.find(
+            container,
+            stream,
+            times,
+            take,
+            last=_period(stream) + _SLACK_SECONDS,
+            longest_gap=_LONGEST_GAP_SECONDS,
+        )
+    return np.stack(_read_on(path, times, take) if found is None else found)
+
+
+def _read_on(
+    path: str | os.PathLike,
+    times: Float[np.ndarray, " T"],
+    take: Callable[[av.VideoFrame], UInt8[np.ndarray, "S S 3"]],
+) -> list[UInt8[np.ndarray, "S S 3"]]:
+    """Like `seek.find`, but decodes all frames from the first on; raises as `read_at` does."""
+    found: list[np.ndarray] = []
     with _open(path) as container:
         stream = _video_stream(path, container)
-        period, origin = _period(stream), stream.start_time
-        pixel_aspect = float(stream.sample_aspect_ratio or 1)
-        start, shown = times[0] - 2 * period, math.inf
-        # In an MPEG program stream, times after a seek are wrong by some frames.
-        if origin is not None and start > 0 and container.format.name != "mpeg":
-            container.seek(origin + int(start / stream.time_base), stream=stream)
-            frames = _decode(path, container, stream, origin)
-            # Frames before a key frame may refer to others that were not decoded.
-            held, shown = next((one for one in frames if one[0].key_frame), (None, math.inf))
-            if shown > times[0]:  # the container has no index, or a wrong one
-                container.seek(0)
-        if shown > times[0]:
-            frames = _decode(path, container, stream)
-            held, shown = next(frames)
-        found: list[np.ndarray] = []
-
-        def take(until: float) -> None:
-            while len(found) < len(times) and times[len(found)] <= until:
-                found.append(_square(held, size, pixel_aspect))
-
-        for frame, time in frames:
-            take((shown + time) / 2)
-            if len(found) == len(times):
-                break
+        period, frames = _period(stream), _decode(path, container, stream)
+        held, shown = next(frames)
+        while len(found) < len(times):
+            frame, time = next(frames, (None, shown + 2 * (period + _SLACK_SECONDS)))
+            while len(found) < len(times) and times[len(found)] <= (shown + time) / 2:
+                found.append(take(held))
+            if frame is None and len(found) < len(times):
+                raise InputError(
+                    f"{path}: ends after {shown + period:.2f} s, before {times[len(found)]:.2f} s; "
+                    "copy it again"
+                )
             held, shown = frame, time
-        take(shown + period + _SLACK_SECONDS)
-        if len(found) < len(times):
-            raise InputError(
-                f"{path}: ends after {shown + period:.2f} s, before {times[len(found)]:.2f} s; "
-                "copy it again"
-            )
-        return np.stack(found)
+    return found
 
 
 def is_image(path: str | os.PathLike) -> bool:
@@ -251,13 +259,9 @@ def _decode(
     path: str | os.PathLike,
     container: av.container.InputContainer,
     stream: av.VideoStream,
-    origin: int | None = None,
 ) -> Iterator[tuple[av.VideoFrame, float]]:
-    """Yields each frame and its time in seconds from the first; raises as `read_frames` does.
-
-    After a seek, `origin` is the stamp of the first frame of the file.
-    """
-    period, sought = _period(stream), origin is not None
+    """Yields each frame and its time in seconds from the first; raises as `read_frames` does."""
+    period, origin = _period(stream), None
     time, resolution, read_to = -period, None, 0.0
     try:
         for packet in container.demux():
@@ -279,8 +283,6 @@ def _decode(
                 previous, time = time, time + period
                 if frame.pts is not None:
                     stated = float((frame.pts - origin) * frame.time_base)
-                    if sought:
-                        previous, sought = stated - period, False
                     # In joined files time may jump back; then count on from the previous frame.
                     time = stated if stated > previous else time
                 if time - previous > _LONGEST_GAP_SECONDS:
@@ -328,6 +330,10 @@ def _square(
     size = size or min(crop.shape[:2])
     small = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(np.rot90(small, frame.rotation // 90))
+
+
+def _pixel_aspect(stream: av.VideoStream) -> float:
+    return float(stream.sample_aspect_ratio or 1)
 
 
 def _period(stream: av.VideoStream) -> float:
