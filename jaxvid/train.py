@@ -139,7 +139,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                 # The devices still run the previous step while the host fetches the next batch.
                 with meter.waiting_for_data(lambda: all(x.is_ready() for x in in_flight)):
                     host_batch = next(batches)
-                meter.count_bad(host_batch["bad"], log.say)
+                meter.count_bad(host_batch["bad"], log.say, getattr(source, "name_of", int))
                 # The guard rejects implicit transfers between host and devices.
                 with jax.transfer_guard("disallow"):
                     batch = pipeline.put(host_batch, rules.batch_sharding(run.mesh))
