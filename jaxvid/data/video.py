@@ -226,7 +226,8 @@ def _open(path: str | os.PathLike) -> av.container.InputContainer:
         # By number: FFmpeg takes some names for URLs or patterns, and a playlist could make it open
         # any file or address.
         options = {"fd": str(file), "protocol_whitelist": "fd"}
-        return av.open("fd:", options=options, metadata_errors="replace")  # titles in Latin-1
+        # Titles may be in Latin-1. PyAV's `options` would go to the streams too, and crash on some.
+        return av.open("fd:", container_options=options, metadata_errors="replace")
     except EOFError as error:
         raise InputError(f"{path}: has no frames; remove it or copy it again") from error
     except av.FFmpegError as error:
