@@ -89,7 +89,10 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
         )
         for of_bucket, bucket in zip(sources, run.buckets, strict=True)
     ]
-    dataset = pipeline.mix(of_buckets, [bucket.weight for bucket in run.buckets])
+    dataset = of_buckets[0]
+    if config.data.buckets:
+        weights = [bucket.weight for bucket in run.buckets]
+        dataset = pipeline.mix(of_buckets, weights, source.starts)
 
     with (
         jax.set_mesh(run.mesh),
@@ -124,8 +127,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                 f"{parameters / 1e6:.2f} M parameters, {run.mesh.size} x "
                 f"{jax.devices()[0].device_kind}"
             )
-            clips = sum(map(len, sources))
-            log.say(f"{clips} clips to train on, {len(validation)} held out for validation")
+            log.say(f"{len(source)} clips to train on, {len(validation)} held out for validation")
             if config.data.buckets:
                 for line in describe_buckets(run.buckets, sources):
                     log.say(line)
@@ -148,7 +150,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                 # The devices still run the previous step while the host fetches the next batch.
                 with meter.waiting_for_data(lambda: all(x.is_ready() for x in in_flight)):
                     host_batch = next(batches)
-                meter.count_bad(host_batch["bad"], log.say)
+                meter.count_bad(host_batch["bad"], log.say, getattr(source, "name_of", int))
                 # The guard rejects implicit transfers between host and devices.
                 with jax.transfer_guard("disallow"):
                     batch = run.put(host_batch)

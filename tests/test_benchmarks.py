@@ -1,11 +1,14 @@
 import importlib
+import re
 
 import numpy as np
 import pytest
 
+from benchmarks.decode import bare
 from benchmarks.long_videos import seam
 from benchmarks.tpu_program import operations_of
 from jaxvid.data.sources import SOURCES
+from jaxvid.data.video import read_frames, write_video
 from jaxvid.errors import InputError
 from jaxvid.hierarchy.plan import make_plan
 from tests.commands import attempt
@@ -88,6 +91,18 @@ def test_a_seam_is_a_jump_where_windows_meet():
     level = np.cumsum([0, 1, 1, 1, 3, 1, 1, 3, 1, 1]).astype(np.uint8)
     videos = np.tile(level[None, :, None, None, None], (2, 1, 2, 2, 3))
     assert seam(videos, plan) == 3.0
+
+
+def test_what_readers_of_video_files_are_compared_with_gives_the_same_frames(tmp_path):
+    path, rng = tmp_path / "a.mp4", np.random.default_rng(0)
+    write_video(path, rng.integers(0, 256, (72, 16, 16, 3), np.uint8), fps=24, scale=2)
+    every = [image for image, _ in read_frames(path, fps=8)]
+    np.testing.assert_array_equal(bare(path, np.arange(9, 17) / 8), every[9:17])
+    asked = [f"--files={path}", "--clips=2", "--frames=4", "--size=16"]
+    code, out, err = attempt("benchmarks.decode", *asked)
+    assert code == 0, err
+    assert attempt("benchmarks.decode", "--files=README.md")[2].startswith("error: README.md: not")
+    assert re.search(r"\n\| a\.mp4 \| \d+\.\d \| \d+\.\d\d \| ", out)
 
 
 def test_games_are_read_from_a_file_whose_last_videos_are_held_out(config, tmp_path):

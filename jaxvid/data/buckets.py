@@ -9,7 +9,10 @@ steps, two have square clips here. Each bucket has as many clips per step as com
 tokens of `batch_size` clips of the `data` section. A network is compiled once for each shape.
 """
 
+import bisect
 import dataclasses
+import hashlib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +21,7 @@ from ml_collections import ConfigDict
 
 from jaxvid import config as configs
 from jaxvid.config import POSITIVE, TEXT, Rule, declare, is_sequence, key, parse_call, requirement
-from jaxvid.data.clips import frame_shape
+from jaxvid.data.clips import Clip, frame_shape
 from jaxvid.data.sources import Mixture, Source, make_source
 from jaxvid.errors import InputError
 
@@ -115,8 +118,41 @@ def open_sources(config: ConfigDict) -> tuple[list[Source], Source, Source]:
             raise InputError(f"config.data.buckets: {bucket.name} has no clips: leave it out")
     labels = tuple(dict.fromkeys(label for source in opened for label in source.labels))
     relabelled = [Mixture((source,), [1], labels) for source in opened]
-    whole = Mixture(relabelled, [bucket.weight for bucket in buckets], labels)
-    return relabelled, whole, Mixture((make_source(config.data, "validation"),), [1], labels)
+    validation = Mixture((make_source(config.data, "validation"),), [1], labels)
+    return relabelled, Joined(relabelled), validation
+
+
+class Joined:
+    """The sources of all buckets, one after another.
+
+    Attributes:
+      labels: the names of their classes.
+      fingerprint: of all.
+      starts: the index of the first clip of each.
+    """
+
+    def __init__(self, sources: Sequence[Source]):
+        self.labels = sources[0].labels
+        about = [source.fingerprint for source in sources]
+        self.fingerprint = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
+        self._sources = sources
+        *self.starts, self._length = itertools.accumulate(map(len, sources), initial=0)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Clip:
+        source, start = self._find(index)
+        return source[index - start]
+
+    def name_of(self, index: int) -> Any:
+        """The name of a clip, or its index if it has none."""
+        source, start = self._find(index)
+        return source.name_of(index - start)
+
+    def _find(self, index: int) -> tuple[Mixture, int]:
+        k = bisect.bisect_right(self.starts, index) - 1
+        return self._sources[k], self.starts[k]
 
 
 def describe_buckets(buckets: Sequence[Bucket], sources: Sequence[Source]) -> list[str]:

@@ -106,12 +106,24 @@ def make_dataset(
     ]
 
 
-def mix(datasets: Sequence[grain.MapDataset], weights: Sequence[int]) -> grain.MapDataset:
+def mix(
+    datasets: Sequence[grain.MapDataset], weights: Sequence[int], starts: Sequence[int]
+) -> grain.MapDataset:
     """The batches of several endless datasets: which one a step takes follows from its number.
 
-    Steps are spread evenly. The numbers of bad records are those of their own source.
+    Args:
+      datasets: of `make_dataset`.
+      weights: how many steps of as many as their sum are of each; they are spread evenly.
+      starts: what is added to the numbers of bad records of each.
     """
-    return datasets[0] if len(datasets) == 1 else grain.MapDataset.mix(datasets, weights)
+
+    def count_from(start: int, batch: dict[str, Any]) -> dict[str, Any]:
+        return batch | {"bad": np.where(batch["bad"] < 0, -1, batch["bad"] + np.int32(start))}
+
+    counted = [
+        d.map(functools.partial(count_from, s)) for d, s in zip(datasets, starts, strict=True)
+    ]
+    return grain.MapDataset.mix(counted, weights)
 
 
 def _load(

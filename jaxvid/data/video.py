@@ -1,10 +1,13 @@
 """Reads and writes video files: PyAV decodes and encodes."""
 
 import contextlib
+import functools
 import itertools
 import math
 import os
 import re
+import stat
+import threading
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +18,7 @@ import numpy as np
 from av.stream import Disposition
 from jaxtyping import Float, Float32, UInt8
 
+from jaxvid.data import seek
 from jaxvid.data.image import fit
 from jaxvid.errors import InputError
 
@@ -23,6 +27,9 @@ from jaxvid.errors import InputError
 _LONGEST_GAP_SECONDS = 60.0
 # The length in a header may be that of the sound, which ends a little later.
 _SLACK_SECONDS = 0.25
+# `duration` leaves its file open for a `read_at` that follows in its thread: to open a file, FFmpeg
+# decodes some frames.
+_left = threading.local()
 
 
 class Borders(NamedTuple):
@@ -70,7 +77,7 @@ def read_frames(
             frames = _watched(frames, watch)
         if fps is not None:
             frames = _resample(frames, fps, _period(stream))
-        pixel_aspect = float(stream.sample_aspect_ratio or 1)
+        pixel_aspect = _pixel_aspect(stream)
         for frame, time in frames:
             yield _fit(frame, size, pixel_aspect, borders), time
 
@@ -103,16 +110,17 @@ def duration(path: str | os.PathLike) -> float:
     Raises:
       InputError: the file cannot be read, is not a video, or does not say how long it is.
     """
-    with _open(path) as container:
-        stream = _video_stream(path, container)
-        if stream.duration:
-            return float(stream.duration * stream.time_base)
-        if re.fullmatch(r"\d+:\d+:\d+\.\d+", stated := stream.metadata.get("DURATION", "")):
-            hours, minutes, seconds = map(float, stated.split(":"))
-            return 3600 * hours + 60 * minutes + seconds
-        if not container.duration:
-            raise InputError(f"{path}: does not say how long it is; prepare it, or convert it")
-        return container.duration / av.time_base
+    container = _open(path)
+    _left.open = {path: container}
+    stream = _video_stream(path, container)
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    if re.fullmatch(r"\d+:\d+:\d+\.\d+", stated := stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = map(float, stated.split(":"))
+        return 3600 * hours + 60 * minutes + seconds
+    if not container.duration:
+        raise InputError(f"{path}: does not say how long it is; prepare it, or convert it")
+    return container.duration / av.time_base
 
 
 def read_at(
@@ -124,8 +132,8 @@ def read_at(
 ) -> UInt8[np.ndarray, "T H W 3"]:
     """The frames nearest to `times`, as `read_frames` would give them.
 
-    It seeks to the last key frame before the first time, if the container allows it, and decodes up
-    to the last time.
+    If the container allows it, it decodes from the last key frame before the first time on, and
+    leaves out frames in between that no others refer to.
 
     Args:
       path: as in `read_frames`.
@@ -136,40 +144,44 @@ def read_at(
     Raises:
       InputError: as in `read_frames`, or the video ends before the last time.
     """
+    with getattr(_left, "open", {}).pop(path, None) or _open(path) as container:
+        stream = _video_stream(path, container)
+        take = functools.partial(
+            _fit, size=size, pixel_aspect=_pixel_aspect(stream), borders=borders
+        )
+        found = seek.find(
+            container,
+            stream,
+            times,
+            take,
+            last=_period(stream) + _SLACK_SECONDS,
+            longest_gap=_LONGEST_GAP_SECONDS,
+        )
+    return np.stack(_read_on(path, times, take) if found is None else found)
+
+
+def _read_on(
+    path: str | os.PathLike,
+    times: Float[np.ndarray, " T"],
+    take: Callable[[av.VideoFrame], UInt8[np.ndarray, "H W 3"]],
+) -> list[UInt8[np.ndarray, "H W 3"]]:
+    """Like `seek.find`, but decodes all frames from the first on; raises as `read_at` does."""
+    found: list[np.ndarray] = []
     with _open(path) as container:
         stream = _video_stream(path, container)
-        period, origin = _period(stream), stream.start_time
-        pixel_aspect = float(stream.sample_aspect_ratio or 1)
-        start, shown = times[0] - 2 * period, math.inf
-        # In an MPEG program stream, times after a seek are wrong by some frames.
-        if origin is not None and start > 0 and container.format.name != "mpeg":
-            container.seek(origin + int(start / stream.time_base), stream=stream)
-            frames = _decode(path, container, stream, origin)
-            # Frames before a key frame may refer to others that were not decoded.
-            held, shown = next((one for one in frames if one[0].key_frame), (None, math.inf))
-            if shown > times[0]:  # the container has no index, or a wrong one
-                container.seek(0)
-        if shown > times[0]:
-            frames = _decode(path, container, stream)
-            held, shown = next(frames)
-        found: list[np.ndarray] = []
-
-        def take(until: float) -> None:
-            while len(found) < len(times) and times[len(found)] <= until:
-                found.append(_fit(held, size, pixel_aspect, borders))
-
-        for frame, time in frames:
-            take((shown + time) / 2)
-            if len(found) == len(times):
-                break
+        period, frames = _period(stream), _decode(path, container, stream)
+        held, shown = next(frames)
+        while len(found) < len(times):
+            frame, time = next(frames, (None, shown + 2 * (period + _SLACK_SECONDS)))
+            while len(found) < len(times) and times[len(found)] <= (shown + time) / 2:
+                found.append(take(held))
+            if frame is None and len(found) < len(times):
+                raise InputError(
+                    f"{path}: ends after {shown + period:.2f} s, before {times[len(found)]:.2f} s; "
+                    "copy it again"
+                )
             held, shown = frame, time
-        take(shown + period + _SLACK_SECONDS)
-        if len(found) < len(times):
-            raise InputError(
-                f"{path}: ends after {shown + period:.2f} s, before {times[len(found)]:.2f} s; "
-                "copy it again"
-            )
-        return np.stack(found)
+    return found
 
 
 def preview(
@@ -185,24 +197,23 @@ def preview(
     with _open(path) as container:
         stream = _video_stream(path, container)
         stream.codec_context.skip_frame = "NONKEY"
-        start, period = stream.start_time or 0, _period(stream)
-        length = stream.duration or (container.duration or 0) / av.time_base / stream.time_base
+        start, base = stream.start_time or 0, stream.time_base
+        length = stream.duration or (container.duration or 0) / av.time_base / base
         shown = -math.inf
-        with contextlib.suppress(av.FFmpegError, InputError):
+        with contextlib.suppress(av.FFmpegError):
             for k in range(count):
                 at = start + int(length * k / count)
                 container.seek(at, stream=stream, backward=k == 0)
-                for frame, time in _decode(path, container, stream, start):
-                    if time > shown + period / 2:
-                        yield frame.to_ndarray(format="gray"), time
-                        shown = time
-                        break
+                frame = next(container.decode(stream), None)
+                if frame is not None and frame.pts is not None and frame.pts > shown:
+                    shown = frame.pts
+                    yield frame.to_ndarray(format="gray"), float((shown - start) * base)
 
 
 def is_image(path: str | os.PathLike) -> bool:
     """Whether a file that PyAV can open is an image, such as a JPEG or PNG."""
-    with av.open(os.path.abspath(path)) as container:
-        return container.format.name == "image2" or container.format.name.endswith("_pipe")
+    with _open(path) as container:
+        return container.format.name.endswith("_pipe")
 
 
 class VideoWriter(contextlib.AbstractContextManager):
@@ -263,31 +274,42 @@ def write_video(
 
 
 def _open(path: str | os.PathLike) -> av.container.InputContainer:
-    """Opens a file; raises as `read_frames` does."""
+    """Opens a regular file, and nothing that it refers to; raises as `read_frames` does."""
     try:
-        # An absolute path, because FFmpeg would take "clip:1.mp4" for a URL.
-        return av.open(os.path.abspath(path))
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {_reason(error)}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise InputError(f"{path}: not a regular file; remove it")
+        # By number: FFmpeg takes some names for URLs or patterns, and a playlist could make it open
+        # any file or address.
+        options = {"fd": str(file), "protocol_whitelist": "fd"}
+        # Titles may be in Latin-1. PyAV's `options` would go to the streams too, and crash on some.
+        return av.open("fd:", container_options=options, metadata_errors="replace")
     except EOFError as error:
         raise InputError(f"{path}: has no frames; remove it or copy it again") from error
-    except (av.FFmpegError, UnicodeDecodeError) as error:
+    except av.FFmpegError as error:
         raise InputError(
             f"{path}: not a video, or truncated before its index ({_reason(error)}); remove it or "
             "copy it again"
         ) from error
+    finally:
+        os.close(file)
 
 
 def _video_stream(
     path: str | os.PathLike, container: av.container.InputContainer
 ) -> av.VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    # FFmpeg renders text files as pictures of a terminal.
-    if not streams or container.format.name == "tty":
+    if not streams:
         raise InputError(f"{path}: has no video stream; remove it")
     stream = streams[0]
     if stream.codec_context is None:
-        raise InputError(f"{path}: no decoder for its codec; convert it, to H.264 for example")
+        raise InputError(
+            f"{path}: no decoder for its codec, or truncated in its index; convert it, for example "
+            "to H.264, or copy it again"
+        )
     # Several processes decode at the same time, so threads in each would only compete.
     stream.codec_context.thread_count = 1
     return stream
@@ -297,13 +319,9 @@ def _decode(
     path: str | os.PathLike,
     container: av.container.InputContainer,
     stream: av.VideoStream,
-    origin: int | None = None,
 ) -> Iterator[tuple[av.VideoFrame, float]]:
-    """Yields each frame and its time in seconds from the first; raises as `read_frames` does.
-
-    After a seek, `origin` is the stamp of the first frame of the file.
-    """
-    period, sought = _period(stream), origin is not None
+    """Yields each frame and its time in seconds from the first; raises as `read_frames` does."""
+    period, origin = _period(stream), None
     time, resolution, read_to = -period, None, 0.0
     try:
         for packet in container.demux():
@@ -325,8 +343,6 @@ def _decode(
                 previous, time = time, time + period
                 if frame.pts is not None:
                     stated = float((frame.pts - origin) * frame.time_base)
-                    if sought:
-                        previous, sought = stated - period, False
                     # In joined files time may jump back; then count on from the previous frame.
                     time = stated if stated > previous else time
                 if time - previous > _LONGEST_GAP_SECONDS:
@@ -391,6 +407,10 @@ def _fit(
     if shape and turns % 2:
         shape = shape[::-1]
     return np.ascontiguousarray(np.rot90(fit(image, shape, pixel_aspect), turns))
+
+
+def _pixel_aspect(stream: av.VideoStream) -> float:
+    return float(stream.sample_aspect_ratio or 1)
 
 
 def _period(stream: av.VideoStream) -> float:

@@ -25,7 +25,7 @@ class Meter:
 
     def __init__(self, step: int, max_bad: int, metrics_of: Callable[[Any], dict[str, Any]] = dict):
         self._first, self._max_bad, self._metrics_of = step + 1, max_bad, metrics_of
-        self._bad: set[int] = set()
+        self._bad: dict[int, Any] = {}
         self._steps: list[Any] = []
         self._clips = 0
         self.restart_clock()
@@ -42,17 +42,24 @@ class Meter:
         if idle():
             self._waited += time.monotonic() - began
 
-    def count_bad(self, bad: Int32[np.ndarray, "B K"], say: Callable[[str], None]) -> None:
+    def count_bad(
+        self,
+        bad: Int32[np.ndarray, "B K"],
+        say: Callable[[str], None],
+        name_of: Callable[[int], Any] = int,
+    ) -> None:
         """Reports new bad records; raises InputError if there are more than `max_bad`."""
-        new = set(bad[bad >= 0].tolist()) - self._bad
+        new = sorted(set(bad[bad >= 0].tolist()) - self._bad.keys())
         if not new:
             return
-        self._bad |= new
-        say(f"skipped bad record(s) {sorted(new)}: {len(self._bad)} so far")
+        self._bad |= {record: name_of(record) for record in new}
+        names = [self._bad[record] for record in new]
+        say(f"skipped bad record(s) {names}: {len(self._bad)} so far")
         if len(self._bad) > self._max_bad:
             raise InputError(
                 f"{len(self._bad)} records are bad, more than config.data.max_bad={self._max_bad}: "
-                f"{sorted(self._bad)}; prepare the data again, or raise the limit"
+                f"{[name for _, name in sorted(self._bad.items())]}; prepare the data again, or "
+                "raise the limit"
             )
 
     def add(self, metrics: Any, clips: int) -> None:

@@ -22,7 +22,7 @@ def config(*buckets):
 
 def batches_of(c, hosts=1):
     """The dataset of each host."""
-    (sources, *_), run = open_sources(c), build(c)
+    (sources, whole, _), run = open_sources(c), build(c)
     return [
         pipeline.mix(
             [
@@ -33,6 +33,7 @@ def batches_of(c, hosts=1):
                 for source, bucket in zip(sources, run.buckets, strict=True)
             ],
             [bucket.weight for bucket in run.buckets],
+            whole.starts,
         )
         for host in range(hosts)
     ]  # fmt: skip

@@ -63,6 +63,13 @@ def test_a_pass_has_every_clip_in_the_proportion_of_the_weights():
             assert mixture.labels[clip.label] == part.labels[expected]
 
 
+def test_a_clip_has_the_name_that_its_source_gives_it():
+    named = Counted(2, ("cat",))
+    object.__setattr__(named, "name_of", lambda index: f"{index}.mp4")
+    mixture = Mixture((named, Counted(4, ("dog",))), (1, 2), ("cat", "dog"))
+    assert [mixture.name_of(i) for i in range(6)] == ["0.mp4", 1, 2, "1.mp4", 4, 5]
+
+
 def test_a_source_without_clips_in_the_split_is_left_out():
     assert len(Mixture((), (), ("cat",))) == 0
     SOURCES["counted"] = lambda config, split: Counted(9 * (split == "train"), ("cat",))

@@ -1,14 +1,19 @@
+import contextlib
+
 import numpy as np
 import pytest
 
 from jaxvid.build import build
 from jaxvid.conditions.condition import check_source
+from jaxvid.data import video
 from jaxvid.data.pipeline import make_dataset
 from jaxvid.data.sources import make_source
-from jaxvid.data.video import write_video
+from jaxvid.data.video import read_frames, write_video
 from jaxvid.errors import InputError
+from jaxvid.training.meter import Meter
 from tests import tiny
 from tests.commands import mistakes, run
+from tests.data.corpus import CORPUS
 
 
 @pytest.fixture
@@ -72,6 +77,63 @@ def test_a_damaged_file_is_replaced_and_counted(folder):
     assert (batch["bad"] >= 0).any(1).sum() == 3
     steps = np.diff(batch["video"].astype(float).mean((2, 3, 4)), axis=1)
     np.testing.assert_allclose(steps, 8, atol=2)
+
+
+def test_a_clip_opens_its_file_once(folder, monkeypatch):
+    source, opened, open_file = make_source(config_of(folder).data), [], video._open
+    monkeypatch.setattr(video, "_open", lambda path: opened.append(path) or open_file(path))
+    source[0].decode(np.arange(4))
+    assert len(opened) == 1
+    clips = source[1], source[2]
+    for clip, other in zip(clips, (source[1], source[2]), strict=True):
+        np.testing.assert_array_equal(clip.decode(np.arange(20)), other.decode(np.arange(20)))
+
+
+@pytest.fixture
+def odd_source(odd_files):
+    config = config_of(odd_files, validation=0.0, frames=2)
+    config.conditions.label.classes = 1
+    return config, make_source(config.data)
+
+
+def test_odd_files_give_what_reading_them_whole_gives(odd_files, odd_source):
+    _, source = odd_source
+    listed = {name for name, odd in CORPUS.items() if odd.listed and not name.endswith(".jpg")}
+    assert {source.name_of(i) for i in range(len(source))} == listed
+    for index in range(len(source)):
+        name, whole, error = source.name_of(index), [], None
+        with contextlib.suppress(InputError):
+            whole.extend(image for image, _ in read_frames(odd_files / name, size=16, fps=8))
+        try:
+            clip = source[index]
+            frames = clip.decode(np.arange(len(clip.time)))
+        except InputError as refusal:
+            error = str(refusal)
+        if error:
+            assert CORPUS[name].refused or CORPUS[name].untimed, error
+            assert error.startswith(f"{odd_files / name}: ")
+            continue
+        # The length is that of the header.
+        assert name == "joined.ts" or abs(len(frames) - len(whole)) <= 1, name
+        common = min(len(frames), len(whole))
+        assert common, name
+        np.testing.assert_array_equal(frames[:common], whole[:common], err_msg=name)
+
+
+def test_odd_files_that_cannot_be_read_are_replaced_counted_and_named(odd_source):
+    config, source = odd_source
+    run_ = build(config)
+    bad = make_dataset(source, config.data, run_.encode, seed=0, batch_size=len(source))[0]["bad"]
+    replaced = {source.name_of(record) for record in bad[bad >= 0].tolist()}
+    odd = {source.name_of(i): CORPUS[source.name_of(i)] for i in range(len(source))}
+    # A clip of the beginning of a damaged file may be whole.
+    may = {n for n, o in odd.items() if o.refused or o.untimed or (o.frames or 24) <= 2}
+    must = {n for n in may if odd[n].untimed or odd[n].frames in (0, 1, 2)}
+    assert must <= replaced <= may
+    said = []
+    Meter(0, max_bad=len(may)).count_bad(bad, said.append, source.name_of)
+    assert said[0].endswith(f": {len(replaced)} so far")
+    assert all(repr(name) in said[0] for name in replaced)
 
 
 def test_it_trains_and_mistakes_are_one_line(folder, tmp_path):

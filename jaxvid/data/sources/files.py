@@ -83,6 +83,10 @@ class Files:
     def __len__(self) -> int:
         return len(self._names)
 
+    def name_of(self, index: int) -> str:
+        """The path of a file below the folder."""
+        return self._names[index]
+
     def __getitem__(self, index: int) -> Clip:
         """Opens a file; raises InputError if it cannot be read."""
         name = self._names[index]

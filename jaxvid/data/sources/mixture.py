@@ -10,6 +10,7 @@ source at least once; the clips of those that end earlier come again.
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -99,12 +100,21 @@ class Mixture:
         return self._rounds * len(self._round)
 
     def __getitem__(self, index: int) -> Clip:
-        number, place = divmod(int(index), len(self._round))
-        i, k = self._round[place]
-        part = self._sources[i]
-        clip = part[(number * self._weights[i] + k) % len(part)]
+        i, at = self._place(index)
+        clip = self._sources[i][at]
         label = self._classes[i][clip.label] if clip.label >= 0 else -1
         return dataclasses.replace(clip, label=label)
+
+    def name_of(self, index: int) -> Any:
+        """The name of a clip, or its index if it has none."""
+        i, at = self._place(index)
+        return getattr(self._sources[i], "name_of", lambda _: index)(at)
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The source of a clip, and its index there."""
+        number, place = divmod(int(index), len(self._round))
+        i, k = self._round[place]
+        return i, (number * self._weights[i] + k) % len(self._sources[i])
 
 
 @requirement

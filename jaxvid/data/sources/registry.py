@@ -26,7 +26,7 @@ class Source(Protocol):
         it does not depend on where they are stored.
 
     A source with several clips of a video also has `videos`, a number or hash of the video of each
-    clip; see `PerVideo`.
+    clip; see `PerVideo`. One whose clips have names says them by `name_of(index)`.
     """
 
     labels: tuple[str, ...]
