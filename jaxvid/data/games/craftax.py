@@ -33,6 +33,7 @@ class Craftax:
     name = "craftax"
 
     def __init__(self, title: str, fps: int | float | None = None):
+        # The very first import takes a minute, and leaves a cache of textures in the package.
         from craftax.craftax_classic.constants import Action
 
         self.fps = 8.0 if fps is None else float(fps)
@@ -58,8 +59,7 @@ class Craftax:
 def _make_player(actions: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Jitted functions: the start of a game, and the steps with some numbers.
 
-    A game is not played beside others, because the frames would depend on their number and order,
-    through rounding.
+    They play one game. In a batch, the frames of a game would change with its place among others.
     """
     from craftax.craftax_classic.renderer import make_craftax_pixel_renderer
     from craftax.craftax_env import make_craftax_env_from_name

@@ -94,7 +94,7 @@ def open_game(name: str, fps: int | float | None = None) -> Game:
     if family in FAMILIES and not _installed(package := FAMILIES[family][0]):
         raise InputError(f"{name}: {package} is missing: pip install {package}")
     if name not in (known := names()):
-        hint = nearest(name, known) or f"choose one of {', '.join(known)}"
+        hint = nearest(name, known) or f"choose one of {', '.join(known or FAMILIES)}"
         raise InputError(f"{name}: there is no such game; {hint.strip()}")
     return FAMILIES[family][1](title, fps)
 
