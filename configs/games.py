@@ -4,7 +4,7 @@
     python -m jaxvid.train --config=configs/games.py:DIR
 
 Size, frame rate, length, games and actions are taken from DIR; of several games, the network learns
-which one a clip shows (sample --label=pong). Most clips continue a few frames by their actions.
+which one a clip shows (sample --label). Most clips continue a few frames by their actions.
 Clips are not changed, because the actions of a mirrored or faster one would be false.
 
 To play, begin with frames of a held-out game, and give a file with a row per frame, from the first

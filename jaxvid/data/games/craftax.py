@@ -49,15 +49,19 @@ class Craftax:
         """See `registry.Game`."""
         key, one_hot = jax.random.key(seed), np.eye(len(self.actions), dtype=np.float32)
         begin, advance = _make_player(len(self.actions))
-        carry = begin(key)
-        for first in itertools.count(0, frames):
-            carry, (video, action) = advance(carry, key, first + jnp.arange(frames))
-            yield Recording(np.asarray(video), one_hot[np.asarray(action)])
+        now, numbers = begin(key), itertools.count()
+        while True:
+            video, actions = [], []
+            for number in itertools.islice(numbers, frames):
+                now, picture, action = advance(now, key, number)
+                video.append(picture)
+                actions.append(action)
+            yield Recording(np.stack(video), one_hot[np.stack(actions)])
 
 
 @functools.cache
 def _make_player(actions: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Jitted functions: the start of a game, and the steps with some numbers.
+    """Jitted functions: the start of a game, and the step with a number.
 
     They play one game. In a batch, the frames of a game would change with its place among others.
     """
@@ -79,22 +83,19 @@ def _make_player(actions: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         state = state.replace(inventory=state.inventory.replace(**STOCK))
         return fresh(state), jnp.int32(WALK[0]), jnp.bool_(False)
 
-    def advance(carry: Any, key: Any, numbers: Any) -> Any:
-        def step(carry: Any, number: Any) -> Any:
-            before, walk, stuck = carry
-            keys = jax.random.split(jax.random.fold_in(key, number), 5)
-            way = jax.random.choice(keys[0], jnp.array(WALK))
-            turns = jax.random.bernoulli(keys[1], jnp.where(stuck, TURNS_STUCK, TURNS))
-            walk = jnp.where(turns, way, walk)
-            other = jax.random.choice(keys[2], jnp.array(others))
-            chance = jax.random.uniform(keys[3])
-            action = jnp.where(chance < WORKS, WORK, walk)
-            action = jnp.where(chance > 1 - BUILDS, other, action)
-            picture = jnp.round(render(before)).astype(jnp.uint8)
-            _, after, *_ = env.step(keys[4], before, action, settings)
-            stuck = (after.player_position == before.player_position).all()
-            return (fresh(after), walk, stuck), (picture, action)
-
-        return jax.lax.scan(step, carry, numbers)
+    def advance(now: Any, key: Any, number: Any) -> Any:
+        state, walk, stuck = now
+        keys = jax.random.split(jax.random.fold_in(key, number), 5)
+        way = jax.random.choice(keys[0], jnp.array(WALK))
+        turns = jax.random.bernoulli(keys[1], jnp.where(stuck, TURNS_STUCK, TURNS))
+        walk = jnp.where(turns, way, walk)
+        other = jax.random.choice(keys[2], jnp.array(others))
+        chance = jax.random.uniform(keys[3])
+        action = jnp.where(chance < WORKS, WORK, walk)
+        action = jnp.where(chance > 1 - BUILDS, other, action)
+        picture = jnp.round(render(state)).astype(jnp.uint8)
+        _, after, *_ = env.step(keys[4], state, action, settings)
+        stuck = (after.player_position == state.player_position).all()
+        return (fresh(after), walk, stuck), picture, action
 
     return jax.jit(begin), jax.jit(advance)
