@@ -11,8 +11,6 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxvid.data.games.registry import Recording, game
@@ -47,13 +45,13 @@ class Craftax:
 
     def play(self, seed: int, frames: int) -> Iterator[Recording]:
         """See `registry.Game`."""
-        key, one_hot = jax.random.key(seed), np.eye(len(self.actions), dtype=np.float32)
         begin, advance = _make_player(len(self.actions))
-        now, numbers = begin(key), itertools.count()
+        now, numbers = begin(seed), itertools.count()
+        one_hot = np.eye(len(self.actions), dtype=np.float32)
         while True:
             video, actions = [], []
             for number in itertools.islice(numbers, frames):
-                now, picture, action = advance(now, key, number)
+                now, picture, action = advance(now, seed, number)
                 video.append(picture)
                 actions.append(action)
             yield Recording(np.stack(video), one_hot[np.stack(actions)])
@@ -61,10 +59,12 @@ class Craftax:
 
 @functools.cache
 def _make_player(actions: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Jitted functions: the start of a game, and the step with a number.
+    """Jitted functions: the start of a game, and its steps.
 
     They play one game. In a batch, the frames of a game would change with its place among others.
     """
+    import jax  # here, because those who prepare other videos need not wait for it
+    import jax.numpy as jnp
     from craftax.craftax_classic.renderer import make_craftax_pixel_renderer
     from craftax.craftax_env import make_craftax_env_from_name
 
@@ -78,14 +78,14 @@ def _make_player(actions: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         # Without weak types, for which `advance` would be compiled again.
         return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), state)
 
-    def begin(key: Any) -> Any:
-        _, state = env.reset(key, settings)
+    def begin(seed: Any) -> Any:
+        _, state = env.reset(jax.random.key(seed), settings)
         state = state.replace(inventory=state.inventory.replace(**STOCK))
         return fresh(state), jnp.int32(WALK[0]), jnp.bool_(False)
 
-    def advance(now: Any, key: Any, number: Any) -> Any:
+    def advance(now: Any, seed: Any, number: Any) -> Any:
         state, walk, stuck = now
-        keys = jax.random.split(jax.random.fold_in(key, number), 5)
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), number), 5)
         way = jax.random.choice(keys[0], jnp.array(WALK))
         turns = jax.random.bernoulli(keys[1], jnp.where(stuck, TURNS_STUCK, TURNS))
         walk = jnp.where(turns, way, walk)
