@@ -20,7 +20,7 @@ Without --actions each video has those of its game, as far as its clip goes.
 Needs: two CPU cores and 2 GiB of memory for a first look, or an accelerator.
 Measured on 96 games of Craftax, 576 clips, on one core of an AMD EPYC beside other programs,
 2026-11-27: 826 steps in 36 minutes, loss 0.24 at step 50 to 0.031. It draws the tiles, the player
-and what it has, and the ground changes gradually; but it does not follow the actions yet, and "left"
+and what it has, and the ground changes gradually; but it does not follow the actions yet: "left"
 and "right" look alike. Train for much longer before you play.
 """
 
