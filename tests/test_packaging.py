@@ -10,10 +10,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LISTED = {
-    re.match(r"[\w-]+", line)[0].lower().replace("_", "-")
-    for line in (ROOT / "requirements.txt").read_text().splitlines()
-}
+
+
+def listed(file):
+    lines = (ROOT / file).read_text().splitlines()
+    return {
+        re.match(r"[\w-]+", line)[0].lower().replace("_", "-")
+        for line in lines
+        if line[0] not in "-#"
+    }
+
+
+LISTED, OPTIONAL = listed("requirements.txt"), listed("requirements-games.txt")
 
 
 def test_the_package_takes_its_dependencies_from_the_list_that_is_installed():
@@ -42,6 +50,8 @@ def test_what_is_imported_is_listed_and_what_is_listed_is_imported():
             elif isinstance(node, ast.ImportFrom):
                 imported.add(node.module.partition(".")[0])
     imported -= {"jaxvid"} | set(sys.stdlib_module_names)
+    assert {name.replace("-", "_") for name in OPTIONAL} <= imported
+    imported -= {name.replace("-", "_") for name in OPTIONAL}
     brought = importlib.metadata.packages_distributions()
     needed = {module: {d.lower().replace("_", "-") for d in brought[module]} for module in imported}
     assert not [module for module in imported if not needed[module] & LISTED]
