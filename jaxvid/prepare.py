@@ -17,6 +17,10 @@ Links to folders are followed; hidden files and folders are left out. In the out
 sums up what was kept and why the rest was not, `clips-*.json` say it of each file and clip with all
 scores, and `kept.png` and `dropped.png` show some of both.
 
+Games record themselves, with the action at each frame, which docs/data.md describes:
+
+    python -m jaxvid.prepare --games=craftax --clips=5000 --output=DIR --size=64 --frames=32
+
 Many machines with a folder in common prepare a large input as a pipeline of Apache Beam
 (`pip install apache-beam`), to the same bytes:
 
@@ -54,6 +58,7 @@ from jaxvid.data import manifest as manifests
 from jaxvid.data import scan, text
 from jaxvid.data.curation import pool
 from jaxvid.data.curation.examples import examples
+from jaxvid.data.curation.plays import Plays
 from jaxvid.data.curation.settings import Settings
 from jaxvid.data.curation.shard import Job, write_shard
 from jaxvid.data.curation.table import read_table
@@ -66,17 +71,17 @@ _EXAMPLES = 24  # clips in a contact sheet
 
 
 def prepare(
-    source: Path,
+    source: Path | Plays,
     output: Path,
     settings: Settings,
     workers: int,
     table: Path | None = None,
     beam: Sequence[str] = (),
 ) -> tuple[manifests.Manifest, manifests.Shards]:
-    """Cuts the files below `source` that are new or have changed into clips.
+    """Cuts the files below `source` that are new or have changed into clips, or records games.
 
     Args:
-      source: the folder of videos.
+      source: the folder of videos, or the games.
       output: the folder for shards and manifest; made if it does not exist.
       settings: of the clips.
       workers: number of processes that decode.
@@ -89,12 +94,18 @@ def prepare(
     Raises:
       InputError: there are no files, or the output has other settings or cannot be written.
     """
-    names, problems = scan.find_files(source, output)
-    _print_some([f"not read: {problem}" for problem in problems])
-    names = [name for name in names if source / name != table]
-    rows = read_table(table, names) if table else {}
+    if isinstance(source, Plays):
+        stamps, folder = source.stamps(), Path()
+    else:
+        names, problems = scan.find_files(source, output)
+        _print_some([f"not read: {problem}" for problem in problems])
+        names = [name for name in names if source / name != table]
+        rows = read_table(table, names) if table else {}
+        stamps, folder = scan.stamps(source, names, rows), source
     manifest, shards = manifests.resume(output, settings)
-    changed = scan.plan(manifest, shards, source, names, rows)
+    changed = scan.plan(manifest, shards, stamps)
+    if isinstance(source, Plays):
+        manifest["actions"] = list(source.open()[0].actions)
     try:
         make_folder(output, "--output")
         for leftover in output.glob("clips-*.tmp"):
@@ -106,7 +117,7 @@ def prepare(
         manifests.save(output, manifest, shards)
         classes = tuple(manifest["classes"])
         jobs = [
-            Job(source, output, name, shards[name], classes, settings)
+            Job(folder, output, name, shards[name], classes, settings)
             for name in sorted(changed & shards.keys())
         ]
         _write_shards(jobs, manifest, shards, workers, beam)
@@ -202,7 +213,8 @@ def _report(
         reasons = ", ".join(f"{count} by {name}" for name, count in dropped.items())
         print(f"dropped {sum(dropped.values())} clips: {reasons}")
     done = len(files) - len(skipped)
-    gone = sum(not os.path.exists(source / name) for name in files.keys() - skipped.keys())
+    of_files = [n for n, e in files.items() if e["status"] == "done" and "game" not in e]
+    gone = sum(not os.path.exists(source / name) for name in of_files)
     notes = f"{len(skipped)} skipped" + (f", {gone} gone but kept" if gone else "")
     print(f"{clips} clips from {done} files ({notes}) in {output}")
 
@@ -227,7 +239,9 @@ def _print_some(lines: Sequence[str]) -> None:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string("input", None, "Folder of video files.", required=True)
+    flags.DEFINE_string("input", None, "Folder of video files.")
+    flags.DEFINE_list("games", [], "Games to record, such as craftax or atari/pong,atari/breakout.")
+    flags.DEFINE_integer("clips", 500, "Clips of each game.", lower_bound=1)
     flags.DEFINE_string("output", None, "Folder for the shards.", required=True)
     flags.DEFINE_string("size", "64", "Height and width of a frame in pixels, such as 64 or 48x80.")
     flags.DEFINE_float("fps", 8, "Frames per second of a clip.", lower_bound=0.01)
@@ -258,22 +272,35 @@ def _define_flags() -> None:
     )
 
 
-def _settings() -> Settings:
+def _source() -> Path | Plays:
+    values = flags.FLAGS
+    if bool(values.input) == bool(values.games):
+        raise InputError("give --input, a folder of video files, or --games, but not both")
+    if values.input:
+        return to_path(values.input, "--input")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # for games in JAX, in all workers
+    return Plays(values.games, values.clips, values.fps if values["fps"].present else None)
+
+
+def _settings(source: Path | Plays) -> Settings:
     values = flags.FLAGS
     sides = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", values.size)
     if not sides:
         raise InputError(f"--size={values.size}: write it as 64, or height x width, 48x80")
     height, width = (int(side or sides[1]) for side in sides.groups())
+    given = {name: values[name].value for name in ("cuts", "letterbox", "duplicates")}
+    if values.games:  # they need no filters, unless one is asked for
+        given = {"duplicates": values.duplicates if values["duplicates"].present else -1}
+        values.filters = values.filters if values["filters"].present else ""
+        values.fps = source.open()[0].fps
     return Settings(
         size=height if height == width else (height, width),
         fps=values.fps,
         frames=values.frames,
         quality=values.quality,
-        cuts=values.cuts,
-        letterbox=values.letterbox,
         # At commas outside of parentheses.
         filters=tuple(filter(None, map(str.strip, re.split(r",(?![^(]*\))", values.filters)))),
-        duplicates=values.duplicates,
+        **given,
     )
 
 
@@ -284,14 +311,15 @@ def main(_: Sequence[str]) -> None:
         signal.signal(number, pool.interrupt)
     values = flags.FLAGS
     try:
-        source = to_path(values.input, "--input")
+        source = _source()
         output = to_path(values.output, "--output")
         table = to_path(values.table, "--table") if values.table else None
-        settings = _settings()
+        settings = _settings(source)
         beam = shlex.split(values.beam)
         manifest, shards = prepare(source, output, settings, values.workers, table, beam)
-        _report(manifest, shards, source, output)
-        _show(source, output, manifest, shards)
+        folder = source if isinstance(source, Path) else Path()
+        _report(manifest, shards, folder, output)
+        _show(folder, output, manifest, shards)
     except BaseException:
         if not pool.interrupted.is_set():
             raise

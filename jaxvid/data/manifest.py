@@ -13,7 +13,8 @@
 
 Beside each shard, `NAME.json` has an entry for each of its `files`: its status ("pending", "done"
 or "skipped"); its size with its caption in `bytes`; the `mtimes` of both in nanoseconds (0 without
-a caption); its `class`, and its caption in a table as `text`; its number of `clips`; the length of
+a caption), or a `game` with its `version`, `fps` and `seed` and the clips to `take`; its `class`,
+and its caption in a table as `text`; its number of `clips`; the length of
 their `caption` in bytes; the SHA-256 of the video as `content`; or the `reason` why it was skipped.
 For all clips, those that were dropped too, it has their `start` in seconds, `scores`, perceptual
 `hashes`, and the score for which they were `dropped`, or "".

@@ -82,23 +82,21 @@ def read_caption(path: Path) -> str:
         raise InputError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
 
 
-def plan(
-    manifest: Manifest,
-    shards: Shards,
-    source: Path,
-    names: Sequence[str],
-    rows: Mapping[str, Row] | None = None,
-) -> set[str]:
-    """Marks in the shards the files to process: those that are new or have changed.
+def stamps(
+    source: Path, names: Sequence[str], rows: Mapping[str, Row]
+) -> dict[str, dict[str, Any]]:
+    """What shows that a video has changed: its size and times, those of its caption, its row."""
+    return {name: _stamp(source, name, rows.get(name, {})) for name in names}
 
-    A file has changed if its size or modification time, or those of its caption, or its row in the
-    table differ from what they were. If it already has clips, all files of its shard are processed
-    again.
+
+def plan(manifest: Manifest, shards: Shards, stamps: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Marks in the shards the files to process: those that are new, or whose stamp has changed.
+
+    If one already has clips, all files of its shard are processed again.
 
     Returns:
       The names of the shards that have changed.
     """
-    stamps = {name: _stamp(source, name, (rows or {}).get(name, {})) for name in names}
     new_classes = {stamp["class"] for stamp in stamps.values()} - {"", *manifest["classes"]}
     manifest["classes"] += sorted(new_classes)
     changed, known = set(), set()
@@ -121,7 +119,7 @@ def plan(
             changed.add(shard)
         known |= files.keys()
 
-    new = [name for name in names if name not in known]
+    new = [name for name in stamps if name not in known]
     first = 1 + max((int(re.findall(r"\d+", shard)[0]) for shard in shards), default=-1)
     per_shard = max(1, len(new) // _MOST_SHARDS)
     for index, name in enumerate(new, start=first * per_shard):
@@ -135,7 +133,6 @@ def plan(
 
 
 def _stamp(source: Path, name: str, row: Row) -> dict[str, Any]:
-    """What shows that a video has changed: its size and times, those of its caption, its row."""
     paths = [source / name, source / caption_of(name)]
     stats = [path.stat() if path.is_file() else None for path in paths]
     return {

@@ -29,6 +29,7 @@ class Piece(NamedTuple):
       scores: see `scores.measure`.
       hash: see `duplicates.perceptual_hash`.
       dropped: the score for which it is dropped, or "".
+      action: the action at each frame, or None.
     """
 
     frames: UInt8[np.ndarray, "T H W 3"]
@@ -37,6 +38,7 @@ class Piece(NamedTuple):
     scores: dict[str, float]
     hash: str
     dropped: str
+    action: Float32[np.ndarray, "T A"] | None = None
 
 
 def cut_video(path: str | os.PathLike, settings: Settings) -> Iterator[Piece]:

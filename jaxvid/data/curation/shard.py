@@ -12,18 +12,20 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from jaxvid.data import manifest, records, scan
 from jaxvid.data.curation.clips import cut_video
+from jaxvid.data.curation.plays import play
 from jaxvid.data.curation.settings import Settings
 from jaxvid.errors import InputError
 from jaxvid.files import content_hash
 
-_STAMPS = ("bytes", "mtimes", "class", "text", "content")  # of an entry, which its outcome keeps
+# Of an entry, what its outcome keeps.
+_STAMPS = ("bytes", "mtimes", "class", "text", "content", "game", "version", "fps", "seed", "take")
 
 
 class Job(NamedTuple):
     """A shard to write.
 
     Attributes:
-      source: the folder of videos.
+      source: the folder of videos; of no account to games.
       output: the folder of clips.
       name: of the shard.
       shard: its `files` and their `hash`, see `jaxvid.data.manifest`.
@@ -62,7 +64,7 @@ def write_shard(job: Job) -> tuple[str, dict[str, Any]]:
         # leaves none.
         with tempfile.TemporaryFile(dir=path.parent) as spool:
             try:
-                if os.path.exists(job.source / name) or not path.exists():
+                if "game" in entry or os.path.exists(job.source / name) or not path.exists():
                     entries[name] |= _spool_clips(spool, job, name, entry)
                 else:
                     entries[name] |= _spool_again(spool, job, name, entry)
@@ -88,12 +90,18 @@ def write_shard(job: Job) -> tuple[str, dict[str, Any]]:
 
 def _spool_clips(spool: IO[bytes], job: Job, name: str, entry: dict[str, Any]) -> dict[str, Any]:
     """Writes the records of a video, each wrapped by msgpack; returns what becomes of the video."""
-    path = job.source / name
-    caption = entry["text"] or scan.read_caption(job.source / scan.caption_of(name))
+    if "game" in entry:
+        content, caption = manifest.hash_of(f"{entry['version']} {name}"), ""
+        pieces = play(entry, job.settings)
+    else:
+        content = content_hash(job.source / name)
+        caption = entry["text"] or scan.read_caption(job.source / scan.caption_of(name))
+        pieces = cut_video(job.source / name, job.settings)
     columns = {"start": [], "scores": [], "hashes": [], "dropped": []}
-    for piece in cut_video(path, job.settings):
+    for piece in pieces:
         start = round(piece.start, 3)
-        for column, value in zip(columns.values(), (start, *piece[3:]), strict=True):
+        values = start, piece.scores, piece.hash, piece.dropped
+        for column, value in zip(columns.values(), values, strict=True):
             column.append(value)
         if not piece.dropped:
             record = records.encode(
@@ -103,10 +111,11 @@ def _spool_clips(spool: IO[bytes], job: Job, name: str, entry: dict[str, Any]) -
                 source=f"{name}#t={start:g}",
                 quality=job.settings.quality,
                 caption=caption,
+                action=piece.action,
             )
             spool.write(msgpack.packb(record))
     clips = columns["dropped"].count("")
-    outcome = {"content": content_hash(path), **columns}
+    outcome = {"content": content, **columns}
     if not clips:
         scores = ", ".join(sorted(set(columns["dropped"])))
         reason = f"all clips dropped: {len(columns['dropped'])} by {scores}"
