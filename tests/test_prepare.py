@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
-from configs import videos
+from configs import games, videos
 from jaxvid import config as configs
 from jaxvid.build import build
 from jaxvid.conditions.condition import check_source
 from jaxvid.data import records, text
+from jaxvid.data.curation.plays import Plays
 from jaxvid.data.curation.settings import Settings
+from jaxvid.data.games import open_game
 from jaxvid.data.pipeline import make_dataset
 from jaxvid.data.sources import make_source
 from jaxvid.data.sources.clips import ClipFolder
@@ -612,3 +614,35 @@ def test_a_beam_pipeline_gives_the_same_bytes(tmp_path):
     )
     run(tmp_path / "in", tmp_path / "here")
     assert contents(tmp_path / "beam") == contents(tmp_path / "here")
+
+
+def test_games_are_recorded_with_their_actions(tmp_path):
+    pytest.importorskip("ale_py")
+    made = Plays(("atari/pong", "atari/breakout"), clips=12)
+    settings = SETTINGS | {"fps": 15.0}
+    manifest = prepare(made, tmp_path / "1", settings, workers=1)
+    prepare(made, tmp_path / "2", settings, workers=2)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+    assert manifest["labels"] == ["breakout", "pong"]
+    assert {name: e["clips"] for name, e in manifest["files"].items()} == {
+        "pong/000000": 10, "pong/000001": 2, "breakout/000000": 10, "breakout/000001": 2,
+    }  # fmt: skip
+    config = games.get_config(str(tmp_path / "1"))
+    configs.check(config)
+    assert (config.conditions.action.dim, config.conditions.label.classes) == (18, 2)
+    source = make_source(config.data)
+    check_source(build(config).conditions, source)
+    game = open_game("atari/pong", 15)
+    recorded = next(game.play(0, 4))
+    first = next(clip for clip in map(source.__getitem__, range(24)) if clip.label == 1)
+    np.testing.assert_array_equal(first.action, recorded.action)
+    assert np.abs(first.decode(np.arange(4)).mean() - recorded.frames.mean()) < 2
+    # More clips go on where these end.
+    more = prepare(made._replace(clips=20), tmp_path / "1", settings, workers=1)
+    assert sum(about["clips"] for about in more["shards"].values()) == 40
+    mistakes(
+        "prepare",
+        ([f"--output={tmp_path}/x"], "give --input, a folder of video files, or --games"),
+        ([f"--output={tmp_path}/x", "--games=atari/pongg"], "did you mean 'atari/pong'"),
+        ([f"--output={tmp_path}/x", "--games=atari/pong", "--fps=8"], "8.57143"),
+    )

@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 
 from configs import games as games_config
-from jaxvid import config as configs
 from jaxvid.data import games
 from jaxvid.data.games import atari, registry
-from jaxvid.data.manifest import VERSION
 from jaxvid.errors import InputError
 from tests.commands import ENVIRONMENT, ROOT
 
@@ -172,18 +170,8 @@ def test_wrong_names_and_rates_are_one_line(monkeypatch):
     assert not {"atari/combat", "atari/joust"} & set(games.names())  # the emulator refuses them
 
 
-def test_the_config_for_games_takes_over_the_actions(tmp_path):
-    made = {"version": VERSION, "size": 36, "fps": 15, "frames": 6, "shards": {}}
-    made |= {"labels": ["atari/pong", "craftax"], "actions": ["noop", "left", "right"]}
-    path = tmp_path / "manifest.json"
-    path.write_text(json.dumps(made))
-    config = games_config.get_config(str(tmp_path))
-    configs.check(config)
-    assert (config.conditions.action.dim, config.conditions.label.classes) == (3, 2)
-    assert (config.data.frames, config.data.augment, config.data.strides) == (6, (), (1,))
-    path.write_text(json.dumps(made | {"labels": ["craftax"]}))
-    assert games_config.get_config(str(tmp_path)).conditions.label.classes == 0
-    del made["actions"]
-    path.write_text(json.dumps(made))
+def test_a_folder_without_actions_is_not_for_the_config_of_games(tmp_path):
+    made = {"version": 1, "size": 36, "fps": 15, "frames": 6, "shards": {}, "labels": []}
+    (tmp_path / "manifest.json").write_text(json.dumps(made))
     with pytest.raises(InputError, match=r"games\.py:.*: its clips have no actions"):
         games_config.get_config(str(tmp_path))

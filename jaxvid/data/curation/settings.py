@@ -26,7 +26,7 @@ class Settings:
     size: int | tuple[int, int]
     fps: float
     frames: int
-    quality: int
+    quality: int = 95
     cuts: float = 0.0
     letterbox: bool = False
     filters: tuple[str, ...] = ()
