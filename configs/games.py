@@ -1,6 +1,6 @@
 """Train on games, whose player's actions are known: what comes next is then a matter of the keys.
 
-    python -m jaxvid.prepare --games=craftax --output=DIR --size=36
+    python -m jaxvid.prepare --games=craftax --clips=500 --output=DIR --size=36
     python -m jaxvid.train --config=configs/games.py:DIR
 
 Size, frame rate, length, games and actions are taken from DIR; of several games, the network learns
