@@ -330,3 +330,10 @@ def test_the_page_lists_every_augmentation_with_its_options():
         start = f"| `{name}` | {options.pop('p')} |"
         (row,) = [line for line in page.splitlines() if line.startswith(start)]
         assert dict(re.findall(r"`(\w+)=([\d.]+)`", row)) == options
+
+
+def test_actions_that_are_no_velocities_are_left_as_they_are(sample):
+    buttons = np.eye(5, dtype=np.float32)[np.arange(len(sample["video"])) % 5]
+    for text in ("crop", "rotate", "flip(p=1)"):
+        changed = augment(sample | {"action": buttons}, np.random.default_rng(0), text)
+        np.testing.assert_array_equal(changed["action"], buttons)

@@ -1,5 +1,6 @@
 """Cutout: a square of the mean colour in all frames (DeVries & Taylor 2017, arXiv 1708.04552)."""
 
+import cv2
 import numpy as np
 
 from jaxvid.config import SCALE, key
@@ -15,5 +16,6 @@ def cutout(sample: Sample, rng: np.random.Generator, most: float) -> Sample:
     top, left = np.rint((centre - half).clip(0)).astype(int)
     bottom, right = np.rint(centre + half).astype(int)
     video = sample["video"].copy()
-    video[:, top:bottom, left:right] = np.rint(video.mean((0, 1, 2))).astype(np.uint8)
+    mean = cv2.mean(video.reshape(-1, *video.shape[2:]))[:3]
+    video[:, top:bottom, left:right] = np.rint(mean).astype(np.uint8)
     return sample | {"video": video}

@@ -130,7 +130,9 @@ def move(sample: Sample, change: Float[np.ndarray, "3 3"]) -> Sample:
     Returns only the arrays that change.
     """
     linear, shift = change[:2, :2].astype(np.float32), change[:2, 2].astype(np.float32)
-    moved = {k: sample[k] @ linear.T for k in ("position", "velocity", "action") if k in sample}
+    moved = {k: sample[k] @ linear.T for k in ("position", "velocity") if k in sample}
+    if "action" in sample and sample["action"].shape[-1] == 2:  # else it is not a velocity
+        moved["action"] = sample["action"] @ linear.T
     if "position" in moved:
         moved["position"] += shift
     if "camera" in sample:
