@@ -18,6 +18,7 @@ from jaxvid.config import (
     declare,
     is_sequence,
     key,
+    one_of,
     requirement,
 )
 from jaxvid.errors import InputError
@@ -33,6 +34,11 @@ declare(
         (1,),
         Rule("integers of at least 1", lambda v: bool(v) and is_sequence(v, POSITIVE.holds)),
         "strides between frames; each clip draws one of them",
+    ),
+    start=key(
+        "random",
+        one_of(("random", "first")),
+        "where a clip begins in a longer video: anywhere, or at its first frame",
     ),
     plans=key(
         (),
@@ -196,7 +202,8 @@ def sample_clip(
         window = group[rng.integers(len(group))]
         if not wanted or window.kind == kind:
             break
-    start = rng.integers(len(clip.time) - window.span + 1)
+    last = len(clip.time) - window.span if config.start == "random" else 0
+    start = rng.integers(last + 1)
     index = start + window.frames
     shown = Shown(index, clip.time[index] - clip.time[start], np.ones(len(index), np.float32))
     for change in retime:

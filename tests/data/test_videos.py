@@ -7,7 +7,7 @@ from jaxvid.build import build
 from jaxvid.conditions.condition import check_source
 from jaxvid.data import video
 from jaxvid.data.pipeline import make_dataset
-from jaxvid.data.sources import make_source
+from jaxvid.data.sources import PerVideo, make_source
 from jaxvid.data.video import read_frames, write_video
 from jaxvid.errors import InputError
 from jaxvid.training.meter import Meter
@@ -161,3 +161,15 @@ def test_it_trains_and_mistakes_are_one_line(folder, tmp_path):
 def test_all_files_held_out_is_one_line(folder):
     with pytest.raises(InputError, match="no video to train on"):
         make_source(config_of(folder, validation=0.9999).data)
+
+
+def test_a_pass_takes_several_clips_of_each_file(folder):
+    once, thrice = (make_source(config_of(folder, per_file=n).data) for n in (1, 3))
+    assert len(thrice) == 3 * len(once)
+    assert once.fingerprint != thrice.fingerprint
+    assert len(PerVideo(thrice)) == len(once)
+    names = [thrice.name_of(i) for i in range(len(thrice))]
+    assert {names.count(name) for name in names} == {3}
+    config = config_of(folder, per_file=3, start="first")
+    batch = make_dataset(thrice, config.data, lambda *_: {}, seed=0, batch_size=8)[0]
+    np.testing.assert_allclose(batch["video"][:, 0].mean((1, 2, 3)), 0, atol=2)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from jaxvid.data import scan
@@ -23,6 +25,7 @@ def open_files(
     kind: str,
     accepts: Callable[[str], bool],
     read: Callable[..., Clip],
+    times: int = 1,
     **settings: Any,
 ) -> "Files":
     """A split of the files below `data.path`, by the hashes of their paths.
@@ -33,6 +36,7 @@ def open_files(
       kind: what a file is, such as "video".
       accepts: whether a suffix, in lower case, is of such a file.
       read: makes a clip of a file: `(path, (H, W), **settings) -> Clip`.
+      times: how many clips a pass takes of each.
       settings: what `read` depends on besides the size.
 
     Raises:
@@ -52,15 +56,17 @@ def open_files(
             f"{kind} files, or lower config.data.validation"
         )
     classes = sorted({class_of(name) for name in names} - {""})
+    chosen = [name for name in chosen for _ in range(times)]
     return Files(folder, chosen, classes, read, frame_shape(config), settings)
 
 
 class Files:
-    """Files in a folder; each is a clip.
+    """Files in a folder; each is a clip, or several if it is there several times.
 
     Attributes:
       labels: names of the classes, the first-level folders.
       fingerprint: of the paths, the sizes of the files, and the settings.
+      videos: the number of the file of each clip.
     """
 
     def __init__(
@@ -79,6 +85,10 @@ class Files:
         side = size[0] if size[0] == size[1] else size
         about = repr((sizes, self.labels, side, *settings.values()))
         self.fingerprint = hashlib.sha256(about.encode(errors="surrogateescape")).hexdigest()[:16]
+
+    @property
+    def videos(self) -> Int[np.ndarray, " n"]:
+        return np.unique(self._names, return_inverse=True)[1]
 
     def __len__(self) -> int:
         return len(self._names)

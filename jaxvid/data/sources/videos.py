@@ -12,19 +12,27 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from ml_collections import ConfigDict
 
-from jaxvid.config import requirement
+from jaxvid.config import POSITIVE, declare, key, requirement
 from jaxvid.data import video
 from jaxvid.data.clips import Clip
 from jaxvid.data.folder import PICTURES
 from jaxvid.data.sources.files import Files, check_path, open_files
 from jaxvid.data.sources.registry import source
 
+declare("data", per_file=key(1, POSITIVE, 'clips that a pass takes of each file of "videos"'))
+
 
 @source("videos")
 def open_videos(config: ConfigDict, split: str) -> Files:
     """A split of the files below `data.path`; raises InputError if there are none."""
     return open_files(
-        config, split, "video", lambda suffix: suffix not in PICTURES, _read, fps=config.fps
+        config,
+        split,
+        "video",
+        lambda suffix: suffix not in PICTURES,
+        _read,
+        config.per_file,
+        fps=config.fps,
     )
 
 
