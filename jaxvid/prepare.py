@@ -177,18 +177,6 @@ def _is_pending(entry: Mapping[str, Any]) -> bool:
     return entry["status"] == "pending"
 
 
-# How the reason for skipping a file begins, and its wording for several files.
-_KINDS = {
-    "an image": "are images, not videos",
-    "shorter than a clip": "are shorter than a clip",
-    "all clips dropped": "have no clip that passes the filters",
-    "not a video": "are not videos, or truncated before their index",
-    "has no video stream": "have no video stream",
-    "truncated": "are truncated or damaged",
-    "cannot be read": "cannot be read",
-}
-
-
 def _report(
     manifest: manifests.Manifest, shards: manifests.Shards, source: Path, output: Path
 ) -> None:
@@ -196,15 +184,14 @@ def _report(
     skipped = {name: entry for name, entry in files.items() if entry["status"] == "skipped"}
     kinds = collections.defaultdict(list)
     for name, entry in skipped.items():
-        kind = next((kind for kind in _KINDS if entry["reason"].startswith(kind)), name)
-        kinds[kind].append(name)
+        kinds[manifests.kind_of(entry["reason"])].append(name)
     lines = []
     for kind, names in kinds.items():
         if len(names) == 1:
             lines.append(f"skipped {names[0]}: {skipped[names[0]]['reason']}")
         else:
             some = ", ".join(names[:3] + ["…"] * (len(names) > 3))
-            lines.append(f"skipped: {len(names)} files {_KINDS[kind]}: {some}")
+            lines.append(f"skipped: {len(names)} files {manifests.KINDS.get(kind, kind)}: {some}")
     _print_some(lines)
     if not manifest["shards"]:
         raise InputError(f"{source}: no clips, all {len(files)} files were skipped, see above")

@@ -40,6 +40,20 @@ from jaxvid.errors import InputError
 VERSION = 2
 FEWEST = 10  # videos of which one can be spared
 NAME = "manifest.json"
+# How the reason for skipping a file begins, and its wording for several files.
+KINDS = {
+    "an image": "are images, not videos",
+    "shorter than a clip": "are shorter than a clip",
+    "all clips dropped": "have no clip that passes the filters",
+    "not a video": "are not videos, or truncated before their index",
+    "not a regular file": "are not regular files",
+    "has no video stream": "have no video stream",
+    "has no frames": "have no frames",
+    "no decoder": "have no decoder, or are truncated in their index",
+    "resolution changes": "change their resolution",
+    "truncated": "are truncated or damaged",
+    "cannot be read": "cannot be read",
+}
 
 Manifest = dict[str, Any]
 Files = dict[str, dict[str, Any]]  # the entry of each file
@@ -102,6 +116,11 @@ def class_of(name: str) -> str:
 def hash_of(text: str) -> str:
     """A hash of a name, in place of one of the content."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def kind_of(reason: str) -> str:
+    """The key of KINDS for the reason why a file was skipped; for others, their first words."""
+    return next((kind for kind in KINDS if reason.startswith(kind)), reason.partition(":")[0])
 
 
 def label_of(manifest: Manifest) -> dict[int, int]:
@@ -215,7 +234,7 @@ def _summary(manifest: Manifest, shards: Shards) -> dict[str, Any]:
     """How many files and clips were kept, and how many were not, by reason."""
     entries = [entry for shard in shards.values() for entry in shard["files"].values()]
     status = collections.Counter(entry["status"] for entry in entries)
-    reasons = [entry["reason"].partition(":")[0] for entry in entries if "reason" in entry]
+    reasons = [kind_of(entry["reason"]) for entry in entries if "reason" in entry]
     dropped = collections.Counter(
         score for entry in entries for score in entry.get("dropped", ()) if score
     )
