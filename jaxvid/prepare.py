@@ -94,6 +94,7 @@ def prepare(
     Raises:
       InputError: there are no files, or the output has other settings or cannot be written.
     """
+    pipeline = _make_pipeline(beam) if beam else None
     if isinstance(source, Plays):
         stamps, folder = source.stamps(), Path()
     else:
@@ -120,7 +121,7 @@ def prepare(
             Job(folder, output, name, shards[name], classes, settings)
             for name in sorted(changed & shards.keys())
         ]
-        _write_shards(jobs, manifest, shards, workers, beam)
+        _write_shards(jobs, manifest, shards, workers, pipeline)
     except (OSError, RuntimeError) as error:  # a full disk, or a worker killed for lack of memory
         raise InputError(
             f"{output}: stopped ({error}); finished shards are kept, run the same command to resume"
@@ -133,7 +134,7 @@ def _write_shards(
     manifest: manifests.Manifest,
     shards: manifests.Shards,
     workers: int,
-    beam: Sequence[str],
+    pipeline: Any,
 ) -> None:
     """Runs the jobs; a shard enters the manifest when it is complete."""
     jobs = [job for job in jobs if any(map(_is_pending, job.shard["files"].values()))]
@@ -142,8 +143,10 @@ def _write_shards(
     for job in jobs:  # their clips are made again
         text.remove_embeddings(job.output, job.name)
     output = jobs[0].output
-    if beam:
-        _run_on_beam(jobs, beam)
+    if pipeline:
+        from jaxvid.data.curation import beam
+
+        beam.run(pipeline, write_shard, jobs)
         shards |= {job.name: manifests.read_shard(output, job.name) for job in jobs}
         manifests.save(output, manifest, shards)
         return
@@ -165,12 +168,12 @@ def _write_shards(
     manifests.save(output, manifest, shards)
 
 
-def _run_on_beam(jobs: Sequence[Job], options: Sequence[str]) -> None:
+def _make_pipeline(options: Sequence[str]) -> Any:
     try:
         from jaxvid.data.curation import beam
     except ImportError as error:
         raise InputError("--beam: apache-beam is missing: pip install apache-beam") from error
-    beam.run(write_shard, jobs, options)
+    return beam.make_pipeline(options)
 
 
 def _is_pending(entry: Mapping[str, Any]) -> bool:

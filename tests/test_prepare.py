@@ -614,6 +614,9 @@ def test_a_beam_pipeline_gives_the_same_bytes(tmp_path):
     )
     run(tmp_path / "in", tmp_path / "here")
     assert contents(tmp_path / "beam") == contents(tmp_path / "here")
+    refused = run(tmp_path / "in", tmp_path / "none", "--beam=--runner=Fly")
+    assert refused.stderr.startswith("error: --beam: Unexpected pipeline runner: Fly")
+    assert not (tmp_path / "none").exists()
 
 
 def test_games_are_recorded_with_their_actions(tmp_path):
