@@ -4,6 +4,9 @@ import functools
 import json
 import re
 
+import numpy as np
+
+from jaxvid.data.video import write_video
 from tests.commands import ROOT, mistakes, run_alone
 
 PAGE = ROOT / "docs/contributing.md"
@@ -12,6 +15,7 @@ PAGE = ROOT / "docs/contributing.md"
 def test_one_run_trains_and_samples_with_every_example(tmp_path):
     examples = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert len(examples) == len(re.findall("^## ", PAGE.read_text(), re.MULTILINE))
+    (tmp_path / "in").mkdir()
     (tmp_path / "my_lab.py").write_text("\n".join(examples))
     run = functools.partial(run_alone, PYTHONPATH=str(tmp_path))
     workdir = tmp_path / "run"
@@ -29,6 +33,13 @@ def test_one_run_trains_and_samples_with_every_example(tmp_path):
     said = run("sample", *given, "--height=0.2", "--num=1", "--frames=9", "--plan=anchored")
     assert "anchored: 9 frames in 4 calls of up to 4 frames, 4 after one another" in said
     assert "give a number" in run("sample", *given, "--height=high", expect=1)
+
+    for name, levels in {"steady": (90, 100), "flickers": (0, 200)}.items():
+        tones = np.resize(levels, 24).astype(np.uint8)[:, None, None, None]
+        write_video(tmp_path / "in" / f"{name}.mp4", np.tile(tones, (1, 16, 16, 3)), 8)
+    words = f"--input={tmp_path}/in", f"--output={tmp_path}/out", "--filters=flicker(most=0.1)"
+    said = run("prepare", "--plugins=my_lab", *words, "--size=8", "--frames=8", "--workers=1")
+    assert "skipped flickers.mp4: all clips dropped: 3 by flicker" in said
 
 
 def test_without_its_plugin_a_word_is_unknown(tmp_path):

@@ -4,11 +4,14 @@ import concurrent.futures
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
+
+from jaxvid.config import import_plugins
 
 interrupted = threading.Event()
 
@@ -20,7 +23,10 @@ def run(function: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> It
       KeyboardInterrupt: `interrupted` is set.
     """
     pool = concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(jobs)), multiprocessing.get_context("spawn"), initializer=_start
+        min(workers, len(jobs)),
+        multiprocessing.get_context("spawn"),
+        initializer=_start,
+        initargs=(sys.argv,),
     )
     with pool:
         try:
@@ -50,7 +56,8 @@ def interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _start() -> None:
+def _start(argv: Sequence[str]) -> None:
+    import_plugins(argv)
     threading.Thread(target=_follow_parent, daemon=True).start()
     cv2.setNumThreads(1)
 
