@@ -47,7 +47,8 @@ from jaxvid import errors
 from jaxvid.build import default_config
 from jaxvid.data.clips import Clip
 from jaxvid.data.pipeline import make_dataset
-from jaxvid.data.sources.videos import VideoFiles
+from jaxvid.data.sources import videos
+from jaxvid.data.sources.files import Files
 from jaxvid.data.video import read_at, read_frames
 from jaxvid.errors import InputError
 
@@ -81,7 +82,8 @@ def measure(path: Path, others: Sequence[str]) -> Iterator[tuple[list[float], li
     the decoders in `others` give as `bare` does."""
     data = default_config().data
     data.update(source="videos", size=SIZE.value, frames=FRAMES.value, fps=_FPS)
-    source = Asked(VideoFiles(path.parent, [path.name], [], SIZE.value, _FPS))
+    size, settings = (SIZE.value, SIZE.value), {"fps": _FPS}
+    source = Asked(Files(path.parent, [path.name], [], videos.read, size, settings))
     clips = make_dataset(source, data, lambda sample, clip: {}, seed=0, batch_size=1)
     whole, _ = _timed(lambda: collections.deque(read_frames(path, size=SIZE.value, fps=_FPS), 0))
     for number in range(CLIPS.value):
@@ -112,7 +114,7 @@ def _timed(function: Callable[..., Any], *arguments: Any, **options: Any) -> tup
 class Asked:
     """A source that remembers the times of the frames that were decoded last."""
 
-    def __init__(self, source: VideoFiles):
+    def __init__(self, source: Files):
         self._source, self.times = source, np.zeros(0)
 
     def __len__(self) -> int:

@@ -255,7 +255,7 @@ def test_a_reference_that_the_model_was_trained_on_is_named(folders, tmp_path):
         )  # fmt: skip
         assert bool(re.search(warning, said)) == (number == 0)
         assert json.loads((tmp_path / "scores.json").read_text())["in_trained_on"] == 1 - number
-    settings = Settings(size=16, fps=8, frames=5, quality=90)
+    settings = Settings(size=16, fps=8.0, frames=5, quality=90)
     prepare(trained_on, tmp_path / "clips", settings, workers=1)
     assert among(real, tmp_path / "clips") == [real / "sub" / "7.mp4"]
     manifest = json.loads((tmp_path / "clips" / "manifest.json").read_text())

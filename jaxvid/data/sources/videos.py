@@ -30,14 +30,17 @@ def open_videos(config: ConfigDict, split: str) -> Files:
         split,
         "video",
         lambda suffix: suffix not in PICTURES,
-        _read,
+        read,
         config.per_file,
         fps=config.fps,
     )
 
 
-def _read(path: Path, size: tuple[int, int], fps: float) -> Clip:
-    """Reads the header of a file; raises InputError if it cannot be read."""
+def read(path: Path, size: tuple[int, int], fps: float) -> Clip:
+    """A video file as a clip of frames (H, W), of which `fps` are shown in a second.
+
+    Raises InputError if its header cannot be read.
+    """
     time = np.arange(max(1, int(video.duration(path) * fps + 0.5))) / fps
     return Clip(time.astype(np.float32), functools.partial(_decode, path, time, size))
 
