@@ -59,6 +59,7 @@ from jaxvid.data import scan, text
 from jaxvid.data.curation import pool
 from jaxvid.data.curation.examples import examples
 from jaxvid.data.curation.plays import Plays
+from jaxvid.data.curation.scores import parse_filters
 from jaxvid.data.curation.settings import Settings
 from jaxvid.data.curation.shard import Job, write_shard
 from jaxvid.data.curation.table import read_table
@@ -283,13 +284,15 @@ def _settings(source: Path | Plays) -> Settings:
         given = {"duplicates": values.duplicates if values["duplicates"].present else -1}
         values.filters = values.filters if values["filters"].present else ""
         values.fps = source.open()[0].fps
+    # At commas outside of parentheses.
+    filters = tuple(filter(None, map(str.strip, re.split(r",(?![^(]*\))", values.filters))))
+    parse_filters(filters)  # refuses those that are not valid
     return Settings(
         size=height if height == width else (height, width),
         fps=values.fps,
         frames=values.frames,
         quality=values.quality,
-        # At commas outside of parentheses.
-        filters=tuple(filter(None, map(str.strip, re.split(r",(?![^(]*\))", values.filters)))),
+        filters=filters,
         **given,
     )
 

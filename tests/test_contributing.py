@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 
+from configs import videos
+from jaxvid.data.sources import make_source
 from jaxvid.data.video import write_video
 from tests.commands import ROOT, mistakes, run_alone
 
@@ -38,8 +40,11 @@ def test_one_run_trains_and_samples_with_every_example(tmp_path):
         tones = np.resize(levels, 24).astype(np.uint8)[:, None, None, None]
         write_video(tmp_path / "in" / f"{name}.mp4", np.tile(tones, (1, 16, 16, 3)), 8)
     words = f"--input={tmp_path}/in", f"--output={tmp_path}/out", "--filters=flicker(most=0.1)"
-    said = run("prepare", "--plugins=my_lab", *words, "--size=8", "--frames=8", "--workers=1")
+    words += "--size=8", "--frames=8", "--workers=1", "--duplicates=-1"  # clips of one are alike
+    said = run("prepare", "--plugins=my_lab", *words)
     assert "skipped flickers.mp4: all clips dropped: 3 by flicker" in said
+    # Who trains on these clips does not need the plugin.
+    assert len(make_source(videos.get_config(str(tmp_path / "out")).data)) == 3
 
 
 def test_without_its_plugin_a_word_is_unknown(tmp_path):

@@ -16,6 +16,7 @@ from jaxvid.data.curation.settings import Settings
 from jaxvid.errors import InputError
 
 _FRAMES = 8  # of each clip
+_SHARDS = 64  # a large folder has more clips than can be listed here
 
 
 class Example(NamedTuple):
@@ -54,8 +55,9 @@ def examples(
       manifest, shards: what it holds.
       count: number of each.
     """
-    places = list(_places(manifest, shards))
-    rng = np.random.default_rng(0)
+    rng, names = np.random.default_rng(0), sorted(shards)
+    some = {names[i]: shards[names[i]] for i in rng.permutation(len(names))[:_SHARDS]}
+    places = list(_places(manifest, some))
     shown: tuple[list[Example], list[Example]] = [], []
     for number in rng.permutation(len(places)):
         place = places[number]
@@ -76,7 +78,7 @@ def _places(manifest: manifest.Manifest, shards: manifest.Shards) -> Iterator[_P
         for name, entry in sorted(about["files"].items()):
             columns = (entry.get(key, ()) for key in ("start", "scores", "dropped"))
             for start, scores, why in zip(*columns, strict=True):
-                text = ", ".join(f"{key} {scores[key]:.2g}" for key in SCORES)
+                text = ", ".join(f"{k} {scores[k]:.2g}" for k in SCORES if k in scores)
                 written = entry["status"] == "done" and not why
                 if written and record in left_out:
                     why = "duplicate"

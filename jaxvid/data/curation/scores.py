@@ -1,6 +1,6 @@
 """Scores of a clip, by which it is kept or dropped.
 
-@score("brightness", "mean of the luma, 0 to 1")
+@score("brightness")
 def brightness(clip: Greys) -> float: ...
 
 A filter is a text with a score and its bounds, such as "motion(least=0.01)" or

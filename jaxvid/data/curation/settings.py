@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from jaxvid.data.curation.scores import parse_filters
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -31,10 +29,6 @@ class Settings:
     letterbox: bool = False
     filters: tuple[str, ...] = ()
     duplicates: int = -1
-
-    def __post_init__(self) -> None:
-        """Raises InputError for filters that are not valid."""
-        parse_filters(self.filters)
 
     @property
     def shape(self) -> tuple[int, int]:
