@@ -24,13 +24,12 @@ and what it has, and the ground changes gradually; but it does not follow the ac
 and "right" look alike. Train for much longer before you play.
 """
 
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
 from configs import videos
 from jaxvid.data import manifest
 from jaxvid.errors import InputError
+from jaxvid.files import to_path
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -42,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model.update(width=64, heads=2)
     c.tasks.update(generate=0.1, predict=0.8, interpolate=0.0, random=0.1)
     if arg:
-        made = manifest.read(Path(arg).expanduser())
+        made = manifest.read(to_path(arg, "the folder", bucket=True))
         if not made.get("actions"):
             raise InputError(
                 f"configs/games.py:{arg}: its clips have no actions: prepare it from games, or "

@@ -23,7 +23,6 @@ With thousands of clips and an accelerator, prepare at --size=64 and set
 A token is a patch of 4x4 pixels at any size: raise model.patch if memory or time is short.
 """
 
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -31,6 +30,7 @@ from ml_collections import ConfigDict
 from configs import base
 from jaxvid.data import manifest
 from jaxvid.data.curation.settings import Settings
+from jaxvid.files import to_path
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -51,7 +51,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.log.update(every=25, sample_every=250)
     c.sampler.update(name="euler", cfg_scale=1.5, observed_noise=0.2)
     if arg:
-        _take_over(c, manifest.read(Path(arg).expanduser()))
+        _take_over(c, manifest.read(to_path(arg, "the folder", bucket=True)))
     return c
 
 

@@ -101,8 +101,13 @@ def one_line(error: Exception, file: str | None = None) -> str:
 
 
 def _refusal(error: BaseException) -> str:
-    """One line for an error of the disk, also if a library wraps it; "" for other errors."""
+    """One line for an error of the disk or a bucket, also if wrapped; "" for other errors."""
     for cause in _chain(error):
+        if type(cause).__module__.partition(".")[0] in ("gcsfs", "google", "aiohttp"):
+            reason = " ".join(str(cause).split())
+            return (
+                f"gs://: {reason}; see that the network is there, and that you may use the bucket"
+            )
         for number, remedy in _REFUSALS.items():
             reason = os.strerror(number)
             if isinstance(cause, OSError) and cause.errno == number:

@@ -21,10 +21,11 @@ Games record themselves, with the action at each frame, which docs/data.md descr
 
     python -m jaxvid.prepare --games=craftax --clips=5000 --output=DIR --size=64 --frames=32
 
-Many machines with a folder in common prepare a large input as a pipeline of Apache Beam
-(`pip install apache-beam`), to the same bytes:
+Input, output and table may be in Google Cloud Storage (`pip install gcsfs`). Many machines prepare
+a large input there, or in a folder in common, as a pipeline of Apache Beam (`pip install
+apache-beam`), to the same bytes:
 
-    python -m jaxvid.prepare --input=DIR --output=DIR --beam="--runner=DataflowRunner …"
+    python -m jaxvid.prepare --input=gs://… --output=gs://… --beam="--runner=DataflowRunner …"
 
 Run it again to resume after an interruption, or when the input has changed. New files are added. If
 a video or its caption has changed, its clips are made again, with those of all files in the same
@@ -39,13 +40,13 @@ if __name__ == "__main__":
 
 import collections
 import os
+import pathlib
 import re
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ from jaxvid.data.curation.settings import Settings
 from jaxvid.data.curation.shard import Job, write_shard
 from jaxvid.data.curation.table import read_table
 from jaxvid.errors import InputError
-from jaxvid.files import make_folder, to_path
+from jaxvid.files import Path, make_folder, to_path
 from jaxvid.workdir.pictures import contact_sheet, write_png
 
 _MOST_LINES = 20
@@ -78,7 +79,7 @@ def prepare(
     workers: int,
     table: Path | None = None,
     beam: Sequence[str] = (),
-) -> tuple[manifests.Manifest, manifests.Shards]:
+) -> tuple[manifests.Manifest, manifests.Shards, Set[str]]:
     """Cuts the files below `source` that are new or have changed into clips, or records games.
 
     Args:
@@ -90,27 +91,29 @@ def prepare(
       beam: options of a Beam pipeline that decodes, in place of processes.
 
     Returns:
-      The manifest, and what is known of each shard, as they are on disk.
+      The manifest, and what is known of each shard, as they are on disk; and the files that are
+      below `source`.
 
     Raises:
       InputError: there are no files, or the output has other settings or cannot be written.
     """
     pipeline = _make_pipeline(beam) if beam else None
     if isinstance(source, Plays):
-        stamps, folder = source.stamps(), Path()
+        stamps, folder = source.stamps(), pathlib.Path()
     else:
-        names, problems = scan.find_files(source, output)
-        _print_some([f"not read: {problem}" for problem in problems])
-        names = [name for name in names if source / name != table]
-        rows = read_table(table, names) if table else {}
-        stamps, folder = scan.stamps(source, names, rows), source
+        found = scan.find_files(source, output)
+        _print_some([f"not read: {problem}" for problem in found.problems])
+        for name in [name for name in found.files if source / name == table]:
+            del found.files[name]
+        rows = read_table(table, list(found.files)) if table else {}
+        stamps, folder = scan.stamps(found, rows), source
     manifest, shards = manifests.resume(output, settings)
     changed = scan.plan(manifest, shards, stamps)
     if isinstance(source, Plays):
         manifest["actions"] = list(source.open()[0].actions)
     try:
         make_folder(output, "--output")
-        for leftover in output.glob("clips-*.tmp"):
+        for leftover in [*output.glob("clips-*.tmp"), *output.glob(".clips-*.tmp")]:
             leftover.unlink()
         for shard in changed | manifests.unsaved(output, shards):
             manifests.save_shard(output, shard, shards.get(shard, {"files": {}}))
@@ -127,7 +130,7 @@ def prepare(
         raise InputError(
             f"{output}: stopped ({error}); finished shards are kept, run the same command to resume"
         ) from error
-    return manifest, shards
+    return manifest, shards, stamps.keys()
 
 
 def _write_shards(
@@ -182,7 +185,11 @@ def _is_pending(entry: Mapping[str, Any]) -> bool:
 
 
 def _report(
-    manifest: manifests.Manifest, shards: manifests.Shards, source: Path, output: Path
+    manifest: manifests.Manifest,
+    shards: manifests.Shards,
+    found: Set[str],
+    source: Path,
+    output: Path,
 ) -> None:
     files = {name: e for shard in shards.values() for name, e in sorted(shard["files"].items())}
     skipped = {name: entry for name, entry in files.items() if entry["status"] == "skipped"}
@@ -204,8 +211,9 @@ def _report(
         reasons = ", ".join(f"{count} by {name}" for name, count in dropped.items())
         print(f"dropped {sum(dropped.values())} clips: {reasons}")
     done = len(files) - len(skipped)
-    of_files = [n for n, e in files.items() if e["status"] == "done" and "game" not in e]
-    gone = sum(not os.path.exists(source / name) for name in of_files)
+    gone = sum(
+        e["status"] == "done" and "game" not in e and n not in found for n, e in files.items()
+    )
     notes = f"{len(skipped)} skipped" + (f", {gone} gone but kept" if gone else "")
     print(f"{clips} clips from {done} files ({notes}) in {output}")
 
@@ -230,7 +238,7 @@ def _print_some(lines: Sequence[str]) -> None:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string("input", None, "Folder of video files.")
+    flags.DEFINE_string("input", None, "Folder of video files, here or in a bucket (gs://…).")
     flags.DEFINE_list("games", [], "Games to record, such as craftax or atari/pong,atari/breakout.")
     flags.DEFINE_integer("clips", 500, "Clips of each game.", lower_bound=1)
     flags.DEFINE_string("output", None, "Folder for the shards.", required=True)
@@ -268,7 +276,7 @@ def _source() -> Path | Plays:
     if bool(values.input) == bool(values.games):
         raise InputError("give --input, a folder of video files, or --games, but not both")
     if values.input:
-        return to_path(values.input, "--input")
+        return to_path(values.input, "--input", bucket=True)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # for games in JAX, in all workers
     return Plays(values.games, values.clips, values.fps if values["fps"].present else None)
 
@@ -305,13 +313,13 @@ def main(_: Sequence[str]) -> None:
     values = flags.FLAGS
     try:
         source = _source()
-        output = to_path(values.output, "--output")
-        table = to_path(values.table, "--table") if values.table else None
+        output = to_path(values.output, "--output", bucket=True)
+        table = to_path(values.table, "--table", bucket=True) if values.table else None
         settings = _settings(source)
         beam = shlex.split(values.beam)
-        manifest, shards = prepare(source, output, settings, values.workers, table, beam)
-        folder = source if isinstance(source, Path) else Path()
-        _report(manifest, shards, folder, output)
+        manifest, shards, found = prepare(source, output, settings, values.workers, table, beam)
+        folder = source if isinstance(source, Path) else pathlib.Path()
+        _report(manifest, shards, found, folder, output)
         _show(folder, output, manifest, shards)
     except BaseException:
         if not pool.interrupted.is_set():

@@ -8,10 +8,13 @@ from jaxvid.files import make_folder, to_path
 
 
 def test_the_home_is_expanded_and_an_object_store_is_refused(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="--input=gs://bucket/run: gcsfs is missing: pip install"):
+        to_path("gs://bucket/run", "--input", bucket=True)
     monkeypatch.setenv("HOME", "/home/someone")
     assert str(to_path("~/run", "--workdir")) == "/home/someone/run"
     assert str(to_path("runs/base", "--workdir")) == "runs/base"
-    with pytest.raises(InputError, match=r"--workdir=gs://bucket/run: object stores are not"):
+    with pytest.raises(InputError, match=r"--workdir=gs://bucket/run: it cannot be in"):
         to_path("gs://bucket/run", "--workdir")
 
 

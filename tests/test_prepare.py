@@ -39,7 +39,7 @@ OLD = {"cuts": 0.0, "letterbox": False, "filters": "", "duplicates": -1}
 
 def prepare(source, output, settings, workers, **others):
     """The manifest, with all files and their shards."""
-    manifest, shards = prepare_(source, output, Settings(**settings), workers, **others)
+    manifest, shards, _ = prepare_(source, output, Settings(**settings), workers, **others)
     return manifest | {"files": files_of(shards)}
 
 

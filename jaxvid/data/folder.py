@@ -32,12 +32,12 @@ class VideoFolder:
         Raises:
           InputError: the folder has no files, or some that cannot be read.
         """
-        found, problems = find_files(folder, Path())
-        if problems:
-            raise InputError(f"{folder}: {problems[0]}; remove it")
-        found = [name for name in found if Path(name).suffix.lower() not in PICTURES]
-        order = np.random.default_rng(seed).permutation(len(found))
-        self.names = [folder / sorted(found)[i] for i in order]
+        found = find_files(folder)
+        if found.problems:
+            raise InputError(f"{folder}: {found.problems[0]}; remove it")
+        names = [name for name in found.files if Path(name).suffix.lower() not in PICTURES]
+        order = np.random.default_rng(seed).permutation(len(names))
+        self.names = [folder / names[i] for i in order]
         self._size, self._first = size, None
 
     def measure(self, index: int) -> tuple[int, float]:

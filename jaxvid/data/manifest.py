@@ -25,9 +25,7 @@ A manifest of version 1 has the files too, and less about them.
 import collections
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +34,7 @@ from jaxtyping import Bool
 from jaxvid.data.curation.duplicates import find_duplicates
 from jaxvid.data.curation.settings import Settings
 from jaxvid.errors import InputError
+from jaxvid.files import Path, whole
 
 VERSION = 2
 FEWEST = 10  # videos of which one can be spared
@@ -310,6 +309,5 @@ def _load(folder: Path, name: str, keys: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(values, indent=1, sort_keys=True))
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1, sort_keys=True))

@@ -1,47 +1,80 @@
 """Finds the files in a folder of videos, and plans which of them to cut into clips."""
 
 import os
+import pathlib
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from jaxvid.data.curation.table import Row
 from jaxvid.data.manifest import Manifest, Shards, class_of
 from jaxvid.errors import InputError
+from jaxvid.files import Path, is_local, store_of
 
 _MOST_SHARDS = 4096
 
 
-def find_files(source: Path, output: Path) -> tuple[list[str], list[str]]:
-    """All files except hidden ones and captions, as sorted paths relative to `source`.
+class Stat(NamedTuple):
+    """The size of a file in bytes, and its time of modification in nanoseconds."""
+
+    size: int
+    mtime: int
+
+
+class Found(NamedTuple):
+    """The files below a folder, as sorted paths relative to it.
+
+    Attributes:
+      files: all except hidden ones and captions.
+      captions: of these files.
+      problems: a line for each file or folder that could not be read.
+    """
+
+    files: dict[str, Stat]
+    captions: dict[str, Stat]
+    problems: list[str]
+
+
+def find_files(source: Path, output: Path | None = None) -> Found:
+    """Finds the files below `source`, and not below `output`.
 
     Links to folders are followed, except a link to a folder that contains it.
-
-    Returns:
-      The paths, and a line for each file or folder that could not be read.
 
     Raises:
       InputError: `source` is not a folder, is the same as `output`, or contains no files.
     """
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; --input is a folder of video files")
-    if source.resolve() == output.resolve():
+    if output and os.path.realpath(source) == os.path.realpath(output):
         raise InputError(f"{source}: --input and --output are the same folder; choose another")
-    names, problems = _walk(source, os.path.realpath(output))
-    captions = {caption_of(name) for name in names if not name.endswith(".txt")}
-    names = sorted(set(names) - captions)
-    if not names and not problems:
+    walk = _walk if is_local(source) else _list
+    found, problems = walk(source, output)
+    found = dict(sorted(found.items()))
+    captions = {caption_of(name) for name in found if not name.endswith(".txt")}
+    files = {name: stat for name, stat in found.items() if name not in captions}
+    if not files and not problems:
         raise InputError(f"{source}: contains no files; --input is a folder of video files")
-    return names, problems
+    return Found(files, {name: found[name] for name in found.keys() & captions}, problems)
 
 
-def _walk(source: Path, output: str) -> tuple[list[str], list[str]]:
-    names: list[str] = []
+def _list(source: Path, output: Path | None) -> tuple[dict[str, Stat], list[str]]:
+    """All objects below a folder in a bucket; one listing has up to a thousand of them."""
+    start, found = len(f"{source}/".partition("://")[2]), {}
+    within = f"{output}/".partition("://")[2]
+    for path, about in store_of(source).find(str(source), detail=True).items():
+        hidden = any(part.startswith(".") for part in path[start:].split("/"))
+        if not hidden and not (output and path.startswith(within)):
+            found[path[start:]] = Stat(about["size"], round(about["mtime"].timestamp() * 1e9))
+    return found, []
+
+
+def _walk(source: pathlib.Path, output: Path | None) -> tuple[dict[str, Stat], list[str]]:
+    names: dict[str, Stat] = {}
     problems: list[str] = []
+    output = os.path.realpath(output) if output else ""
 
     def below(*parts: str) -> str:
-        return Path(*parts).relative_to(source).as_posix()
+        return pathlib.Path(*parts).relative_to(source).as_posix()
 
     def unreadable(error: OSError) -> None:
         problems.append(f"folder {below(error.filename)}: cannot be read: {error.strerror}")
@@ -62,10 +95,12 @@ def _walk(source: Path, output: str) -> tuple[list[str], list[str]]:
             followed.append(name)
         subfolders[:] = followed
         for name in (name for name in files if not name.startswith(".")):
-            if os.path.isfile(os.path.join(folder, name)):
-                names.append(below(folder, name))
+            path = os.path.join(folder, name)
+            about = os.stat(path) if os.path.isfile(path) else None
+            if about:
+                names[below(path)] = Stat(about.st_size, about.st_mtime_ns)
             else:
-                problems.append(f"{below(folder, name)}: a broken link, or not a regular file")
+                problems.append(f"{below(path)}: a broken link, or not a regular file")
     return names, problems
 
 
@@ -77,16 +112,14 @@ def caption_of(name: str) -> str:
 def read_caption(path: Path) -> str:
     """The caption in one line; "" without a file. Raises InputError if it is not UTF-8."""
     try:
-        return " ".join(path.read_text("utf-8-sig").split()) if path.is_file() else ""
+        return " ".join(path.read_bytes().decode("utf-8-sig").split()) if path.is_file() else ""
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
 
 
-def stamps(
-    source: Path, names: Sequence[str], rows: Mapping[str, Row]
-) -> dict[str, dict[str, Any]]:
+def stamps(found: Found, rows: Mapping[str, Row]) -> dict[str, dict[str, Any]]:
     """What shows that a video has changed: its size and times, those of its caption, its row."""
-    return {name: _stamp(source, name, rows.get(name, {})) for name in names}
+    return {name: _stamp(found, name, rows.get(name, {})) for name in found.files}
 
 
 def plan(manifest: Manifest, shards: Shards, stamps: Mapping[str, Mapping[str, Any]]) -> set[str]:
@@ -132,12 +165,11 @@ def plan(manifest: Manifest, shards: Shards, stamps: Mapping[str, Mapping[str, A
     return changed
 
 
-def _stamp(source: Path, name: str, row: Row) -> dict[str, Any]:
-    paths = [source / name, source / caption_of(name)]
-    stats = [path.stat() if path.is_file() else None for path in paths]
+def _stamp(found: Found, name: str, row: Row) -> dict[str, Any]:
+    stats = [found.files[name], found.captions.get(caption_of(name), Stat(0, 0))]
     return {
-        "bytes": sum(stat.st_size for stat in stats if stat),
-        "mtimes": [stat.st_mtime_ns if stat else 0 for stat in stats],
+        "bytes": sum(stat.size for stat in stats),
+        "mtimes": [stat.mtime for stat in stats],
         "class": row.get("label", class_of(name)),
         "text": row.get("caption", ""),
     }

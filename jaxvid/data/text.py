@@ -14,7 +14,6 @@ unpickled. `write_embeddings` writes them, and encodes a caption once per shard:
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import msgpack
 import numpy as np
@@ -23,6 +22,7 @@ from jaxtyping import Bool, Float, Float16, UInt8
 
 from jaxvid.data import manifest, records
 from jaxvid.errors import InputError
+from jaxvid.files import Path, to_path, whole
 
 VERSION = 1
 
@@ -46,9 +46,9 @@ def pad(
     return np.pad(tokens, ((0, length - len(tokens)), (0, 0))), np.arange(length) < len(tokens)
 
 
-def folder_of(folder: str | Path, name: str) -> Path:
+def folder_of(folder: Path, name: str) -> Path:
     """The subfolder of a folder of clips for the embeddings called `name`."""
-    return Path(folder) / "text" / name
+    return folder / "text" / name
 
 
 def remove_embeddings(folder: Path, shard: str) -> None:
@@ -58,7 +58,7 @@ def remove_embeddings(folder: Path, shard: str) -> None:
 
 
 def write_embeddings(
-    folder: str | Path,
+    folder: str | os.PathLike,
     name: str,
     encode: Callable[[list[str]], Sequence[Float[np.ndarray, "n E"]]],
     batch_size: int = 64,
@@ -77,7 +77,8 @@ def write_embeddings(
     Raises:
       InputError: the folder is not a folder of clips, or `encode` returned invalid arrays.
     """
-    folder, target = Path(folder), folder_of(folder, name)
+    folder = to_path(folder, "folder", bucket=True)
+    target = folder_of(folder, name)
     shards = manifest.read(folder)["shards"]
     target.mkdir(parents=True, exist_ok=True)
     for shard, about in shards.items():
@@ -97,15 +98,11 @@ def write_embeddings(
                     f"the encoder was given {len(part)} captions and returned {len(arrays)} arrays"
                 )
             embedded |= zip(part, arrays, strict=True)
-        temporary = target / f"{shard}.{os.getpid()}.tmp"
-        try:
+        with whole(target / shard) as temporary:
             writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
             for caption in captions:
                 writer.write(encode_tokens(embedded[caption]))
             writer.close()
-            os.replace(temporary, target / shard)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def encode_tokens(tokens: Float[np.ndarray, "..."]) -> bytes:

@@ -6,7 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from etils import epath
+
 from jaxvid.errors import InputError
+from jaxvid.files import whole
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -23,15 +26,10 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 
 
 def write_whole(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file under a temporary name in the same folder, then renames it.
+    """Writes a file, which appears when it is complete.
 
     Raises InputError if the file cannot be written.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    path = path if isinstance(path, epath.Path) else Path(path)
+    with writing(path), whole(path) as partial:
+        partial.write_bytes(content)

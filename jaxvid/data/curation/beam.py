@@ -1,7 +1,7 @@
 """Runs jobs as a pipeline of Apache Beam: on Dataflow, Flink, Spark, or processes of this machine.
 
 Its own options choose the runner and the workers, which must see the input and output folders at
-the same paths, and have jaxvid installed.
+the same paths, as those of a bucket are, and have jaxvid installed.
 """
 
 from collections.abc import Callable, Sequence

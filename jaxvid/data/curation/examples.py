@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from jaxvid.data.curation.letterbox import find_borders
 from jaxvid.data.curation.scores import SCORES
 from jaxvid.data.curation.settings import Settings
 from jaxvid.errors import InputError
+from jaxvid.files import Path, local
 
 _FRAMES = 8  # of each clip
 _SHARDS = 64  # a large folder has more clips than can be listed here
@@ -93,10 +93,10 @@ def _frames(
     if place.record >= 0:
         (record,) = ArrayRecordReader(str(output / place.shard)).read([place.record])
         return records.decode(record).decode(index)
-    path = source / place.name
-    borders = video.NO_BORDERS
-    if settings.letterbox:
-        borders = find_borders(picture for picture, _ in video.preview(path))
-    return video.read_at(
-        path, place.start + index / settings.fps, size=settings.size, borders=borders
-    )
+    with local(source / place.name) as path:
+        borders = video.NO_BORDERS
+        if settings.letterbox:
+            borders = find_borders(picture for picture, _ in video.preview(path))
+        return video.read_at(
+            path, place.start + index / settings.fps, size=settings.size, borders=borders
+        )

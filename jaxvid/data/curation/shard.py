@@ -1,10 +1,9 @@
 """Writes a shard of clips: the unit of work, on this machine or on many."""
 
 import hashlib
-import os
+import pathlib
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import msgpack
@@ -15,7 +14,7 @@ from jaxvid.data.curation.clips import cut_video
 from jaxvid.data.curation.plays import play
 from jaxvid.data.curation.settings import Settings
 from jaxvid.errors import InputError
-from jaxvid.files import content_hash
+from jaxvid.files import Path, content_hash, local, whole
 
 # Of an entry, what its outcome keeps.
 _STAMPS = ("bytes", "mtimes", "class", "text", "content", "game", "version", "fps", "seed", "take")
@@ -50,53 +49,61 @@ def write_shard(job: Job) -> tuple[str, dict[str, Any]]:
       The name of the shard, and its files and their hash.
     """
     path, files = job.output / job.name, job.shard["files"]
-    # The process id avoids a clash with a file that an earlier run may still hold open.
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    # Groups of one record make random access cheap; JPEG does not compress further.
-    writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
     entries, digest, clips = {}, hashlib.sha256(), 0
-    for name, entry in sorted(files.items()):  # `manifest.held_out` relies on this order
-        entries[name] = entry
-        if entry["status"] != "pending":
-            continue
-        entries[name] = {key: entry[key] for key in _STAMPS if key in entry}
-        # Clips stay in a temporary file until the video is read to its end, so that a damaged video
-        # leaves none.
-        with tempfile.TemporaryFile(dir=path.parent) as spool:
-            try:
-                if "game" in entry or os.path.exists(job.source / name) or not path.exists():
-                    entries[name] |= _spool_clips(spool, job, name, entry)
-                else:
-                    entries[name] |= _spool_again(spool, job, name, entry)
-            except InputError as error:
-                reason = str(error).removeprefix(f"{job.source / name}: ")
-                entries[name] |= {"status": "skipped", "reason": reason}
+    with whole(path) as temporary:
+        # Groups of one record make random access cheap; JPEG does not compress further.
+        writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+        for name, entry in sorted(files.items()):  # `manifest.held_out` relies on this order
+            entries[name] = entry
+            if entry["status"] != "pending":
                 continue
-            spool.seek(0)
-            for record in msgpack.Unpacker(spool, max_buffer_size=0):
-                digest.update(hashlib.sha256(record).digest())
-                writer.write(record)
-        clips += entries[name].get("clips", 0)
-    writer.close()
-    if clips:
-        os.replace(temporary, path)
-    else:
-        temporary.unlink()
+            entries[name] = {key: entry[key] for key in _STAMPS if key in entry}
+            # Clips stay in a temporary file until the video is read to its end, so that a damaged
+            # video leaves none.
+            with tempfile.TemporaryFile(dir=temporary.parent) as spool:
+                try:
+                    entries[name] |= _spool(spool, job, name, entry)
+                except InputError as error:
+                    reason = str(error).removeprefix(f"{job.source / name}: ")
+                    entries[name] |= {"status": "skipped", "reason": reason}
+                    continue
+                spool.seek(0)
+                for record in msgpack.Unpacker(spool, max_buffer_size=0):
+                    digest.update(hashlib.sha256(record).digest())
+                    writer.write(record)
+            clips += entries[name].get("clips", 0)
+        writer.close()
+        if not clips:
+            temporary.unlink()
+    if not clips:
         path.unlink(missing_ok=True)
     shard = {"files": entries, "hash": digest.hexdigest()[:16]}
     manifest.save_shard(job.output, job.name, shard)
     return job.name, shard
 
 
-def _spool_clips(spool: IO[bytes], job: Job, name: str, entry: dict[str, Any]) -> dict[str, Any]:
+def _spool(spool: IO[bytes], job: Job, name: str, entry: dict[str, Any]) -> dict[str, Any]:
     """Writes the records of a video, each wrapped by msgpack; returns what becomes of the video."""
     if "game" in entry:
+        return _spool_clips(spool, job, name, entry, None)
+    path = job.source / name
+    if not path.exists() and (job.output / job.name).exists():
+        return _spool_again(spool, job, name, entry)
+    with local(path) as file:
+        return _spool_clips(spool, job, name, entry, file)
+
+
+def _spool_clips(
+    spool: IO[bytes], job: Job, name: str, entry: dict[str, Any], file: pathlib.Path | None
+) -> dict[str, Any]:
+    """Like `_spool`, for a video file that exists, or for a game without one."""
+    if file is None:
         content, caption = manifest.hash_of(f"{entry['version']} {name}"), ""
         pieces = play(entry, job.settings)
     else:
-        content = content_hash(job.source / name)
+        content = content_hash(file)
         caption = entry["text"] or scan.read_caption(job.source / scan.caption_of(name))
-        pieces = cut_video(job.source / name, job.settings)
+        pieces = cut_video(file, job.settings)
     columns = {"start": [], "scores": [], "hashes": [], "dropped": []}
     for piece in pieces:
         start = round(piece.start, 3)
@@ -125,7 +132,7 @@ def _spool_clips(spool: IO[bytes], job: Job, name: str, entry: dict[str, Any]) -
 
 
 def _spool_again(spool: IO[bytes], job: Job, name: str, entry: dict[str, Any]) -> dict[str, Any]:
-    """Like `_spool_clips`, for a file removed from the input: copies its records in the shard."""
+    """Like `_spool`, for a file removed from the input: copies its records in the shard."""
     path, clips = job.source / name, 0
     try:
         for record in _read_all(job.output / job.name):

@@ -8,10 +8,10 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jaxvid.errors import InputError
+from jaxvid.files import Path, local
 
 Row = Mapping[str, str]
 
@@ -31,7 +31,7 @@ def read_table(path: Path, names: Sequence[str]) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     number, example = 0, ""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with local(path) as here, here.open(encoding="utf-8-sig", newline="") as file:
             for number, row in enumerate(_rows(path, file), start=1):
                 if "path" not in row or not row.keys() & {"caption", "label"}:
                     raise InputError(

@@ -3,8 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import grain
 import numpy as np
@@ -17,6 +17,7 @@ from jaxvid.data.curation.settings import Settings
 from jaxvid.data.sources.mixture import parts
 from jaxvid.data.sources.registry import source
 from jaxvid.errors import InputError
+from jaxvid.files import Path, size_of, to_path
 
 declare(
     "data",
@@ -81,7 +82,11 @@ class ClipFolder:
     """
 
     def __init__(
-        self, path: str | Path, embeddings: str = "", split: str = "train", held_out: float = 0.0
+        self,
+        path: str | os.PathLike,
+        embeddings: str = "",
+        split: str = "train",
+        held_out: float = 0.0,
     ):
         """Checks that all files exist, without opening the shards.
 
@@ -95,7 +100,7 @@ class ClipFolder:
           InputError: the folder is missing, empty, incomplete or not made by prepare, or it lacks
             the embeddings.
         """
-        self.path = Path(path).expanduser()
+        self.path = to_path(path, "data.path", bucket=True)
         self.manifest = manifest.read(self.path)
         self.labels = tuple(self.manifest["labels"])
         shards = self.manifest["shards"]
@@ -134,12 +139,14 @@ class ClipFolder:
     def _fingerprint(
         self, counts: Mapping[str, int], embeddings: str, split: str, held_out: float
     ) -> str:
-        shards, size = self.manifest["shards"], lambda path: path.stat().st_size
+        shards = self.manifest["shards"]
         content = {
             "settings": [self.manifest[name] for name in ("size", "fps", "frames")],
             "labels": self.labels,
             "label_of": self._label_of,
-            "shards": [(s, n, shards[s]["hash"] or size(self.path / s)) for s, n in counts.items()],
+            "shards": [
+                (s, n, shards[s]["hash"] or size_of(self.path / s)) for s, n in counts.items()
+            ],
         }
         if any(left := [shards[s].get("left_out") for s in counts]):
             content["left_out"] = left
@@ -147,7 +154,7 @@ class ClipFolder:
             content["split"] = [split, held_out]
         if embeddings:
             folder = text.folder_of(self.path, embeddings)
-            content["text"] = [size(folder / shard) for shard in counts]
+            content["text"] = [size_of(folder / shard) for shard in counts]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def _read(self, shards: grain.sources.ArrayRecordDataSource, index: int) -> bytes:
@@ -163,7 +170,8 @@ class ClipFolder:
 def _open(
     folder: Path, counts: Mapping[str, int], remedy: str
 ) -> grain.sources.ArrayRecordDataSource:
-    missing = [name for name in counts if not (folder / name).is_file()]
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    missing = [name for name in counts if name not in there]
     if missing:
         raise InputError(
             f"{folder} lacks {len(missing)} of the {len(counts)} shards in the clips' "

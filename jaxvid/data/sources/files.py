@@ -17,6 +17,7 @@ from jaxvid.data.manifest import class_of
 from jaxvid.data.sources.mixture import parts
 from jaxvid.data.split import held_out
 from jaxvid.errors import InputError
+from jaxvid.files import to_path
 
 
 def open_files(
@@ -42,9 +43,9 @@ def open_files(
     Raises:
       InputError: the folder is missing, or no file in it is for training.
     """
-    folder = Path(config.path).expanduser()
+    folder = to_path(config.path, "config.data.path")
     try:
-        found, _ = scan.find_files(folder, Path())
+        found = scan.find_files(folder).files
     except InputError as error:
         raise InputError(f"config.data.path: {error}") from None
     names = [name for name in found if accepts(Path(name).suffix.lower())]

@@ -1,0 +1,150 @@
+"""Videos and clips in a bucket of Google Cloud Storage, which an emulator on this machine plays."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from configs.videos import get_config as videos_config
+from jaxvid.data.curation.settings import Settings
+from jaxvid.data.sources import make_source
+from jaxvid.data.sources.clips import ClipFolder
+from jaxvid.data.video import write_video
+from jaxvid.errors import InputError
+from jaxvid.files import local, store_of, to_path, whole
+from jaxvid.prepare import prepare
+from tests.commands import ENVIRONMENT, mistakes, run, run_alone
+
+SETTINGS = Settings(8, 8.0, 4)
+FLAGS = ["--size=8", "--frames=4", "--cuts=0", "--noletterbox", "--filters=", "--duplicates=-1"]
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """An empty bucket; commands and this process find it by the environment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = ["--host=127.0.0.1", f"--port={port}"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "gcp_storage_emulator", "start", *address, "--in-memory",
+         "--default-bucket=bucket"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    environment = {
+        "STORAGE_EMULATOR_HOST": url,  # for gcsfs
+        "CLOUD_STORAGE_EMULATOR_ENDPOINT": url,  # for ArrayRecord
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # would ask Google about the bucket
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+            patch.setitem(ENVIRONMENT, name, value)
+        for _ in range(200):
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", port)):
+                    break
+            time.sleep(0.1)
+        yield to_path("gs://bucket", "bucket", bucket=True)
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture(scope="module")
+def videos(bucket, tmp_path_factory):
+    """A folder of videos, and a copy of it in the bucket."""
+    folder = tmp_path_factory.mktemp("videos")
+    for seed, name in enumerate(["cats/1.mp4", "birds/é 2.mp4", "dogs/3.mp4", ".hidden/4.mp4"]):
+        (folder / name).parent.mkdir(exist_ok=True)
+        noise = np.random.default_rng(seed).integers(0, 256, (24, 16, 16, 3), np.uint8)
+        write_video(folder / name, noise, 24.0)
+    (folder / "dogs/3.txt").write_text("\ufeffa dog", "utf-8")
+    (folder / "broken.mp4").write_bytes(b"not a video")
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        store_of(bucket).put_file(str(path), str(bucket / "videos" / path.relative_to(folder)))
+    return folder, bucket / "videos"
+
+
+def clips_of(folder):
+    """All clips of a folder, and what is known of each file except when it was changed."""
+    source = ClipFolder(folder)
+    index = np.arange(4)
+    known = {
+        name: {k: v for k, v in entry.items() if k != "mtimes"}
+        for path in sorted(folder.glob("clips-*.json"), key=lambda path: path.name)
+        for name, entry in json.loads(path.read_text())["files"].items()
+    }
+    return source, [(c.caption, c.label, c.decode(index).tobytes()) for c in source], known
+
+
+def test_a_bucket_gives_the_same_clips_as_a_folder(bucket, videos, tmp_path):
+    here, there = videos
+    prepare(here, tmp_path / "clips", SETTINGS, workers=1)
+    flags = [f"--input={there}", f"--output={bucket}/clips", *FLAGS]
+    options = "--runner=DirectRunner --direct_num_workers=2 --direct_running_mode=multi_threading"
+    said = run_alone("prepare", *flags, f"--beam={options}")
+    assert f"6 clips from 3 files (1 skipped) in {bucket}/clips" in said
+    assert "skipped broken.mp4: not a video" in said
+    of_both = [tmp_path / "clips", bucket / "clips"]
+    (one, clips, known), (other, same, as_known) = map(clips_of, of_both)
+    assert (clips, known, one.fingerprint) == (same, as_known, other.fingerprint)
+    assert [caption for caption, _, _ in same].count("a dog") == 2
+    written, named = ({path.name for path in folder.iterdir()} for folder in of_both)
+    assert named - written == {"kept.png"}
+
+    # A run on them, and one more preparation, after changes.
+    assert len(make_source(videos_config(f"{bucket}/clips").data)) == 6
+    workdir, data = tmp_path / "run", ["source=clips", f"path={bucket}/clips"]
+    run("train", "--config=tests/tiny.py", f"--workdir={workdir}", "--config.steps=2",
+        "--config.data.validation=0",
+        *(f"--config.data.{setting}" for setting in data))  # fmt: skip
+    losses = [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").open()]
+    assert np.isfinite(losses).all()
+    (there / "cats/1.mp4").unlink()
+    store_of(bucket).put_file(str(here / "dogs/3.mp4"), f"{there}/dogs/5.mp4")
+    said = run_alone("prepare", *flags, "--workers=1")
+    assert f"8 clips from 4 files (1 skipped, 1 gone but kept) in {bucket}/clips" in said
+    assert len(ClipFolder(bucket / "clips")) == 8
+    assert not list((bucket / "clips").glob("*.tmp"))
+
+
+def test_a_file_in_a_bucket_appears_as_a_whole(bucket):
+    path = bucket / "deep/a.txt"
+    with contextlib.suppress(OSError), whole(path) as file:
+        file.write_text("half")
+        raise OSError("the disk is full")
+    assert not path.exists()
+    with whole(path) as file:
+        file.write_text("all")
+    with local(path) as copy:
+        assert copy.read_text() == "all"
+        assert copy.name == "a.txt"
+    assert not copy.exists()
+    with (
+        pytest.raises(InputError, match="gs://bucket/none: cannot be read"),
+        local(bucket / "none"),
+    ):
+        pass
+
+
+def test_what_a_bucket_cannot_do_is_said_in_a_line(bucket, tmp_path):
+    mistakes(
+        "prepare",
+        ([f"--input={bucket}/none", "--output=x"], "gs://bucket/none: no such folder"),
+        ([f"--input={tmp_path}", "--output=s3://a/b"], "--output=s3://a/b: gs:// is the only"),
+        ([f"--input={bucket}/videos", f"--output={bucket}/videos"], "are the same folder"),
+        ([f"--input={bucket}/videos", "--output=gs://none/a"], "--output=gs://none/a: no such"),
+    )
+    videos = ["--config=tests/tiny.py", "--config.data.source=videos"]
+    mistakes(
+        "train",
+        ([*videos, "--config.data.path=gs://bucket/videos"], "config.data.path=gs://bucket/videos"),
+        (["--config=configs/videos.py:gs://bucket/none"], "gs://bucket/none is not a folder"),
+        (["--config=tests/tiny.py", "--workdir=gs://bucket/run"], "--workdir=gs://bucket/run: it"),
+    )
