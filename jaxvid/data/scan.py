@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def plan(manifest: Manifest, shards: Shards, stamps: Mapping[str, Mapping[str, A
                     entry["status"] = "pending"
         if any(entry["status"] == "pending" for entry in files.values()):
             changed.add(shard)
-        known |= files.keys()
+        known.update(files)
 
     new = [name for name in stamps if name not in known]
     first = 1 + max((int(re.findall(r"\d+", shard)[0]) for shard in shards), default=-1)
@@ -138,6 +139,6 @@ def _stamp(source: Path, name: str, row: Row) -> dict[str, Any]:
     return {
         "bytes": sum(stat.st_size for stat in stats if stat),
         "mtimes": [stat.st_mtime_ns if stat else 0 for stat in stats],
-        "class": row.get("label", class_of(name)),
+        "class": sys.intern(row.get("label", class_of(name))),
         "text": row.get("caption", ""),
     }
