@@ -90,7 +90,7 @@ def prepare(
       beam: options of a Beam pipeline that decodes, in place of processes.
 
     Returns:
-      The manifest, and what is known of each shard, as they are on disk.
+      The manifest, as it is on disk, and what is known of each shard, in brief.
 
     Raises:
       InputError: there are no files, or the output has other settings or cannot be written.
@@ -102,10 +102,11 @@ def prepare(
         names, problems = scan.find_files(source, output)
         _print_some([f"not read: {problem}" for problem in problems])
         names = [name for name in names if source / name != table]
-        rows = read_table(table, names) if table else {}
-        stamps, folder = scan.stamps(source, names, rows), source
+        stamps = scan.stamps(source, names, read_table(table, names) if table else {})
+        folder = source
     manifest, shards = manifests.resume(output, settings)
     changed = scan.plan(manifest, shards, stamps)
+    del stamps  # of a million files
     if isinstance(source, Plays):
         manifest["actions"] = list(source.open()[0].actions)
     try:
@@ -113,14 +114,15 @@ def prepare(
         for leftover in output.glob("clips-*.tmp"):
             leftover.unlink()
         for shard in changed | manifests.unsaved(output, shards):
-            manifests.save_shard(output, shard, shards.get(shard, {"files": {}}))
+            manifests.save_brief(output, shard, shards.get(shard, {"files": {}}))
         # Remove changed files from the data set first, so that an interruption leaves no old clips
         # of them.
         manifests.save(output, manifest, shards)
         classes = tuple(manifest["classes"])
         jobs = [
-            Job(folder, output, name, shards[name], classes, settings)
+            Job(folder, output, name, classes, settings)
             for name in sorted(changed & shards.keys())
+            if any(map(_is_pending, shards[name]["files"].values()))
         ]
         _write_shards(jobs, manifest, shards, workers, pipeline)
     except (OSError, RuntimeError) as error:  # a full disk, or a worker killed for lack of memory
@@ -138,7 +140,6 @@ def _write_shards(
     pipeline: Any,
 ) -> None:
     """Runs the jobs; a shard enters the manifest when it is complete."""
-    jobs = [job for job in jobs if any(map(_is_pending, job.shard["files"].values()))]
     if not jobs:
         return
     for job in jobs:  # their clips are made again
@@ -148,10 +149,11 @@ def _write_shards(
         from jaxvid.data.curation import beam
 
         beam.run(pipeline, write_shard, jobs)
-        shards |= {job.name: manifests.read_shard(output, job.name) for job in jobs}
+        for job in jobs:
+            shards[job.name] = manifests.brief(manifests.read_shard(output, job.name))
         manifests.save(output, manifest, shards)
         return
-    total = sum(len(job.shard["files"]) for job in jobs)
+    total = sum(len(shards[job.name]["files"]) for job in jobs)
     done, saved, cost = 0, time.monotonic(), 0.0
     with tqdm(total=total, unit="file", disable=None) as bar:
         for name, shard in pool.run(write_shard, jobs, workers):
