@@ -91,7 +91,7 @@ def prepare(
       beam: options of a Beam pipeline that decodes, in place of processes.
 
     Returns:
-      The manifest, and what is known of each shard, as they are on disk; and the files that are
+      The manifest, as it is on disk; what is known of each shard, in brief; and the files that are
       below `source`.
 
     Raises:
@@ -109,6 +109,8 @@ def prepare(
         stamps, folder = scan.stamps(found, rows), source
     manifest, shards = manifests.resume(output, settings)
     changed = scan.plan(manifest, shards, stamps)
+    there = frozenset(stamps)
+    del stamps  # of a million files
     if isinstance(source, Plays):
         manifest["actions"] = list(source.open()[0].actions)
     try:
@@ -116,21 +118,22 @@ def prepare(
         for leftover in [*output.glob("clips-*.tmp"), *output.glob(".clips-*.tmp")]:
             leftover.unlink()
         for shard in changed | manifests.unsaved(output, shards):
-            manifests.save_shard(output, shard, shards.get(shard, {"files": {}}))
+            manifests.save_brief(output, shard, shards.get(shard, {"files": {}}))
         # Remove changed files from the data set first, so that an interruption leaves no old clips
         # of them.
         manifests.save(output, manifest, shards)
         classes = tuple(manifest["classes"])
         jobs = [
-            Job(folder, output, name, shards[name], classes, settings)
+            Job(folder, output, name, classes, settings)
             for name in sorted(changed & shards.keys())
+            if any(map(_is_pending, shards[name]["files"].values()))
         ]
         _write_shards(jobs, manifest, shards, workers, pipeline)
     except (OSError, RuntimeError) as error:  # a full disk, or a worker killed for lack of memory
         raise InputError(
             f"{output}: stopped ({error}); finished shards are kept, run the same command to resume"
         ) from error
-    return manifest, shards, stamps.keys()
+    return manifest, shards, there
 
 
 def _write_shards(
@@ -141,7 +144,6 @@ def _write_shards(
     pipeline: Any,
 ) -> None:
     """Runs the jobs; a shard enters the manifest when it is complete."""
-    jobs = [job for job in jobs if any(map(_is_pending, job.shard["files"].values()))]
     if not jobs:
         return
     for job in jobs:  # their clips are made again
@@ -151,10 +153,11 @@ def _write_shards(
         from jaxvid.data.curation import beam
 
         beam.run(pipeline, write_shard, jobs)
-        shards |= {job.name: manifests.read_shard(output, job.name) for job in jobs}
+        for job in jobs:
+            shards[job.name] = manifests.brief(manifests.read_shard(output, job.name))
         manifests.save(output, manifest, shards)
         return
-    total = sum(len(job.shard["files"]) for job in jobs)
+    total = sum(len(shards[job.name]["files"]) for job in jobs)
     done, saved, cost = 0, time.monotonic(), 0.0
     with tqdm(total=total, unit="file", disable=None) as bar:
         for name, shard in pool.run(write_shard, jobs, workers):

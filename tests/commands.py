@@ -53,7 +53,7 @@ for line in sys.stdin:
 
 
 @functools.cache
-def _server() -> subprocess.Popen[str]:
+def server() -> subprocess.Popen[str]:
     """It ends with the tests, as its input does."""
     return subprocess.Popen(
         [sys.executable, "-c", FORKS], cwd=ROOT, env=ENVIRONMENT, text=True,
@@ -66,9 +66,9 @@ def attempt(module: str, *arguments, cwd=ROOT, file_size: int = -1) -> tuple[int
 
     `file_size`: the most bytes that a file may have, as if the disk were full beyond them.
     """
-    server, words = _server(), [module, *map(str, arguments)]
-    print(json.dumps([str(cwd), file_size, *words]), file=server.stdin, flush=True)
-    return tuple(json.loads(server.stdout.readline()))
+    forks, words = server(), [module, *map(str, arguments)]
+    print(json.dumps([str(cwd), file_size, *words]), file=forks.stdin, flush=True)
+    return tuple(json.loads(forks.stdout.readline()))
 
 
 def run(module: str, *arguments) -> str:

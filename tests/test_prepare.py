@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -19,9 +20,11 @@ from configs import games, videos
 from jaxvid import config as configs
 from jaxvid.build import build
 from jaxvid.conditions.condition import check_source
+from jaxvid.data import manifest as manifests
 from jaxvid.data import records, text
 from jaxvid.data.curation.plays import Plays
 from jaxvid.data.curation.settings import Settings
+from jaxvid.data.curation.shard import Job, write_shard
 from jaxvid.data.games import open_game
 from jaxvid.data.pipeline import make_dataset
 from jaxvid.data.sources import make_source
@@ -38,9 +41,12 @@ OLD = {"cuts": 0.0, "letterbox": False, "filters": "", "duplicates": -1}
 
 
 def prepare(source, output, settings, workers, **others):
-    """The manifest, with all files and their shards."""
+    """The manifest, with all files and their shards, as on disk."""
     manifest, shards, _ = prepare_(source, output, Settings(**settings), workers, **others)
-    return manifest | {"files": files_of(shards)}
+    made = read_manifest(output)
+    assert made == manifest | {"files": made["files"]}
+    assert shards == {s: manifests.brief(shard) for s, shard in read_shards(output).items()}
+    return made
 
 
 def files_of(shards):
@@ -67,12 +73,16 @@ def run(source, output, *more):
     return subprocess.run(command(source, output, *more), capture_output=True, text=True)
 
 
-def read_manifest(output):
-    shards = {
+def read_shards(output):
+    return {
         path.name.removesuffix(".json"): json.loads(path.read_text())
         for path in sorted(output.glob("clips-*.json"))
     }
-    return json.loads((output / "manifest.json").read_text()) | {"files": files_of(shards)}
+
+
+def read_manifest(output):
+    manifest = json.loads((output / "manifest.json").read_text())
+    return manifest | {"files": files_of(read_shards(output))}
 
 
 def shards_in(output):
@@ -104,7 +114,6 @@ def source(tmp_path):
 def test_clips_are_cut_labelled_and_listed(source, tmp_path):
     output = tmp_path / "out"
     manifest = prepare(source, output, SETTINGS, workers=2)
-    assert manifest == read_manifest(output)
     assert manifest["labels"] == ["cats", "dogs"]
     assert {key: manifest[key] for key in SETTINGS} == SETTINGS
     status = {name: entry["status"] for name, entry in manifest["files"].items()}
@@ -306,6 +315,7 @@ def test_what_has_changed_is_made_again(tmp_path, monkeypatch, per_shard):
     (source / "c.txt").unlink()
     (source / "b.mp4").write_text("no video any more")
     files = prepare(source, output, SETTINGS, workers=1)["files"]
+    assert files["a.mp4"]["hashes"] == clips["a.mp4"]["hashes"]  # the file is gone
     assert {name: entry["status"] for name, entry in files.items()} == {
         "a.mp4": "done", "b.mp4": "skipped", "c.mp4": "done"}  # fmt: skip
     kept = [clip for shard in shards_in(output) for clip in read_shard(shard)]
@@ -439,6 +449,32 @@ def test_large_sets_share_shards(tmp_path, monkeypatch):
     make_video(source / "4.mp4", seed=4)
     manifest = prepare(source, output, SETTINGS, workers=1)
     assert manifest["shards"]["clips-00002.array_record"]["clips"] == 2
+
+
+def test_a_job_that_is_run_again_changes_nothing(source, tmp_path):
+    output = tmp_path / "out"
+    prepare(source, output, SETTINGS, workers=1)
+    before = contents(output)
+    for name, shard in read_shards(output).items():
+        job = Job(source, output, name, ("cats", "dogs"), Settings(**SETTINGS))
+        assert write_shard(job) == (name, manifests.brief(shard))
+    assert contents(output) == before
+
+
+def test_clips_of_all_files_are_not_held_in_memory(tmp_path):
+    held = []
+    for count in (10, 1000):
+        columns = {"start": 0.5, "scores": {"motion": 0.1}, "hashes": "0f" * 16, "dropped": ""}
+        entry = {"status": "done", "class": "cats"} | {k: [v] * count for k, v in columns.items()}
+        output = tmp_path / str(count)
+        output.mkdir()
+        manifests.save_shard(
+            output, "clips-00000.array_record", {"files": {"a": entry}, "hash": ""}
+        )
+        manifests.save(output, *manifests.resume(output, Settings(**SETTINGS)))
+        _, shards = manifests.resume(output, Settings(**SETTINGS))
+        held.append(len(pickle.dumps(shards)))
+    assert held[0] == held[1]
 
 
 def test_nothing_to_use_is_one_line(tmp_path):

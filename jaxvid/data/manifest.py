@@ -17,7 +17,8 @@ a caption), or a `game` with its `version`, `fps` and `seed` and the clips to `t
 and its caption in a table as `text`; its number of `clips`; the length of
 their `caption` in bytes; the SHA-256 of the video as `content`; or the `reason` why it was skipped.
 For all clips, those that were dropped too, it has their `start` in seconds, `scores`, perceptual
-`hashes`, and the score for which they were `dropped`, or "".
+`hashes`, and the score for which they were `dropped`, or "". As these are too many to hold for all
+shards at once, they are read when they are needed; see `brief`.
 
 A manifest of version 1 has the files too, and less about them.
 """
@@ -25,13 +26,14 @@ A manifest of version 1 has the files too, and less about them.
 import collections
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt64
 
-from jaxvid.data.curation.duplicates import find_duplicates
+from jaxvid.data.curation.duplicates import find_duplicates, parse_hashes
 from jaxvid.data.curation.settings import Settings
 from jaxvid.errors import InputError
 from jaxvid.files import Path, whole
@@ -39,6 +41,7 @@ from jaxvid.files import Path, whole
 VERSION = 2
 FEWEST = 10  # videos of which one can be spared
 NAME = "manifest.json"
+_OF_CLIPS = ("start", "scores", "hashes", "dropped")  # of an entry, what has a value for each clip
 # How the reason for skipping a file begins, and its wording for several files.
 KINDS = {
     "an image": "are images, not videos",
@@ -65,6 +68,11 @@ def read(folder: Path) -> Manifest:
     Raises:
       InputError: the folder or its manifest is missing, damaged or of another version.
     """
+    manifest = _read(folder)
+    return _converted(manifest) if manifest["version"] == 1 else manifest
+
+
+def _read(folder: Path) -> Manifest:
     prepare = f"make it with python -m jaxvid.prepare --output={folder} --input=VIDEOS"
     if not folder.is_dir():
         raise InputError(f"data.path={folder} is not a folder: {prepare}")
@@ -78,11 +86,13 @@ def read(folder: Path) -> Manifest:
             f"{folder / NAME} has version {manifest['version']}, but this code reads version "
             f"{VERSION}: {prepare}"
         )
-    return _converted(manifest) if manifest["version"] == 1 else manifest
+    return manifest
 
 
 def resume(folder: Path, settings: Settings) -> tuple[Manifest, Shards]:
     """Reads the manifest and the shards of `folder`, or makes new ones if it has no clips yet.
+
+    The shards are brief. What the manifest says of them is left to `save`.
 
     Raises:
       InputError: the manifest is damaged or was made with other settings.
@@ -91,13 +101,14 @@ def resume(folder: Path, settings: Settings) -> tuple[Manifest, Shards]:
     new |= {"shards": {}, "by_content": True, "caption": 0, "summary": {}}
     if not (folder / NAME).exists():
         return new, {}
-    old = read(folder)
+    old = _read(folder)
+    shards = _read_shards(folder, old["version"])
+    old = (_converted(old) if old["version"] == 1 else old) | {"shards": {}}
     was, now = Settings.from_json(old).to_json(), settings.to_json()
     differ = [key for key in now if was[key] != now[key]]
     if not differ:
-        return new | old, _read_shards(folder)
-    shards = _read_shards(folder).values()
-    if any(entry["status"] == "done" for shard in shards for entry in shard["files"].values()):
+        return new | old, shards
+    if any(e["status"] == "done" for shard in shards.values() for e in shard["files"].values()):
         texts = [" ".join(f"{key}={values[key]}" for key in differ) for values in (was, now)]
         raise InputError(
             f"{folder} has clips with {texts[0]}, not {texts[1]}; choose another --output"
@@ -166,6 +177,30 @@ def read_shard(folder: Path, name: str) -> dict[str, Any]:
     return _load(folder, f"{name}.json", ("files", "hash"))
 
 
+def brief(shard: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a shard, but for its clips only the scores for which some were dropped.
+
+    Of a million files, this takes less than a gigabyte.
+    """
+    files = {}
+    for name, entry in shard["files"].items():
+        files[name] = {key: entry[key] for key in entry if key not in _OF_CLIPS}
+        files[name] |= {key: sys.intern(entry[key]) for key in ("status", "class")}
+        if dropped := [sys.intern(score) for score in entry.get("dropped", ()) if score]:
+            files[name]["dropped"] = dropped
+    return {**shard, "files": files}
+
+
+def save_brief(folder: Path, name: str, shard: Mapping[str, Any]) -> None:
+    """As `save_shard`, for a shard that is brief: what the folder has of its clips stays."""
+    there = read_shard(folder, name)["files"] if (folder / f"{name}.json").exists() else {}
+    files = {}
+    for file, entry in shard["files"].items():
+        known = there.get(file, {})
+        files[file] = entry | {key: known[key] for key in _OF_CLIPS if key in known}
+    save_shard(folder, name, {**shard, "files": files})
+
+
 def save_shard(folder: Path, name: str, shard: Mapping[str, Any]) -> None:
     """Writes what is known of a shard atomically, or removes it if it has no files."""
     if shard["files"]:
@@ -187,7 +222,7 @@ def save(folder: Path, manifest: Manifest, shards: Shards) -> None:
     manifest["caption"] = max((entry.get("caption", 0) for entry in entries), default=0)
     _settle_labels(manifest, shards)
     if all(e["status"] != "pending" for s in shards.values() for e in s["files"].values()):
-        _leave_out_duplicates(manifest, done)
+        _leave_out_duplicates(folder, manifest, done)
     manifest["summary"] = _summary(manifest, shards)
     _write(folder / NAME, manifest)
 
@@ -209,24 +244,22 @@ def _settle_labels(manifest: Manifest, shards: Shards) -> None:
         manifest["settled"] = len(labels)
 
 
-def _leave_out_duplicates(manifest: Manifest, done: Shards) -> None:
-    if manifest["duplicates"] < 0:
+def _leave_out_duplicates(folder: Path, manifest: Manifest, done: Shards) -> None:
+    if manifest["duplicates"] < 0 or not done:
         return
-    kept = [
-        (name, hashed)
-        for name, shard in done.items()
-        for entry in shard["files"].values()
-        for hashed, dropped in zip(entry["hashes"], entry["dropped"], strict=True)
-        if not dropped
-    ]
-    count, found = collections.Counter(), collections.defaultdict(list)
-    alike = find_duplicates([hashed for _, hashed in kept], manifest["duplicates"])
-    for (name, _), is_duplicate in zip(kept, alike, strict=True):
-        if is_duplicate:
-            found[name].append(count[name])
-        count[name] += 1
-    for name, numbers in found.items():
-        manifest["shards"][name]["left_out"] = numbers
+    hashes = [_hashes_of(read_shard(folder, name), shard["files"]) for name, shard in done.items()]
+    ends = np.cumsum([len(of_shard) for of_shard in hashes])
+    alike = find_duplicates(np.concatenate(hashes), manifest["duplicates"])
+    for name, duplicate in zip(done, np.split(alike, ends[:-1]), strict=True):
+        if duplicate.any():
+            manifest["shards"][name]["left_out"] = np.flatnonzero(duplicate).tolist()
+
+
+def _hashes_of(shard: Mapping[str, Any], names: Iterable[str]) -> UInt64[np.ndarray, "n 2"]:
+    """The hashes of the clips of these files that are kept."""
+    entries = [shard["files"][name] for name in names]
+    pairs = (zip(entry["hashes"], entry["dropped"], strict=True) for entry in entries)
+    return parse_hashes([hashed for of_file in pairs for hashed, dropped in of_file if not dropped])
 
 
 def _summary(manifest: Manifest, shards: Shards) -> dict[str, Any]:
@@ -247,16 +280,16 @@ def _summary(manifest: Manifest, shards: Shards) -> dict[str, Any]:
     }
 
 
-def _read_shards(folder: Path) -> Shards:
-    """What is known of each shard; of one that was cut off, its files are pending."""
-    manifest = _load(folder, NAME)
-    if manifest["version"] == VERSION:
+def _read_shards(folder: Path, version: int) -> Shards:
+    """What is known of each shard, in brief; of one that was cut off, its files are pending."""
+    if version == VERSION:
         return {
-            name: read_shard(folder, name)
+            name: brief(read_shard(folder, name))
             for name in sorted(path.stem for path in folder.glob("clips-*.json"))
         }
     shards: Shards = {}
-    for name, entry in sorted(_load(folder, NAME, ("files",))["files"].items()):
+    manifest = _load(folder, NAME, ("files",))
+    for name, entry in sorted(manifest["files"].items()):
         if entry["status"] != "skipped":  # those have no shard, and are tried again
             shard = entry.pop("shard")
             known = manifest.get("hashes", {}).get(shard, "")
@@ -309,5 +342,5 @@ def _load(folder: Path, name: str, keys: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
-    with whole(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1, sort_keys=True))
+    with whole(path) as temporary, temporary.open("w") as file:
+        json.dump(values, file, indent=1, sort_keys=True)

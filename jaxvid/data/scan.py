@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -150,7 +151,7 @@ def plan(manifest: Manifest, shards: Shards, stamps: Mapping[str, Mapping[str, A
                     entry["status"] = "pending"
         if any(entry["status"] == "pending" for entry in files.values()):
             changed.add(shard)
-        known |= files.keys()
+        known.update(files)
 
     new = [name for name in stamps if name not in known]
     first = 1 + max((int(re.findall(r"\d+", shard)[0]) for shard in shards), default=-1)
@@ -170,6 +171,6 @@ def _stamp(found: Found, name: str, row: Row) -> dict[str, Any]:
     return {
         "bytes": sum(stat.size for stat in stats),
         "mtimes": [stat.mtime for stat in stats],
-        "class": row.get("label", class_of(name)),
+        "class": sys.intern(row.get("label", class_of(name))),
         "text": row.get("caption", ""),
     }

@@ -18,6 +18,7 @@ from jaxvid.data.video import write_video
 from jaxvid.errors import InputError
 from jaxvid.files import local, store_of, to_path, whole
 from jaxvid.prepare import prepare
+from tests import commands
 from tests.commands import ENVIRONMENT, mistakes, run, run_alone
 
 SETTINGS = Settings(8, 8.0, 4)
@@ -46,12 +47,14 @@ def bucket():
         for name, value in environment.items():
             patch.setenv(name, value)
             patch.setitem(ENVIRONMENT, name, value)
+        commands.server.cache_clear()  # the next one has this environment
         for _ in range(200):
             with socket.socket() as probe:
                 if not probe.connect_ex(("127.0.0.1", port)):
                     break
             time.sleep(0.1)
         yield to_path("gs://bucket", "bucket", bucket=True)
+        commands.server.cache_clear()
         server.terminate()
         server.wait()
 

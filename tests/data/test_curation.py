@@ -1,6 +1,8 @@
 """From a video to clips worth keeping: cuts, borders, scores, duplicates and tables."""
 
 import json
+import tracemalloc
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -9,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from jaxvid.data.curation import duplicates
 from jaxvid.data.curation.clips import cut_video
-from jaxvid.data.curation.duplicates import find_duplicates, perceptual_hash
+from jaxvid.data.curation.duplicates import find_duplicates, parse_hashes, perceptual_hash
 from jaxvid.data.curation.letterbox import find_borders
 from jaxvid.data.curation.scores import SCORES, failed, measure, parse_filters
 from jaxvid.data.curation.settings import Settings
@@ -165,19 +168,38 @@ def test_the_hash_of_a_clip_survives_another_size_and_quality():
     assert min(apart) > 20
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
-    bits=arrays.arrays(np.uint8, (12, 16), elements=st.integers(0, 1)),
+    bits=arrays.arrays(np.uint8, (24, 16), elements=st.integers(0, 1)),
     most=st.integers(0, 12),
+    at_once=st.sampled_from([4, 1 << 20]),  # pairs; if there are more, halves are searched
 )
-def test_duplicates_are_those_that_differ_little_from_one_that_is_kept(bits, most):
+def test_duplicates_are_those_that_differ_little_from_one_that_is_kept(bits, most, at_once):
     # Far from each other in few places: bytes of 0 or 1 are 16 bits of 128.
     hashes, kept, expected = [row.tobytes().hex() for row in bits], [], []
     for row in bits:
         expected.append(any((row != other).sum() <= most for other in kept))
         if not expected[-1]:
             kept.append(row)
-    assert list(find_duplicates(hashes, most)) == expected
+    with mock.patch.object(duplicates, "_AT_ONCE", at_once):
+        assert find_duplicates(parse_hashes(hashes), most).tolist() == expected
+
+
+def test_many_clips_that_look_alike_take_little_memory():
+    rng, n = np.random.default_rng(0), 1_000
+    hashes = rng.integers(0, 1 << 64, (n, 2), np.uint64)
+    alike = rng.random(n) < 0.9
+    hashes[alike] = 0
+    for bit in rng.integers(0, 128, (2, n)):
+        hashes[np.arange(n), bit // 64] ^= np.where(alike, np.uint64(1) << bit.astype("u8") % 64, 0)
+    tracemalloc.start()
+    with mock.patch.object(duplicates, "_AT_ONCE", 1 << 8):
+        found = find_duplicates(hashes, 4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e6  # a list of all pairs would take three times as much
+    alike[alike.argmax()] = False
+    np.testing.assert_array_equal(found, alike)
 
 
 def test_a_table_gives_captions_and_labels(tmp_path):

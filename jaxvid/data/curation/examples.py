@@ -1,7 +1,7 @@
 """Random clips that were kept, and others that were not."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +43,7 @@ class _Place(NamedTuple):
 
 
 def examples(
-    source: Path, output: Path, manifest: manifest.Manifest, shards: manifest.Shards, count: int
+    source: Path, output: Path, manifest: manifest.Manifest, shards: Iterable[str], count: int
 ) -> tuple[list[Example], list[Example]]:
     """Up to `count` clips that were kept, and up to `count` that were dropped.
 
@@ -52,12 +52,13 @@ def examples(
     Args:
       source: the folder of videos.
       output: the folder of clips.
-      manifest, shards: what it holds.
+      manifest: what it holds.
+      shards: the names of all, those without clips too.
       count: number of each.
     """
     rng, names = np.random.default_rng(0), sorted(shards)
-    some = {names[i]: shards[names[i]] for i in rng.permutation(len(names))[:_SHARDS]}
-    places = list(_places(manifest, some))
+    some = sorted(names[i] for i in rng.permutation(len(names))[:_SHARDS])
+    places = list(_places(output, manifest, some))
     shown: tuple[list[Example], list[Example]] = [], []
     for number in rng.permutation(len(places)):
         place = places[number]
@@ -72,10 +73,10 @@ def examples(
     return shown
 
 
-def _places(manifest: manifest.Manifest, shards: manifest.Shards) -> Iterator[_Place]:
-    for shard, about in sorted(shards.items()):
-        record, left_out = 0, manifest["shards"].get(shard, {}).get("left_out", ())
-        for name, entry in sorted(about["files"].items()):
+def _places(output: Path, made: manifest.Manifest, shards: Iterable[str]) -> Iterator[_Place]:
+    for shard in shards:
+        record, left_out = 0, made["shards"].get(shard, {}).get("left_out", ())
+        for name, entry in sorted(manifest.read_shard(output, shard)["files"].items()):
             columns = (entry.get(key, ()) for key in ("start", "scores", "dropped"))
             for start, scores, why in zip(*columns, strict=True):
                 text = ", ".join(f"{k} {scores[k]:.2g}" for k in SCORES if k in scores)

@@ -27,7 +27,6 @@ class Job(NamedTuple):
       source: the folder of videos; of no account to games.
       output: the folder of clips.
       name: of the shard.
-      shard: its `files` and their `hash`, see `jaxvid.data.manifest`.
       classes: all classes, by their numbers.
       settings: of the clips.
     """
@@ -35,20 +34,22 @@ class Job(NamedTuple):
     source: Path
     output: Path
     name: str
-    shard: dict[str, Any]
     classes: tuple[str, ...]
     settings: Settings
 
 
 def write_shard(job: Job) -> tuple[str, dict[str, Any]]:
-    """Writes the clips of the pending files of a shard, and what is known of them beside it.
+    """Writes the clips of the files of a shard that are pending, as is written beside it.
 
     A file that cannot be read is skipped, and leaves no clips. The same job gives the same bytes.
 
     Returns:
-      The name of the shard, and its files and their hash.
+      The name of the shard, and what then is known of it, in brief.
     """
-    path, files = job.output / job.name, job.shard["files"]
+    path, known = job.output / job.name, manifest.read_shard(job.output, job.name)
+    files = known["files"]
+    if all(entry["status"] != "pending" for entry in files.values()):  # another worker was faster
+        return job.name, manifest.brief(known)
     entries, digest, clips = {}, hashlib.sha256(), 0
     with whole(path) as temporary:
         # Groups of one record make random access cheap; JPEG does not compress further.
@@ -79,7 +80,7 @@ def write_shard(job: Job) -> tuple[str, dict[str, Any]]:
         path.unlink(missing_ok=True)
     shard = {"files": entries, "hash": digest.hexdigest()[:16]}
     manifest.save_shard(job.output, job.name, shard)
-    return job.name, shard
+    return job.name, manifest.brief(shard)
 
 
 def _spool(spool: IO[bytes], job: Job, name: str, entry: dict[str, Any]) -> dict[str, Any]:
