@@ -213,7 +213,7 @@ def preview(
                 frame = next(container.decode(stream), None)
                 if frame is not None and frame.pts is not None and frame.pts > shown:
                     shown = frame.pts
-                    yield frame.to_ndarray(format="gray"), float((shown - start) * base)
+                    yield frame.to_ndarray(format="gray", threads=1), float((shown - start) * base)
 
 
 def is_image(path: str | os.PathLike) -> bool:
@@ -316,7 +316,7 @@ def _video_stream(
             f"{path}: no decoder for its codec, or truncated in its index; convert it, for example "
             "to H.264, or copy it again"
         )
-    # Several processes decode at the same time, so threads in each would only compete.
+    # Several processes decode and convert at the same time: threads in each would only compete.
     stream.codec_context.thread_count = 1
     return stream
 
@@ -405,7 +405,7 @@ def _fit(
     pixel_aspect: float,
     borders: Borders = NO_BORDERS,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    image = frame.to_ndarray(format="rgb24")
+    image = frame.to_ndarray(format="rgb24", threads=1)
     above, below, left, right = borders
     image = image[above : frame.height - below, left : frame.width - right]
     turns = frame.rotation // 90

@@ -246,7 +246,10 @@ def test_real_clips(path):
         top, left = (whole.shape[0] - height) // 2, (whole.shape[1] - width) // 2
         crop = whole[top : top + height, left : left + width]
         expected = cv2.resize(crop, (64, 64), interpolation=cv2.INTER_AREA)
-        np.testing.assert_array_equal(image, expected)
+        # One that is far too large is halved first.
+        apart = np.abs(image.astype(int) - expected)
+        assert apart.max() <= (4 if height >= 8 * 64 else 0)
+        assert apart.mean() < 0.3
 
 
 def test_reading_needs_no_jax():
