@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float16, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float16, Float32, Int, UInt8
 from ml_collections import ConfigDict
 
 from jaxvid.config import (
@@ -71,6 +71,8 @@ class Clip:
       action: the action at each frame, A numbers, or None.
       scene: maps frame indices to a tree of arrays, of the same shapes for all clips, from which
         the devices can paint those frames (`sources.registry.source`); or None.
+      exact: maps frame indices to their presentation times in seconds, where only reading the
+        frames tells them, and `time` is near them; or None.
     """
 
     time: Float32[np.ndarray, " N"]
@@ -81,6 +83,7 @@ class Clip:
     text: Float16[np.ndarray, "n E"] | None = None
     action: Float32[np.ndarray, "N A"] | None = None
     scene: Callable[[Int[np.ndarray, " T"]], Mapping[str, Any]] | None = None
+    exact: Callable[[Int[np.ndarray, " T"]], Float[np.ndarray, " T"]] | None = None
 
 
 class Window(NamedTuple):
@@ -164,6 +167,20 @@ class Shown(NamedTuple):
     rate: Float32[np.ndarray, " T"]
 
 
+def stretch(
+    time: Float32[np.ndarray, " T"],
+    before: Float[np.ndarray, " T"],
+    after: Float[np.ndarray, " T"],
+) -> Float32[np.ndarray, " T"]:
+    """The times of `Shown` whose frames change from the times `before` in the record to `after`.
+
+    Gaps grow as those in the record do, so that a faster, reversed or paused clip stays so.
+    """
+    before, after = (np.abs(np.diff(times.astype(float))) for times in (before, after))
+    gaps = np.diff(time) * np.where(before, after / np.where(before, before, 1), 1)
+    return np.concatenate([[0], np.cumsum(gaps)]).astype(np.float32)
+
+
 def sample_clip(
     clip: Clip,
     config: ConfigDict,
@@ -208,6 +225,9 @@ def sample_clip(
     shown = Shown(index, clip.time[index] - clip.time[start], np.ones(len(index), np.float32))
     for change in retime:
         shown = change(shown, clip.time, rng)
+    if clip.exact:
+        exact = clip.exact(shown.index)
+        shown = shown._replace(time=stretch(shown.time, clip.time[shown.index], exact))
     observed = window.observed
     if kind:
         order = by_importance(shown.time, observed)

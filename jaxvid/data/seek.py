@@ -25,11 +25,12 @@ def find(
     *,
     last: float,
     longest_gap: float,
-) -> list[Taken] | None:
-    """What `take` makes of the frames nearest to `times`, in seconds from the first frame.
+) -> list[tuple[Taken, float]] | None:
+    """What `take` makes of the frames nearest to `times`, and when these are shown.
 
-    The last frame lasts for `last` seconds. Returns None where only decoding all frames from the
-    first on can tell the result, because the file is damaged or its time stamps are unusual.
+    Times are in seconds from the first frame; the last lasts for `last` seconds. Returns None where
+    only decoding all frames from the first on can tell the result, because the file is damaged or
+    its time stamps are unusual.
     """
     context, base = stream.codec_context, stream.time_base
     try:
@@ -54,7 +55,7 @@ def find(
                 if frame.pts in wanted:
                     found[frame.pts] = take(frame)
             if len(found) == len(set(wanted)):
-                return [found[stamp] for stamp in wanted]
+                return [(found[s], time) for s, time in zip(wanted, shown[nearest], strict=True)]
     except av.FFmpegError:
         pass
     return None

@@ -129,8 +129,8 @@ def read_at(
     *,
     size: int | tuple[int, int],
     borders: Borders = NO_BORDERS,
-) -> UInt8[np.ndarray, "T H W 3"]:
-    """The frames nearest to `times`, as `read_frames` would give them.
+) -> tuple[UInt8[np.ndarray, "T H W 3"], Float[np.ndarray, " T"]]:
+    """The frames nearest to `times` and when they are shown, as `read_frames` would give them.
 
     If the container allows it, it decodes from the last key frame before the first time on, and
     leaves out frames in between that no others refer to.
@@ -140,6 +140,10 @@ def read_at(
       times: seconds from the first frame, increasing.
       size: as in `read_frames`.
       borders: as in `read_frames`.
+
+    Returns:
+      RGB in [0, 255], and times in seconds from the first frame, increasing: those of a frame that
+      is nearest to several of `times` are these.
 
     Raises:
       InputError: as in `read_frames`, or the video ends before the last time.
@@ -157,16 +161,18 @@ def read_at(
             last=_period(stream) + _SLACK_SECONDS,
             longest_gap=_LONGEST_GAP_SECONDS,
         )
-    return np.stack(_read_on(path, times, take) if found is None else found)
+    images, shown = zip(*(_read_on(path, times, take) if found is None else found), strict=True)
+    _, which, count = np.unique(shown, return_inverse=True, return_counts=True)
+    return np.stack(images), np.where(count[which] > 1, times, shown)
 
 
 def _read_on(
     path: str | os.PathLike,
     times: Float[np.ndarray, " T"],
     take: Callable[[av.VideoFrame], UInt8[np.ndarray, "H W 3"]],
-) -> list[UInt8[np.ndarray, "H W 3"]]:
+) -> list[tuple[UInt8[np.ndarray, "H W 3"], float]]:
     """Like `seek.find`, but decodes all frames from the first on; raises as `read_at` does."""
-    found: list[np.ndarray] = []
+    found: list[tuple[np.ndarray, float]] = []
     with _open(path) as container:
         stream = _video_stream(path, container)
         period, frames = _period(stream), _decode(path, container, stream)
@@ -174,7 +180,7 @@ def _read_on(
         while len(found) < len(times):
             frame, time = next(frames, (None, shown + 2 * (period + _SLACK_SECONDS)))
             while len(found) < len(times) and times[len(found)] <= (shown + time) / 2:
-                found.append(take(held))
+                found.append((take(held), shown))
             if frame is None and len(found) < len(times):
                 raise InputError(
                     f"{path}: ends after {shown + period:.2f} s, before {times[len(found)]:.2f} s; "
@@ -207,7 +213,7 @@ def preview(
                 frame = next(container.decode(stream), None)
                 if frame is not None and frame.pts is not None and frame.pts > shown:
                     shown = frame.pts
-                    yield frame.to_ndarray(format="gray"), float((shown - start) * base)
+                    yield frame.to_ndarray(format="gray", threads=1), float((shown - start) * base)
 
 
 def is_image(path: str | os.PathLike) -> bool:
@@ -310,7 +316,7 @@ def _video_stream(
             f"{path}: no decoder for its codec, or truncated in its index; convert it, for example "
             "to H.264, or copy it again"
         )
-    # Several processes decode at the same time, so threads in each would only compete.
+    # Several processes decode and convert at the same time: threads in each would only compete.
     stream.codec_context.thread_count = 1
     return stream
 
@@ -399,7 +405,7 @@ def _fit(
     pixel_aspect: float,
     borders: Borders = NO_BORDERS,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    image = frame.to_ndarray(format="rgb24")
+    image = frame.to_ndarray(format="rgb24", threads=1)
     above, below, left, right = borders
     image = image[above : frame.height - below, left : frame.width - right]
     turns = frame.rotation // 90

@@ -43,9 +43,9 @@ def examine(path):
     sought, last = [], max(0, len(at_8_fps) - 1)
     for index in {(last,), (0, last // 2, last)}:
         index = np.unique(index)
-        images, reason = attempt(read_at, path, index / 8, size=16)
+        found, reason = attempt(read_at, path, index / 8, size=16)
         expected = [at_8_fps[i][0] for i in index] if at_8_fps else None
-        sought.append(reason or bool(np.array_equal(images, expected)))
+        sought.append(reason or bool(np.array_equal(found[0], expected)))
     return frames, refused, untimed, sought
 
 

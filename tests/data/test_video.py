@@ -63,14 +63,17 @@ def test_every_container_gives_the_same_times(tmp_path, name):
 def test_a_seek_finds_the_frames_that_reading_all_finds(tmp_path, name):
     codec = {".webm": "libvpx", ".avi": "mpeg4", ".mpg": "mpeg1video"}.get(name[1:], "libx264")
     path = encode(tmp_path / name, codec=codec, frames=100, **{"g": "13"})
-    every = np.stack([image for image, _ in read_frames(path, size=16, fps=10)])
+    images, times = zip(*read_frames(path, size=16, fps=10), strict=True)
+    every = np.stack(images)
     # The header of an MPEG program stream has no length, only an estimate.
     assert -0.05 < duration(path) - 100 / 24 < 0.1 or name == "a.mpg"
     rng = np.random.default_rng(0)
     for count in (1, 1, 1, 2, 3, 8):
         index = np.sort(rng.choice(len(every), count, replace=False))
-        np.testing.assert_array_equal(read_at(path, index / 10, size=16), every[index])
-    np.testing.assert_array_equal(read_at(path, np.array([4.0]), size=16), every[[40]])
+        found, shown = read_at(path, index / 10, size=16)
+        np.testing.assert_array_equal(found, every[index])
+        np.testing.assert_allclose(shown, np.take(times, index), atol=1e-9)
+    np.testing.assert_array_equal(read_at(path, np.array([4.0]), size=16)[0], every[[40]])
     with pytest.raises(InputError, match=r"ends after 4\.\d\d s, before 5\.00 s"):
         read_at(path, np.array([1.0, 5.0]), size=16)
 
@@ -78,7 +81,7 @@ def test_a_seek_finds_the_frames_that_reading_all_finds(tmp_path, name):
 def test_only_what_the_wanted_frames_need_is_decoded(tmp_path):
     path = encode(tmp_path / "a.mp4", frames=100, g="25", bf="2", b_strategy="0", sc_threshold="0")
     wanted, spoilt, data = np.array([54, 57, 60]), 0, bytearray(path.read_bytes())
-    expected = read_at(path, wanted / 24, size=16)
+    expected, _ = read_at(path, wanted / 24, size=16)
     with av.open(str(path)) as container:
         for packet in container.demux(video=0):
             if packet.size and packet.pts * packet.time_base >= 1:  # opening a file decodes a few
@@ -89,7 +92,7 @@ def test_only_what_the_wanted_frames_need_is_decoded(tmp_path):
                     spoilt += 1
     path.write_bytes(data)
     assert spoilt > 62 + 3
-    np.testing.assert_array_equal(read_at(path, wanted / 24, size=16), expected)
+    np.testing.assert_array_equal(read_at(path, wanted / 24, size=16)[0], expected)
     with pytest.raises(InputError, match="damaged"):
         list(read_frames(path))
 
@@ -243,7 +246,10 @@ def test_real_clips(path):
         top, left = (whole.shape[0] - height) // 2, (whole.shape[1] - width) // 2
         crop = whole[top : top + height, left : left + width]
         expected = cv2.resize(crop, (64, 64), interpolation=cv2.INTER_AREA)
-        np.testing.assert_array_equal(image, expected)
+        # One that is far too large is halved first.
+        apart = np.abs(image.astype(int) - expected)
+        assert apart.max() <= (4 if height >= 8 * 64 else 0)
+        assert apart.mean() < 0.3
 
 
 def test_reading_needs_no_jax():

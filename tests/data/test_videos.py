@@ -13,7 +13,7 @@ from jaxvid.errors import InputError
 from jaxvid.training.meter import Meter
 from tests import tiny
 from tests.commands import mistakes, run
-from tests.data.corpus import CORPUS
+from tests.data.corpus import CORPUS, encode
 
 
 @pytest.fixture
@@ -80,13 +80,45 @@ def test_a_damaged_file_is_replaced_and_counted(folder):
 
 
 def test_a_clip_opens_its_file_once(folder, monkeypatch):
-    source, opened, open_file = make_source(config_of(folder).data), [], video._open
+    data, opened, open_file = config_of(folder).data, [], video._open
+    source = make_source(data)
     monkeypatch.setattr(video, "_open", lambda path: opened.append(path) or open_file(path))
-    source[0].decode(np.arange(4))
+    make_dataset(source, data, lambda *_: {}, seed=0, batch_size=1)[0]
     assert len(opened) == 1
     clips = source[1], source[2]
     for clip, other in zip(clips, (source[1], source[2]), strict=True):
         np.testing.assert_array_equal(clip.decode(np.arange(20)), other.decode(np.arange(20)))
+
+
+@pytest.mark.parametrize(
+    ("keys", "by_kind"),
+    [
+        ({"strides": (1, 2)}, False),
+        ({"augment": ("reverse(p=1)", "drop(share=0.5)")}, False),
+        ({"plans": ("key_frames(frames=16)",)}, True),
+    ],
+)
+def test_the_times_of_a_clip_are_those_at_which_its_frames_are_shown(tmp_path, keys, by_kind):
+    gaps = np.random.default_rng(0).integers(1, 5, 24)
+    gaps[8] = 12  # a frame that stands for half a second is nearest to several times
+    stamps = np.cumsum(gaps) / 24
+    encode(tmp_path / "a.mp4", times=stamps - stamps[0], noise=1, bf="2", b_strategy="0")
+    data, several = config_of(tmp_path, validation=0.0, frames=8, **keys).data, 0
+    source, sign = make_source(data), -1 if "augment" in keys else 1
+    clips = make_dataset(source, data, lambda *_: {}, seed=0, batch_size=40, by_kind=by_kind)[0]
+    for video_, time in zip(clips["video"], clips["time"], strict=True):
+        shown = np.rint(video_.mean((1, 2, 3)) / 8).astype(int)
+        if not by_kind:
+            assert time[0] == 0
+            assert (np.diff(time) > 0).all()
+        assert len(set(time)) == 8
+        once = np.bincount(shown)[shown] == 1
+        since_start = stamps[shown[once][0]] - stamps[0] + sign * (time - time[once][0])
+        np.testing.assert_allclose(since_start[once], stamps[shown[once]] - stamps[0], atol=1e-5)
+        ticks = 8 * since_start[~once]
+        np.testing.assert_allclose(ticks, np.rint(ticks), atol=1e-4)
+        several += not once.all()
+    assert several > 5
 
 
 @pytest.fixture

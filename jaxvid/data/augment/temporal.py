@@ -5,7 +5,7 @@ from jaxtyping import Float32
 
 from jaxvid.config import ABOVE_0, UNIT, key
 from jaxvid.data.augment.registry import augmentation
-from jaxvid.data.clips import Shown
+from jaxvid.data.clips import Shown, stretch
 
 Times = Float32[np.ndarray, " N"]
 CAPTIONS_AND_ACTIONS = ("text_bytes", "text", "action")
@@ -44,10 +44,7 @@ def drop(shown: Shown, time: Times, rng: np.random.Generator, share: float) -> S
     index = shown.index[0] + np.concatenate([[0], np.cumsum(longer)])
     if index.min() < 0 or index.max() >= len(time):
         return shown
-    # Gaps grow as those in the record do, so that a faster or reversed clip stays so.
-    before, after = (np.abs(np.diff(time[i].astype(float))) for i in (shown.index, index))
-    gaps = np.diff(shown.time) * np.where(before, after / np.where(before, before, 1), 1)
-    return Shown(index, np.concatenate([[0], np.cumsum(gaps)]).astype(np.float32), shown.rate)
+    return Shown(index, stretch(shown.time, time[shown.index], time[index]), shown.rate)
 
 
 @augmentation(

@@ -98,6 +98,5 @@ def _frames(
         borders = video.NO_BORDERS
         if settings.letterbox:
             borders = find_borders(picture for picture, _ in video.preview(path))
-        return video.read_at(
-            path, place.start + index / settings.fps, size=settings.size, borders=borders
-        )
+        times = place.start + index / settings.fps
+        return video.read_at(path, times, size=settings.size, borders=borders)[0]

@@ -9,7 +9,7 @@ import functools
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, Shaped
 from ml_collections import ConfigDict
 
 from jaxvid.config import POSITIVE, declare, key, requirement
@@ -42,17 +42,17 @@ def read(path: Path, size: tuple[int, int], fps: float) -> Clip:
     Raises InputError if its header cannot be read.
     """
     time = np.arange(max(1, int(video.duration(path) * fps + 0.5))) / fps
-    return Clip(time.astype(np.float32), functools.partial(_decode, path, time, size))
 
+    @functools.lru_cache(maxsize=1)  # a clip is asked for its times, then for the same frames
+    def read_at(*index: int) -> tuple[np.ndarray, np.ndarray]:
+        return video.read_at(path, time[list(index)], size=size)
 
-def _decode(
-    path: Path,
-    time: Float[np.ndarray, " N"],
-    size: tuple[int, int],
-    frames: Int[np.ndarray, " T"],
-) -> UInt8[np.ndarray, "T H W 3"]:
-    ascending, where = np.unique(frames, return_inverse=True)
-    return video.read_at(path, time[ascending], size=size)[where]
+    def taken(which: int, frames: Int[np.ndarray, " T"]) -> Shaped[np.ndarray, "T ..."]:
+        ascending, where = np.unique(frames, return_inverse=True)
+        return read_at(*ascending.tolist())[which][where]
+
+    decode, exact = (functools.partial(taken, which) for which in (0, 1))
+    return Clip(time.astype(np.float32), decode, exact=exact)
 
 
 @requirement
