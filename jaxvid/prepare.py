@@ -113,7 +113,7 @@ def prepare(
     others = (output / manifests.NAME).exists() if settings.folder else manifests.shapes(output)
     if others:
         kind = "one shape" if settings.folder else "several shapes"
-        raise InputError(f"{output} has clips of {kind}; choose another --output, or that --size")
+        raise InputError(f"{output} has clips of {kind}: choose another --output, or its --size")
     output /= settings.folder
     manifest, shards = manifests.resume(output, settings)
     changed = scan.plan(manifest, shards, stamps)
