@@ -3,8 +3,9 @@
     python -m jaxvid.prepare --input=VIDEOS --output=DIR --size=32 --fps=8 --frames=16
     python -m jaxvid.train --config=configs/videos.py:DIR
 
-Size, frame rate, length, classes and captions are taken from DIR. Flips, crops and small changes of
-light and colour augment a small data set; clips are never reversed.
+Size, frame rate, length, classes and captions are taken from DIR. If it has clips of several shapes
+(--size=36x64,48x48,64x36), each shape is a bucket. Flips, crops and small changes of light and
+colour augment a small data set; clips are never reversed.
 
 Needs: two CPU cores and 2 GiB of memory. 2000 steps take half an hour, at 0.9 s per step on two
 busy cores, which is enough for a first result on a few dozen clips.

@@ -452,7 +452,7 @@ def _pixel_aspect(stream: av.VideoStream) -> float:
 
 def _lies(container: av.container.InputContainer, stream: av.VideoStream) -> bool:
     """Whether the pictures are stored lying on their side."""
-    # PyAV says it only of decoded frames. What is a hundred times faster than decoding one: the
+    # PyAV says it only of decoded frames, and to decode one of each file would take minutes. The
     # header that FFmpeg would write for this stream has it in a fixed place.
     try:
         with io.BytesIO() as file:

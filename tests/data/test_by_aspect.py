@@ -211,7 +211,7 @@ def test_a_run_on_a_folder_of_three_shapes(folder, tmp_path):
             f"buckets: flat: no clip in {folder} is nearest to 2x8x64: leave this bucket out",
         ),
         (
-            [*given, three, "--config.data.source=bodies", "--config.data.buckets=('a', 'b')"],
+            [*given, "--config.data.source=bodies", "--config.data.buckets=('a', 'b')"],
             "buckets: a: clips of config.data.source=bodies have no shapes of their own",
         ),
     )
