@@ -213,12 +213,12 @@ def _report(
     if dropped:
         reasons = ", ".join(f"{count} by {name}" for name, count in dropped.items())
         print(f"dropped {sum(dropped.values())} clips: {reasons}")
+    if share := manifest["summary"].get("cropped"):
+        print(f"cropped away {share:.1%} of the pictures")
     done = len(files) - len(skipped)
     of_files = [n for n, e in files.items() if e["status"] == "done" and "game" not in e]
     gone = sum(not os.path.exists(source / name) for name in of_files)
     notes = f"{len(skipped)} skipped" + (f", {gone} gone but kept" if gone else "")
-    if share := manifest["summary"].get("cropped"):
-        notes += f"; {share:.1%} of their pictures cropped away"
     print(f"{clips} clips from {done} files ({notes}) in {output}")
     return clips
 

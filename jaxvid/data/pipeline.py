@@ -107,7 +107,7 @@ def make_dataset(
 
 
 def mix(
-    datasets: Sequence[grain.MapDataset], steps: Sequence[float], starts: Sequence[int]
+    datasets: Sequence[grain.MapDataset], steps: Sequence[int | float], starts: Sequence[int]
 ) -> grain.MapDataset:
     """The batches of several endless datasets: which one a step takes follows from its number.
 

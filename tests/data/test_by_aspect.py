@@ -221,7 +221,7 @@ def test_prepare_divides_videos_and_its_config_trains_on_all(folder, tmp_path):
     clips = tmp_path / "clips"
     given = [f"--input={folder}", f"--output={clips}", "--frames=4", "--workers=1", "--filters="]
     said = run("prepare", *given, "--size=8x16,12,16x8", "--duplicates=-1")
-    assert "24 clips from 8 files (8 skipped; 11.1% of their pictures cropped away)" in said
+    assert "cropped away 11.1% of the pictures\n24 clips from 8 files (8 skipped) in " in said
     assert "skipped: 8 files are nearer to another shape: " in said
     config = videos.get_config(str(clips))
     assert (config.data.size, config.data.width) == (8, 16)  # that of most clips
