@@ -17,6 +17,11 @@ Links to folders are followed; hidden files and folders are left out. In the out
 sums up what was kept and why the rest was not, `clips-*.json` say it of each file and clip with all
 scores, and `kept.png` and `dropped.png` show some of both.
 
+Videos of several shapes are divided, without cropping most of the picture away: each goes to the
+shape that crops least of it, in a subfolder of its own.
+
+    python -m jaxvid.prepare --input=DIR --output=DIR --size=36x64,48x48,64x36
+
 Games record themselves, with the action at each frame, which docs/data.md describes:
 
     python -m jaxvid.prepare --games=craftax --clips=5000 --output=DIR --size=64 --frames=32
@@ -84,7 +89,8 @@ def prepare(
 
     Args:
       source: the folder of videos, or the games.
-      output: the folder for shards and manifest; made if it does not exist.
+      output: the folder for shards and manifest, or for that of each shape; made if it does not
+        exist.
       settings: of the clips.
       workers: number of processes that decode.
       table: captions and labels, see `curation.table`.
@@ -107,6 +113,11 @@ def prepare(
             del found.files[name]
         rows = read_table(table, list(found.files)) if table else {}
         stamps, folder = scan.stamps(found, rows), source
+    others = (output / manifests.NAME).exists() if settings.folder else manifests.shapes(output)
+    if others:
+        kind = "one shape" if settings.folder else "several shapes"
+        raise InputError(f"{output} has clips of {kind}: choose another --output, or its --size")
+    output /= settings.folder
     manifest, shards = manifests.resume(output, settings)
     changed = scan.plan(manifest, shards, stamps)
     there = frozenset(stamps)
@@ -193,7 +204,8 @@ def _report(
     found: Set[str],
     source: Path,
     output: Path,
-) -> None:
+) -> int:
+    """Says what became of the files; returns the number of clips."""
     files = {name: e for shard in shards.values() for name, e in sorted(shard["files"].items())}
     skipped = {name: entry for name, entry in files.items() if entry["status"] == "skipped"}
     kinds = collections.defaultdict(list)
@@ -207,18 +219,19 @@ def _report(
             some = ", ".join(names[:3] + ["…"] * (len(names) > 3))
             lines.append(f"skipped: {len(names)} files {manifests.KINDS.get(kind, kind)}: {some}")
     _print_some(lines)
-    if not manifest["shards"]:
-        raise InputError(f"{source}: no clips, all {len(files)} files were skipped, see above")
     clips, dropped = (manifest["summary"][key] for key in ("clips", "dropped"))
     if dropped:
         reasons = ", ".join(f"{count} by {name}" for name, count in dropped.items())
         print(f"dropped {sum(dropped.values())} clips: {reasons}")
+    if share := manifest["summary"].get("cropped"):
+        print(f"cropped away {share:.1%} of the pictures")
     done = len(files) - len(skipped)
     gone = sum(
         e["status"] == "done" and "game" not in e and n not in found for n, e in files.items()
     )
     notes = f"{len(skipped)} skipped" + (f", {gone} gone but kept" if gone else "")
     print(f"{clips} clips from {done} files ({notes}) in {output}")
+    return clips
 
 
 def _show(
@@ -245,7 +258,12 @@ def _define_flags() -> None:
     flags.DEFINE_list("games", [], "Games to record, such as craftax or atari/pong,atari/breakout.")
     flags.DEFINE_integer("clips", 500, "Clips of each game.", lower_bound=1)
     flags.DEFINE_string("output", None, "Folder for the shards.", required=True)
-    flags.DEFINE_string("size", "64", "Height and width of a frame in pixels, such as 64 or 48x80.")
+    flags.DEFINE_list(
+        "size",
+        "64",
+        "Height and width of a frame in pixels, such as 64 or 48x80; of several, a video has the "
+        "one that crops least of it.",
+    )
     flags.DEFINE_float("fps", 8, "Frames per second of a clip.", lower_bound=0.01)
     flags.DEFINE_integer("frames", 32, "Frames of a clip.", lower_bound=1)
     flags.DEFINE_integer("quality", 95, "JPEG quality.", lower_bound=1, upper_bound=100)
@@ -284,12 +302,14 @@ def _source() -> Path | Plays:
     return Plays(values.games, values.clips, values.fps if values["fps"].present else None)
 
 
-def _settings(source: Path | Plays) -> Settings:
+def _settings(source: Path | Plays) -> list[Settings]:
+    """Of each shape."""
     values = flags.FLAGS
-    sides = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", values.size)
-    if not sides:
-        raise InputError(f"--size={values.size}: write it as 64, or height x width, 48x80")
-    height, width = (int(side or sides[1]) for side in sides.groups())
+    shapes = [_parse_size(text) for text in values.size]
+    if len({height / width for height, width in shapes}) < max(1, len(shapes)):
+        raise InputError(f"--size={','.join(values.size)}: two have the same shape; leave one out")
+    if values.games and len(shapes) > 1:
+        raise InputError(f"--size={','.join(values.size)}: games have one shape; give one size")
     given = {name: values[name].value for name in ("cuts", "letterbox", "duplicates")}
     if values.games:  # they need no filters, unless one is asked for
         given = {"duplicates": values.duplicates if values["duplicates"].present else -1}
@@ -298,14 +318,26 @@ def _settings(source: Path | Plays) -> Settings:
     # At commas outside of parentheses.
     filters = tuple(filter(None, map(str.strip, re.split(r",(?![^(]*\))", values.filters))))
     parse_filters(filters)  # refuses those that are not valid
-    return Settings(
-        size=height if height == width else (height, width),
-        fps=values.fps,
-        frames=values.frames,
-        quality=values.quality,
-        filters=filters,
-        **given,
-    )
+    if len(shapes) > 1:
+        given["shapes"] = tuple(f"{height}x{width}" for height, width in shapes)
+    return [
+        Settings(
+            size=height if height == width else (height, width),
+            fps=values.fps,
+            frames=values.frames,
+            quality=values.quality,
+            filters=filters,
+            **given,
+        )
+        for height, width in shapes
+    ]
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    sides = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
+    if not sides:
+        raise InputError(f"--size={text}: write it as 64, or height x width, 48x80")
+    return int(sides[1]), int(sides[2] or sides[1])
 
 
 def main(_: Sequence[str]) -> None:
@@ -318,12 +350,16 @@ def main(_: Sequence[str]) -> None:
         source = _source()
         output = to_path(values.output, "--output", bucket=True)
         table = to_path(values.table, "--table", bucket=True) if values.table else None
-        settings = _settings(source)
-        beam = shlex.split(values.beam)
-        manifest, shards, found = prepare(source, output, settings, values.workers, table, beam)
-        folder = source if isinstance(source, Path) else pathlib.Path()
-        _report(manifest, shards, found, folder, output)
-        _show(folder, output, manifest, shards)
+        beam, made = shlex.split(values.beam), manifests.shapes(output)
+        folder, clips = source if isinstance(source, Path) else pathlib.Path(), 0
+        # A subfolder that has other settings is refused before another is made.
+        for settings in sorted(_settings(source), key=lambda s: s.folder not in made):
+            manifest, shards, found = prepare(source, output, settings, values.workers, table, beam)
+            clips += _report(manifest, shards, found, folder, output / settings.folder)
+            _show(folder, output / settings.folder, manifest, shards)
+        if not clips:
+            files = sum(manifest["summary"]["files"].values())
+            raise InputError(f"{folder}: no clips, all {files} files were skipped, see above")
     except BaseException:
         if not pool.interrupted.is_set():
             raise

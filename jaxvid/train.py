@@ -29,7 +29,7 @@ from jaxvid.actions import make_actions
 from jaxvid.build import advice, build, check_training, least_memory
 from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
-from jaxvid.data.buckets import describe_buckets, open_sources
+from jaxvid.data.buckets import describe_buckets, open_sources, steps_of
 from jaxvid.evaluators import make_evaluators
 from jaxvid.parallel import processes
 from jaxvid.training.meter import Meter
@@ -91,8 +91,8 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
     ]
     dataset = of_buckets[0]
     if config.data.buckets:
-        weights = [bucket.weight for bucket in run.buckets]
-        dataset = pipeline.mix(of_buckets, weights, source.starts)
+        steps = steps_of(run.buckets, sources)
+        dataset = pipeline.mix(of_buckets, steps, source.starts)
 
     with (
         jax.set_mesh(run.mesh),

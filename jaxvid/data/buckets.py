@@ -7,6 +7,9 @@
 A bucket has a name of your choice, its weight, and what it changes in the `data` section. Of four
 steps, two have square clips here. Each bucket has as many clips per step as come nearest to the
 tokens of `batch_size` clips of the `data` section. A network is compiled once for each shape.
+
+With `data.by_aspect`, the buckets of one folder divide its clips by their shapes, and share steps
+so that all clips come equally often; see `by_aspect`.
 """
 
 import bisect
@@ -21,6 +24,7 @@ from ml_collections import ConfigDict
 
 from jaxvid import config as configs
 from jaxvid.config import POSITIVE, TEXT, Rule, declare, is_sequence, key, parse_call, requirement
+from jaxvid.data.by_aspect import divide
 from jaxvid.data.clips import Clip, frame_shape
 from jaxvid.data.sources import Mixture, Source, make_source
 from jaxvid.errors import InputError
@@ -46,7 +50,7 @@ class Bucket:
       name: its name.
       data: the `data` section with its changes.
       batch_size: clips per step, over all hosts.
-      weight: its share of the steps, beside the weights of the others.
+      weight: its share of the steps, beside the weights of the others; see `steps_of`.
       tokens: of a step.
     """
 
@@ -108,18 +112,35 @@ def open_sources(config: ConfigDict) -> tuple[list[Source], Source, Source]:
     if not config.data.buckets:
         source, validation = (make_source(config.data, split) for split in ("train", "validation"))
         return [source], source, validation
-    opened = []
+    opened, shares = [], []
     for bucket in buckets:
         try:
-            opened.append(make_source(bucket.data))
+            source = make_source(bucket.data)
+            share = getattr(source, "cropped", None)
+            if bucket.data.by_aspect:
+                source, share = divide(source, bucket.data, [other.data for other in buckets])
         except InputError as error:
             raise InputError(f"config.data.buckets: {bucket.name}: {error}") from None
-        if not len(opened[-1]):
+        if not len(source):
             raise InputError(f"config.data.buckets: {bucket.name} has no clips: leave it out")
-    labels = tuple(dict.fromkeys(label for source in opened for label in source.labels))
-    relabelled = [Mixture((source,), [1], labels) for source in opened]
-    validation = Mixture((make_source(config.data, "validation"),), [1], labels)
-    return relabelled, Joined(relabelled), validation
+        opened.append(source)
+        shares.append(share)
+    held_out = make_source(config.data, "validation")
+    labels = tuple(dict.fromkeys(label for part in (*opened, held_out) for label in part.labels))
+    sources = [OfBucket(*pair, labels) for pair in zip(opened, shares, strict=True)]
+    return sources, Joined(sources), OfBucket(held_out, None, labels)
+
+
+class OfBucket(Mixture):
+    """A source with the classes of all buckets.
+
+    Attributes:
+      cropped: the share of its pictures that cropping removes on average, or None.
+    """
+
+    def __init__(self, source: Source, cropped: float | None, labels: tuple[str, ...]):
+        super().__init__((source,), [1], labels)
+        self.cropped = cropped
 
 
 class Joined:
@@ -155,15 +176,33 @@ class Joined:
         return self._sources[k], self.starts[k]
 
 
-def describe_buckets(buckets: Sequence[Bucket], sources: Sequence[Source]) -> list[str]:
-    """A line for each bucket: its shape, its clips, and its share of steps and tokens."""
-    steps = sum(bucket.weight for bucket in buckets)
-    tokens = sum(bucket.weight * bucket.tokens for bucket in buckets)
-    return [
-        f"bucket {bucket}, {bucket.weight / steps:.0%} of the steps and "
-        f"{bucket.weight * bucket.tokens / tokens:.0%} of the tokens; {len(source)} clips"
-        for bucket, source in zip(buckets, sources, strict=True)
-    ]
+def steps_of(buckets: Sequence[Bucket], sources: Sequence[Source]) -> list[float]:
+    """How many steps each bucket has, beside the others: its weight.
+
+    Those with `data.by_aspect` share the sum of their weights so that each of their clips comes as
+    often as its bucket's weight says.
+    """
+    steps = [float(bucket.weight) for bucket in buckets]
+    shared = [k for k, bucket in enumerate(buckets) if bucket.data.by_aspect]
+    passes = [steps[k] * len(sources[k]) / buckets[k].batch_size for k in shared]
+    total = sum(steps[k] for k in shared)
+    for k, one in zip(shared, passes, strict=True):
+        steps[k] = total * one / sum(passes)
+    return steps
+
+
+def describe_buckets(buckets: Sequence[Bucket], sources: Sequence[OfBucket]) -> list[str]:
+    """A line for each: its shape, clips, share of steps and tokens, and what it crops."""
+    steps, lines = steps_of(buckets, sources), []
+    tokens = [count * bucket.tokens for count, bucket in zip(steps, buckets, strict=True)]
+    for bucket, source, count, part in zip(buckets, sources, steps, tokens, strict=True):
+        lines.append(
+            f"bucket {bucket}, {count / sum(steps):.0%} of the steps and "
+            f"{part / sum(tokens):.0%} of the tokens; {len(source)} clips"
+        )
+        if source.cropped is not None:
+            lines[-1] += f", {source.cropped:.1%} of their pictures cropped away"
+    return lines
 
 
 def _tokens(config: ConfigDict) -> int:
@@ -188,6 +227,8 @@ def _parse(text: str) -> tuple[str, dict[str, Any], int]:
 def _check_buckets(config: ConfigDict) -> None:
     buckets: Sequence[str] = config.data.buckets
     if not buckets:
+        if config.data.by_aspect:
+            raise InputError("config.data.by_aspect=True: there are no config.data.buckets")
         return
     for text in buckets:
         name, changes, _ = _parse(text)
@@ -195,7 +236,7 @@ def _check_buckets(config: ConfigDict) -> None:
             if option not in config.data or option == "buckets":
                 raise InputError(f"config.data.buckets: {name}: there is no key data.{option}")
         try:
-            configs.check(with_changes(config, changes))
+            configs.check(with_changes(config, changes | {"by_aspect": False}))
         except InputError as error:
             raise InputError(f"config.data.buckets: {name}: {error}") from None
     for wrong, instead in (

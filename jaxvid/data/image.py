@@ -6,8 +6,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
+from jaxtyping import Float, UInt8
+from PIL import ExifTags, Image
 
 from jaxvid.errors import InputError
 
@@ -35,16 +35,32 @@ def read_image(path: str | os.PathLike, *, size: tuple[int, int]) -> UInt8[np.nd
         data = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        with Image.open(io.BytesIO(data)) as header:
-            (width, height), form = header.size, header.format
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not an image ({error}); remove it or copy it again") from error
+    with _open(path, io.BytesIO(data)) as header:
+        (width, height), form = header.size, header.format
     if width * height > _MOST_PIXELS:
         raise InputError(f"{path}: {width}x{height} pixels, more than {_MOST_PIXELS}; shrink it")
     part = min(width, height) // (2 * max(size)) if form in ("JPEG", "MPO") else 1
     flags = next((flag for shrink, flag in _SHRUNK.items() if shrink <= part), cv2.IMREAD_COLOR)
     return fit(decode(data, str(path), flags), size)
+
+
+def aspect(path: str | os.PathLike) -> float:
+    """The width of an upright image divided by its height, by its header.
+
+    Raises InputError if the file is not an image.
+    """
+    with _open(path, path) as header:
+        # `getexif` of a PNG decodes the whole picture, to look behind it.
+        turned = Image.Image.getexif(header).get(ExifTags.Base.Orientation, 1) > 4
+        width, height = header.size
+    return height / width if turned else width / height
+
+
+def cropped(
+    aspect: float | Float[np.ndarray, "..."], target: float | Float[np.ndarray, "..."]
+) -> float | Float[np.ndarray, "..."]:
+    """The share of a picture that `fit` cuts off; both arguments are width divided by height."""
+    return 1 - np.minimum(aspect / target, target / aspect)
 
 
 def decode(data: bytes, name: str, flags: int = cv2.IMREAD_COLOR) -> UInt8[np.ndarray, "H W 3"]:
@@ -86,3 +102,10 @@ def fit(
         height, width = height // 2, width // 2
         part = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
     return cv2.resize(part, (W, H), interpolation=cv2.INTER_AREA)
+
+
+def _open(path: str | os.PathLike, file: str | os.PathLike | io.BytesIO) -> Image.Image:
+    try:
+        return Image.open(file)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not an image ({error}); remove it or copy it again") from error

@@ -15,7 +15,8 @@ Beside each shard, `NAME.json` has an entry for each of its `files`: its status 
 or "skipped"); its size with its caption in `bytes`; the `mtimes` of both in nanoseconds (0 without
 a caption), or a `game` with its `version`, `fps` and `seed` and the clips to `take`; its `class`,
 and its caption in a table as `text`; its number of `clips`; the length of
-their `caption` in bytes; the SHA-256 of the video as `content`; or the `reason` why it was skipped.
+their `caption` in bytes; the share of its picture that is `cropped`; the SHA-256 of the video as
+`content`; or the `reason` why it was skipped.
 For all clips, those that were dropped too, it has their `start` in seconds, `scores`, perceptual
 `hashes`, and the score for which they were `dropped`, or "". As these are too many to hold for all
 shards at once, they are read when they are needed; see `brief`.
@@ -45,6 +46,7 @@ _OF_CLIPS = ("start", "scores", "hashes", "dropped")  # of an entry, what has a 
 # How the reason for skipping a file begins, and its wording for several files.
 KINDS = {
     "an image": "are images, not videos",
+    "nearer to": "are nearer to another shape",
     "shorter than a clip": "are shorter than a clip",
     "all clips dropped": "have no clip that passes the filters",
     "not a video": "are not videos, or truncated before their index",
@@ -87,6 +89,13 @@ def _read(folder: Path) -> Manifest:
             f"{VERSION}: {prepare}"
         )
     return manifest
+
+
+def shapes(folder: Path) -> list[str]:
+    """The subfolders of clips, each of one shape; none if the folder itself has a manifest."""
+    if (folder / NAME).is_file():
+        return []
+    return sorted(path.parent.name for path in folder.glob(f"*x*/{NAME}"))
 
 
 def resume(folder: Path, settings: Settings) -> tuple[Manifest, Shards]:
@@ -272,12 +281,16 @@ def _summary(manifest: Manifest, shards: Shards) -> dict[str, Any]:
     )
     about = manifest["shards"].values()
     duplicates = sum(len(shard.get("left_out", ())) for shard in about)
-    return {
+    summary = {
         "files": dict(sorted(status.items())),
         "skipped": dict(sorted(collections.Counter(reasons).items())),
         "clips": sum(shard["clips"] for shard in about) - duplicates,
         "dropped": dict(sorted((dropped + collections.Counter(duplicates=duplicates)).items())),
     }
+    if framed := [(e["cropped"], e["clips"]) for e in entries if {"cropped", "clips"} <= e.keys()]:
+        shares, weights = zip(*framed, strict=True)
+        summary["cropped"] = round(float(np.average(shares, weights=weights)), 4)
+    return summary
 
 
 def _read_shards(folder: Path, version: int) -> Shards:

@@ -107,13 +107,14 @@ def make_dataset(
 
 
 def mix(
-    datasets: Sequence[grain.MapDataset], weights: Sequence[int], starts: Sequence[int]
+    datasets: Sequence[grain.MapDataset], steps: Sequence[int | float], starts: Sequence[int]
 ) -> grain.MapDataset:
     """The batches of several endless datasets: which one a step takes follows from its number.
 
     Args:
       datasets: of `make_dataset`.
-      weights: how many steps of as many as their sum are of each; they are spread evenly.
+      steps: how many steps of as many as their sum are of each, up to a hundredth; they are spread
+        evenly.
       starts: what is added to the numbers of bad records of each.
     """
 
@@ -123,7 +124,7 @@ def mix(
     counted = [
         d.map(functools.partial(count_from, s)) for d, s in zip(datasets, starts, strict=True)
     ]
-    return grain.MapDataset.mix(counted, weights)
+    return grain.MapDataset.mix(counted, steps)
 
 
 def _load(

@@ -2,15 +2,18 @@
 
 import contextlib
 import functools
+import io
 import itertools
 import math
 import os
 import re
 import stat
+import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import av
@@ -30,6 +33,8 @@ _SLACK_SECONDS = 0.25
 # `duration` leaves its file open for a `read_at` that follows in its thread: to open a file, FFmpeg
 # decodes some frames.
 _left = threading.local()
+# Opens a file without decoding any of its frames.
+_HEADER = {"codec_whitelist": "none", "probesize": "32"}
 
 
 class Borders(NamedTuple):
@@ -112,15 +117,29 @@ def duration(path: str | os.PathLike) -> float:
     """
     container = _open(path)
     _left.open = {path: container}
-    stream = _video_stream(path, container)
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    if re.fullmatch(r"\d+:\d+:\d+\.\d+", stated := stream.metadata.get("DURATION", "")):
-        hours, minutes, seconds = map(float, stated.split(":"))
-        return 3600 * hours + 60 * minutes + seconds
-    if not container.duration:
+    seconds = _seconds(container, _video_stream(path, container))
+    if not seconds:
         raise InputError(f"{path}: does not say how long it is; prepare it, or convert it")
-    return container.duration / av.time_base
+    return seconds
+
+
+def look(path: str | os.PathLike, borders: Borders = NO_BORDERS) -> tuple[float, float]:
+    """What the header of a video says.
+
+    Args:
+      path: as in `read_frames`.
+      borders: as in `read_frames`.
+
+    Returns:
+      The width of the upright picture divided by its height, and the length in seconds, 0 if it is
+      not known.
+
+    Raises:
+      InputError: the file cannot be read, or is not a video.
+    """
+    with contextlib.suppress(InputError):
+        return _look(path, borders, _HEADER)
+    return _look(path, borders, {})
 
 
 def read_at(
@@ -216,6 +235,22 @@ def preview(
                     yield frame.to_ndarray(format="gray", threads=1), float((shown - start) * base)
 
 
+def _look(
+    path: str | os.PathLike, borders: Borders, options: Mapping[str, str]
+) -> tuple[float, float]:
+    with _open(path, options) as container:
+        stream = _video_stream(path, container)
+        # An mp4 states the shape of its pixels only if they are not square.
+        stated = stream.sample_aspect_ratio or "mp4" in container.format.name
+        if not stream.width or (options and not stated):
+            raise InputError(f"{path}: does not say how wide it is; convert it")
+        above, below, left, right = borders
+        width = (stream.width - left - right) * _pixel_aspect(stream)
+        height = stream.height - above - below
+        lies = _lies(container, stream)
+        return height / width if lies else width / height, _seconds(container, stream)
+
+
 def is_image(path: str | os.PathLike) -> bool:
     """Whether a file that PyAV can open is an image, such as a JPEG or PNG."""
     with _open(path) as container:
@@ -279,7 +314,9 @@ def write_video(
         video.write(frames)
 
 
-def _open(path: str | os.PathLike) -> av.container.InputContainer:
+def _open(
+    path: str | os.PathLike, options: Mapping[str, str] = MappingProxyType({})
+) -> av.container.InputContainer:
     """Opens a regular file, and nothing that it refers to; raises as `read_frames` does."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
@@ -290,7 +327,7 @@ def _open(path: str | os.PathLike) -> av.container.InputContainer:
             raise InputError(f"{path}: not a regular file; remove it")
         # By number: FFmpeg takes some names for URLs or patterns, and a playlist could make it open
         # any file or address.
-        options = {"fd": str(file), "protocol_whitelist": "fd"}
+        options = {"fd": str(file), "protocol_whitelist": "fd", **options}
         # Titles may be in Latin-1. PyAV's `options` would go to the streams too, and crash on some.
         return av.open("fd:", container_options=options, metadata_errors="replace")
     except EOFError as error:
@@ -417,6 +454,35 @@ def _fit(
 
 def _pixel_aspect(stream: av.VideoStream) -> float:
     return float(stream.sample_aspect_ratio or 1)
+
+
+def _lies(container: av.container.InputContainer, stream: av.VideoStream) -> bool:
+    """Whether the pictures are stored lying on their side."""
+    # PyAV says it only of decoded frames, and to decode one of each file would take minutes. The
+    # header that FFmpeg would write for this stream has it in a fixed place.
+    try:
+        with io.BytesIO() as file:
+            with av.open(file, "w", format="mov", options={"movflags": "empty_moov"}) as copy:
+                copy.add_stream_from_template(stream)
+                copy.start_encoding()
+            header = file.getvalue()
+        a, b = struct.unpack_from(">2i", header, header.index(b"tkhd") + 44)
+        return abs(a) < abs(b)
+    except (av.FFmpegError, ValueError):  # not a codec for this header
+        with contextlib.suppress(av.FFmpegError):
+            for frame in container.decode(stream):
+                return bool(frame.rotation // 90 % 2)
+    return False
+
+
+def _seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """The length that the header states, or 0."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    if re.fullmatch(r"\d+:\d+:\d+\.\d+", stated := stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = map(float, stated.split(":"))
+        return 3600 * hours + 60 * minutes + seconds
+    return (container.duration or 0) / av.time_base
 
 
 def _period(stream: av.VideoStream) -> float:

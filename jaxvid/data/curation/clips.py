@@ -14,6 +14,7 @@ from jaxvid.data.curation.duplicates import perceptual_hash
 from jaxvid.data.curation.letterbox import find_borders
 from jaxvid.data.curation.scores import failed, measure, parse_filters
 from jaxvid.data.curation.settings import Settings
+from jaxvid.data.image import cropped
 from jaxvid.errors import InputError
 
 Frames = collections.deque[tuple[UInt8[np.ndarray, "H W 3"], float]]
@@ -30,6 +31,7 @@ class Piece(NamedTuple):
       hash: see `duplicates.perceptual_hash`.
       dropped: the score for which it is dropped, or "".
       action: the action at each frame, or None.
+      cropped: the share of the video's picture that is not in the frames, or None for a game.
     """
 
     frames: UInt8[np.ndarray, "T H W 3"]
@@ -39,6 +41,7 @@ class Piece(NamedTuple):
     hash: str
     dropped: str
     action: Float32[np.ndarray, "T A"] | None = None
+    cropped: float | None = None
 
 
 def cut_video(path: str | os.PathLike, settings: Settings) -> Iterator[Piece]:
@@ -47,12 +50,14 @@ def cut_video(path: str | os.PathLike, settings: Settings) -> Iterator[Piece]:
     A shorter rest of a scene is left out.
 
     Raises:
-      InputError: the video cannot be read to its end, or no scene is as long as a clip.
+      InputError: the video cannot be read to its end, no scene is as long as a clip, or another of
+        `settings.shapes` crops less of it.
     """
     cuts, held, found, total = Cuts(settings.cuts), collections.deque(), False, 0
     borders = video.NO_BORDERS
     if settings.letterbox:
         borders = find_borders(picture for picture, _ in video.preview(path))
+    share = _crop(path, borders, settings)
     for image in video.read_frames(
         path, size=settings.size, fps=settings.fps, borders=borders, watch=cuts.see
     ):
@@ -60,11 +65,11 @@ def cut_video(path: str | os.PathLike, settings: Settings) -> Iterator[Piece]:
         held.append(image)
         while frames := _take(held, cuts, settings.frames):
             found = True
-            yield judge(*frames, settings)
+            yield judge(*frames, settings)._replace(cropped=share)
     cuts.end()
     while frames := _take(held, cuts, settings.frames):
         found = True
-        yield judge(*frames, settings)
+        yield judge(*frames, settings)._replace(cropped=share)
     if not found and video.is_image(path):
         raise InputError(f"{path}: an image, not a video")
     if not found:
@@ -73,6 +78,18 @@ def cut_video(path: str | os.PathLike, settings: Settings) -> Iterator[Piece]:
             f"{path}: shorter than a clip: {total} frames at {settings.fps:g} fps{scenes}, "
             f"{settings.frames} are needed"
         )
+
+
+def _crop(path: str | os.PathLike, borders: video.Borders, settings: Settings) -> float:
+    """The share of the picture that is cropped; raises InputError if another shape crops less."""
+    aspect, _ = video.look(path, borders)
+    sides = {name: tuple(map(int, name.split("x"))) for name in settings.shapes}
+    shares = {name: cropped(aspect, width / height) for name, (height, width) in sides.items()}
+    nearest = min(shares, key=shares.get, default=settings.folder)
+    if nearest != settings.folder:
+        raise InputError(f"{path}: nearer to {nearest}")
+    height, width = settings.shape
+    return cropped(aspect, width / height)
 
 
 def _take(

@@ -19,6 +19,8 @@ class Settings:
       filters: which clips are kept, see `scores`.
       duplicates: bits of 128 in which the perceptual hashes of two clips may differ for one of them
         to be left out; -1 keeps all.
+      shapes: all shapes, as "48x80", that have a folder each; a video goes to the one that crops
+        least of it. () if there is only this one.
     """
 
     size: int | tuple[int, int]
@@ -29,11 +31,17 @@ class Settings:
     letterbox: bool = False
     filters: tuple[str, ...] = ()
     duplicates: int = -1
+    shapes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
         """(H, W)."""
         return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
+    def folder(self) -> str:
+        """The name of the subfolder of this shape, such as "48x80"; "" for one shape."""
+        return "x".join(map(str, self.shape)) if self.shapes else ""
 
     def to_json(self) -> dict[str, Any]:
         """As numbers, texts and lists."""

@@ -102,12 +102,13 @@ def _spool_clips(
         content, caption = manifest.hash_of(f"{entry['version']} {name}"), ""
         pieces = play(entry, job.settings)
     else:
-        content = content_hash(file)
+        content = ""  # that of a file of another shape is not read
         caption = entry["text"] or scan.read_caption(job.source / scan.caption_of(name))
         pieces = cut_video(file, job.settings)
     columns = {"start": [], "scores": [], "hashes": [], "dropped": []}
+    share = None
     for piece in pieces:
-        start = round(piece.start, 3)
+        share, start = piece.cropped, round(piece.start, 3)
         values = start, piece.scores, piece.hash, piece.dropped
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)
@@ -123,7 +124,9 @@ def _spool_clips(
             )
             spool.write(msgpack.packb(record))
     clips = columns["dropped"].count("")
-    outcome = {"content": content, **columns}
+    outcome = {"content": content or content_hash(file), **columns}
+    if share is not None:
+        outcome["cropped"] = round(share, 4)
     if not clips:
         scores = ", ".join(sorted(set(columns["dropped"])))
         reason = f"all clips dropped: {len(columns['dropped'])} by {scores}"

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 
 import grain
 import numpy as np
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from jaxvid.config import FRACTION, TEXT, declare, key, requirement
 from jaxvid.data import manifest, records, text
-from jaxvid.data.clips import Clip, shortest
+from jaxvid.data.clips import Clip, frame_shape, shortest
 from jaxvid.data.curation.settings import Settings
 from jaxvid.data.sources.mixture import parts
 from jaxvid.data.sources.registry import source
@@ -39,8 +40,21 @@ declare(
 
 @source("clips")
 def open_clips(config: ConfigDict, split: str) -> "ClipFolder":
-    """Opens the folder `data.path`; raises InputError, naming all keys that do not fit it."""
-    folder = ClipFolder(config.path, config.text_embeddings, split, config.validation)
+    """Opens the folder `data.path`, or in a folder of several shapes that of the config's.
+
+    Raises InputError, naming all keys that do not fit it.
+    """
+    path = to_path(config.path, "config.data.path", bucket=True)
+    if shapes := manifest.shapes(path):
+        shape = "{}x{}".format(*frame_shape(config))
+        if shape not in shapes:
+            raise InputError(
+                f"{path} holds clips of {', '.join(shapes)} pixels, not of {shape}: set "
+                "config.data.size, the height, and config.data.width to one of these; "
+                f"--config=configs/videos.py:{path} trains on all of them"
+            )
+        path /= shape
+    folder = ClipFolder(path, config.text_embeddings, split, config.validation)
     made = Settings.from_json(folder.manifest)
     (H, W), fps, frames = made.shape, made.fps, made.frames
     wanted = {"size": H, "width": 0 if W == H else W, "fps": fps}
@@ -123,6 +137,17 @@ class ClipFolder:
         self._index = np.flatnonzero(chosen & ~manifest.left_out(self.manifest))
         hashes, clips = zip(*manifest.videos(self.manifest), strict=True)
         self.videos = np.repeat(hashes, clips)[self._index]
+
+    @property
+    def looks(self) -> Float[np.ndarray, "1 2"]:
+        """Of all clips, see `Source`."""
+        made = Settings.from_json(self.manifest)
+        return np.array([[made.shape[1] / made.shape[0], made.frames / made.fps]])
+
+    @property
+    def cropped(self) -> float | None:
+        """The share of the videos' pictures that cropping removed, on average, if it is known."""
+        return self.manifest.get("summary", {}).get("cropped")
 
     def __len__(self) -> int:
         return len(self._index)

@@ -4,11 +4,12 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from jaxvid.data import scan
@@ -19,6 +20,8 @@ from jaxvid.data.split import held_out
 from jaxvid.errors import InputError
 from jaxvid.files import to_path
 
+Look = Callable[[Path], tuple[float, float]]
+
 
 def open_files(
     config: ConfigDict,
@@ -26,6 +29,7 @@ def open_files(
     kind: str,
     accepts: Callable[[str], bool],
     read: Callable[..., Clip],
+    look: Look,
     times: int = 1,
     **settings: Any,
 ) -> "Files":
@@ -37,6 +41,7 @@ def open_files(
       kind: what a file is, such as "video".
       accepts: whether a suffix, in lower case, is of such a file.
       read: makes a clip of a file: `(path, (H, W), **settings) -> Clip`.
+      look: gives width / height and seconds of a file, see `Source`.
       times: how many clips a pass takes of each.
       settings: what `read` depends on besides the size.
 
@@ -58,7 +63,7 @@ def open_files(
         )
     classes = sorted({class_of(name) for name in names} - {""})
     chosen = [name for name in chosen for _ in range(times)]
-    return Files(folder, chosen, classes, read, frame_shape(config), settings)
+    return Files(folder, chosen, classes, read, look, frame_shape(config), settings)
 
 
 class Files:
@@ -76,20 +81,27 @@ class Files:
         names: Sequence[str],
         labels: Sequence[str],
         read: Callable[..., Clip],
+        look: Look,
         size: tuple[int, int],
         settings: Mapping[str, Any],
     ):
         self.labels = tuple(labels)
-        self._folder, self._names = folder, names
+        self._folder, self._names, self._look = folder, names, look
         self._read = functools.partial(read, size=size, **settings)
-        sizes = [(name, (folder / name).stat().st_size) for name in names]
+        self._sizes = [(name, (folder / name).stat().st_size) for name in names]
         side = size[0] if size[0] == size[1] else size
-        about = repr((sizes, self.labels, side, *settings.values()))
+        about = repr((self._sizes, self.labels, side, *settings.values()))
         self.fingerprint = hashlib.sha256(about.encode(errors="surrogateescape")).hexdigest()[:16]
 
     @property
     def videos(self) -> Int[np.ndarray, " n"]:
         return np.unique(self._names, return_inverse=True)[1]
+
+    @property
+    def looks(self) -> Float[np.ndarray, "n 2"]:
+        """Of each clip, see `Source`. All headers are read."""
+        found = _looks(self._look, self._folder, tuple(dict.fromkeys(self._sizes)))
+        return np.array([found[name] for name in self._names])
 
     def __len__(self) -> int:
         return len(self._names)
@@ -107,6 +119,21 @@ class Files:
             label=self.labels.index(label) if label else -1,
             caption=scan.read_caption(self._folder / scan.caption_of(name)),
         )
+
+
+@functools.lru_cache(maxsize=8)  # all buckets of a folder ask for the same files
+def _looks(
+    look: Look, folder: Path, sizes: tuple[tuple[str, int], ...]
+) -> dict[str, tuple[float, float]]:
+    def of(name: str) -> tuple[float, float]:
+        try:
+            return look(folder / name)
+        except InputError:
+            return np.nan, np.nan
+
+    names = [name for name, _ in sizes]
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(names, pool.map(of, names), strict=True))
 
 
 def check_path(config: ConfigDict, source: str, kind: str) -> None:

@@ -31,6 +31,7 @@ def open_videos(config: ConfigDict, split: str) -> Files:
         "video",
         lambda suffix: suffix not in PICTURES,
         read,
+        video.look,
         config.per_file,
         fps=config.fps,
     )
