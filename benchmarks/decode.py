@@ -45,6 +45,7 @@ from jaxtyping import Float, UInt8
 from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.build import default_config
+from jaxvid.data import video
 from jaxvid.data.clips import Clip
 from jaxvid.data.pipeline import make_dataset
 from jaxvid.data.sources import videos
@@ -83,7 +84,7 @@ def measure(path: Path, others: Sequence[str]) -> Iterator[tuple[list[float], li
     data = default_config().data
     data.update(source="videos", size=SIZE.value, frames=FRAMES.value, fps=_FPS)
     size, settings = (SIZE.value, SIZE.value), {"fps": _FPS}
-    source = Asked(Files(path.parent, [path.name], [], videos.read, size, settings))
+    source = Asked(Files(path.parent, [path.name], [], videos.read, video.look, size, settings))
     clips = make_dataset(source, data, lambda sample, clip: {}, seed=0, batch_size=1)
     whole, _ = _timed(lambda: collections.deque(read_frames(path, size=SIZE.value, fps=_FPS), 0))
     for number in range(CLIPS.value):

@@ -30,8 +30,11 @@ def to_path(text: str | os.PathLike, flag: str, bucket: bool = False) -> Path:
     if "://" not in text:
         return pathlib.Path(text).expanduser()
     if not bucket or not text.startswith("gs://"):
-        stores = "gs:// is the only object store" if bucket else "it cannot be in an object store"
-        raise InputError(f"{flag}={text}: {stores}; give a local or mounted folder")
+        known = "gs:// is the only one that is" if bucket else "only data may be in gs://"
+        raise InputError(
+            f"{flag}={text}: object stores are not supported here ({known}); give a local or "
+            "mounted folder"
+        )
     if not importlib.util.find_spec("gcsfs"):
         raise InputError(f"{flag}={text}: gcsfs is missing: pip install gcsfs")
     return epath.Path(text)

@@ -20,6 +20,7 @@ CHOICES["model.attention"].remove("cudnn")  # needs a GPU
 # These need other keys, and have tests of their own.
 for name in ("clips", "images", "mixture", "tfds", "videos"):
     CHOICES["data.source"].remove(name)
+del CHOICES["data.by_aspect"]  # for buckets, has tests of its own
 del CHOICES["data.render_on_device"]  # for one source, without low_res; has tests of its own
 RUNS = max(map(len, CHOICES.values()))
 

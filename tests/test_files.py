@@ -14,7 +14,7 @@ def test_the_home_is_expanded_and_an_object_store_is_refused(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     assert str(to_path("~/run", "--workdir")) == "/home/someone/run"
     assert str(to_path("runs/base", "--workdir")) == "runs/base"
-    with pytest.raises(InputError, match=r"--workdir=gs://bucket/run: it cannot be in"):
+    with pytest.raises(InputError, match=r"--workdir=gs://bucket/run: object stores are not"):
         to_path("gs://bucket/run", "--workdir")
 
 

@@ -93,7 +93,7 @@ def _read(folder: Path) -> Manifest:
 
 def shapes(folder: Path) -> list[str]:
     """The subfolders of clips, each of one shape; none if the folder itself has a manifest."""
-    if (folder / NAME).is_file():
+    if (folder / NAME).is_file() or not folder.is_dir():
         return []
     return sorted(path.parent.name for path in folder.glob(f"*x*/{NAME}"))
 

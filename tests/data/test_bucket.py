@@ -140,7 +140,7 @@ def test_what_a_bucket_cannot_do_is_said_in_a_line(bucket, tmp_path):
     mistakes(
         "prepare",
         ([f"--input={bucket}/none", "--output=x"], "gs://bucket/none: no such folder"),
-        ([f"--input={tmp_path}", "--output=s3://a/b"], "--output=s3://a/b: gs:// is the only"),
+        ([f"--input={tmp_path}", "--output=s3://a/b"], "--output=s3://a/b: object stores are not"),
         ([f"--input={bucket}/videos", f"--output={bucket}/videos"], "are the same folder"),
         ([f"--input={bucket}/videos", "--output=gs://none/a"], "--output=gs://none/a: no such"),
     )
@@ -149,5 +149,8 @@ def test_what_a_bucket_cannot_do_is_said_in_a_line(bucket, tmp_path):
         "train",
         ([*videos, "--config.data.path=gs://bucket/videos"], "config.data.path=gs://bucket/videos"),
         (["--config=configs/videos.py:gs://bucket/none"], "gs://bucket/none is not a folder"),
-        (["--config=tests/tiny.py", "--workdir=gs://bucket/run"], "--workdir=gs://bucket/run: it"),
+        (
+            ["--config=tests/tiny.py", "--workdir=gs://bucket/run"],
+            "--workdir=gs://bucket/run: object",
+        ),
     )
