@@ -103,9 +103,9 @@ def _near_pairs(
     before, since = (hashes.shape[1], 0) if first is None else (first, first)
     for a, b in itertools.combinations(range(most + 2), 2):
         rows, starts = _buckets(_part(hashes, a, most) << 16 | _part(hashes, b, most))
-        words, todo = _take(hashes, rows), np.flatnonzero(rows >= since)
-        for start in range(0, len(todo), _AT_ONCE):
-            later = todo[start : start + _AT_ONCE]
+        words, left = _take(hashes, rows), np.flatnonzero(rows >= since)
+        for start in range(0, len(left), _AT_ONCE):
+            later = left[start : start + _AT_ONCE]
             earlier = starts[later]
             while len(later):
                 ahead = (earlier < later) & (rows[earlier] < before)
