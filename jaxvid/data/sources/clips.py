@@ -90,7 +90,7 @@ class ClipFolder:
     Attributes:
       manifest: the manifest of the folder, see `jaxvid.data.manifest`.
       labels: names of the classes that have clips, empty if there are none.
-      videos: the hash of the video of each clip.
+      videos: the number of the video of each clip, in the order of their hashes.
       fingerprint: hash of the settings, the labels and the manifest's hashes of the shards, or of
         the sizes of the shards in an older folder.
     """
@@ -136,7 +136,8 @@ class ClipFolder:
         chosen = manifest.held_out(self.manifest, held_out) == (split == "validation")
         self._index = np.flatnonzero(chosen & ~manifest.left_out(self.manifest))
         hashes, clips = zip(*manifest.videos(self.manifest), strict=True)
-        self.videos = np.repeat(hashes, clips)[self._index]
+        numbers = np.unique(hashes, return_inverse=True)[1]
+        self.videos = np.repeat(numbers, clips)[self._index]
 
     @property
     def looks(self) -> Float[np.ndarray, "1 2"]:

@@ -25,7 +25,7 @@ class Source(Protocol):
       fingerprint: short hash that is equal only for sources with the same clips in the same order;
         it does not depend on where they are stored.
 
-    A source with several clips of a video also has `videos`, a number or hash of the video of each
+    A source with several clips of a video also has `videos`, the number of the video of each
     clip; see `PerVideo`. One whose clips have names says them by `name_of(index)`. One whose
     records have shapes of their own, before they are cropped, says in `looks`, float [n,2], of each
     its width divided by its height, and its seconds; NaN if it cannot be read. One row stands for
