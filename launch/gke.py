@@ -103,7 +103,7 @@ def act(flags, shell: Shell, command: list[str]) -> None:
         shell.run(*kubectl, "apply", "--filename=-", stdin=render(flags, command))
     elif flags.action == "logs":
         first = "jobset.sigs.k8s.io/job-index=0,batch.kubernetes.io/job-completion-index=0"
-        shell.run(*kubectl, "logs", "--follow", f"{pods},{first}")
+        shell.run(*kubectl, "logs", "--follow", "--tail=100", f"{pods},{first}")
     elif flags.action == "status":
         shell.run(*kubectl, "get", "jobset", flags.name, "--ignore-not-found")
         shell.run(*kubectl, "get", "pods", pods, "--output=wide")

@@ -30,6 +30,11 @@ class Shell:
     def __init__(self, dry_run: bool):
         self.dry_run = dry_run
 
+    def say(self, *words: str) -> None:
+        """Prints a line, which is no command."""
+        if not self.dry_run:
+            print(*words, flush=True)
+
     def need(self, tool: str, remedy: str) -> None:
         """Refuses if a program is not installed."""
         if not self.dry_run and not shutil.which(tool):
@@ -48,7 +53,7 @@ class Shell:
         if self.dry_run:
             print(stdin or "", end="")
         elif code := subprocess.run(words, input=stdin, text=True).returncode:
-            raise Failed(f"{shlex.join(words)} ended with exit code {code}")
+            raise Failed(f"{shlex.join(words[:5])} ended with exit code {code}")
 
     def ask(self, *words: str, assume: str = "", missing: str | None = None) -> str:
         """What a command says; raises Failed.
@@ -67,20 +72,23 @@ class Shell:
         if missing and missing in done.stderr:
             return ""
         reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise Failed(f"{shlex.join(words[:4])}: {reason}")
+        raise Failed(f"{shlex.join(words[:5])}: {reason}")
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The arguments of a script, and the command after them.
 
     The command follows `--`. Without a program, its words are flags of jaxvid.train, and --config=
-    may then begin them without `--`.
+    may then begin them without `--`; a --dry-run among those is the script's.
     """
     words = list(arguments)
     starts = [i for i, word in enumerate(words) if word == "--" or word.startswith("--config=")]
     own, command = (words[: starts[0]], words[starts[0] :]) if starts else (words, [])
     if command[:1] == ["--"]:
         command = command[1:]
+    elif "--dry-run" in command:
+        command.remove("--dry-run")
+        own.append("--dry-run")
     if command and command[0].startswith("-"):
         command = [*TRAIN, *command]
     return own, command

@@ -68,7 +68,7 @@ def act(flags, shell: Shell, command: list[str]) -> None:
             str(Path(__file__).parent.resolve() / "slurm.sbatch"), *command,
         )  # fmt: skip
     elif not job:
-        print(f"no job is called {flags.name}")
+        shell.say(f"no job is called {flags.name}")
     elif flags.action == "logs":
         shell.run("tail", "--lines=100", "--follow=name", "--retry", f"jaxvid-{job}.log")
     elif flags.action == "delete":

@@ -189,7 +189,7 @@ def act(flags, pod: Pod, command: list[str]) -> None:
         keep(flags, pod, command)
     elif flags.action == "create":
         if state := pod.state():
-            print(f"{flags.name} is there already: {state}")
+            pod.shell.say(f"{flags.name} is there already: {state}")
         else:
             pod.create()
     elif flags.action == "install":
@@ -205,16 +205,16 @@ def act(flags, pod: Pod, command: list[str]) -> None:
         pod.shell.run(*pod.ssh(LOGS, flags.worker))
     elif flags.action == "status":
         state = pod.state()
-        print(f"{flags.name}: {state or 'not there'}")
+        pod.shell.say(f"{flags.name}: {state or 'not there'}")
         if state in READY:
-            print(f"{flags.name}: {summary(pod.runs())}")
+            pod.shell.say(f"{flags.name}: {summary(pod.runs())}")
     elif flags.action == "stop":
         pod.shell.run(*pod.ssh(STOP))
     elif flags.action == "delete":
         if pod.state():
             pod.delete()
         else:
-            print(f"{flags.name} is not there")
+            pod.shell.say(f"{flags.name} is not there")
 
 
 def keep(flags, pod: Pod, command: list[str]) -> None:
@@ -223,8 +223,8 @@ def keep(flags, pod: Pod, command: list[str]) -> None:
 
     def say(line: str) -> None:
         nonlocal said
-        if line != said and not flags.dry_run:
-            print(time.strftime("%F %T"), line, flush=True)
+        if line != said:
+            pod.shell.say(time.strftime("%F %T"), line)
         said = line
 
     while failures <= flags.restarts:
