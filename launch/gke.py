@@ -19,6 +19,7 @@ import json
 import shlex
 import string
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from shared import STOPPED, Failed, Shell, at_least, joined, name, parser, refuse, split, tpu
@@ -59,14 +60,14 @@ def main() -> None:
         return
     shell = Shell(flags.dry_run)
     try:
-        act(flags, shell, command) if not flags.xpk else by_xpk(flags, shell, command)
+        (by_xpk if flags.xpk else by_kubectl)(flags, shell, command)
     except Failed as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def render(flags, command: list[str]) -> str:
+def render(flags: Namespace, command: list[str]) -> str:
     """The JobSet as YAML, of which JSON is a part: so values are quoted."""
     slice_ = flags.topology
     command = [word.replace("$", "$$") for word in command]  # Kubernetes expands $(NAME)
@@ -86,7 +87,7 @@ def render(flags, command: list[str]) -> str:
     return template.substitute({key: json.dumps(value) for key, value in values.items()})
 
 
-def act(flags, shell: Shell, command: list[str]) -> None:
+def by_kubectl(flags: Namespace, shell: Shell, command: list[str]) -> None:
     kubectl = "kubectl", f"--namespace={flags.namespace}"
     shell.need("kubectl", "gcloud components install kubectl")
     pods = f"--selector=jobset.sigs.k8s.io/jobset-name={flags.name}"
@@ -111,7 +112,7 @@ def act(flags, shell: Shell, command: list[str]) -> None:
         shell.run(*kubectl, "delete", "jobset", flags.name, "--ignore-not-found")
 
 
-def by_xpk(flags, shell: Shell, command: list[str]) -> None:
+def by_xpk(flags: Namespace, shell: Shell, command: list[str]) -> None:
     shell.need("xpk", "pip install xpk")
     place = f"--cluster={flags.cluster}", f"--project={flags.project}", f"--zone={flags.zone}"
     if flags.action == "delete":

@@ -58,25 +58,25 @@ def main() -> int:
 
 def run(commands: list[list[str]], environment: dict[str, str], grace: float) -> int:
     """Runs all commands at once, and returns the exit code of the first that failed, or 0."""
-    try:
-        processes = [
-            subprocess.Popen(
-                words, env=environment, text=True, bufsize=1, errors="replace",
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                start_new_session=True,  # a terminal's Ctrl-C comes once, from here
-            )
-            for words in commands
-        ]  # fmt: skip
-    except OSError as error:
-        refuse(f"{commands[0][0]}: {error.strerror}")
+    processes: list[subprocess.Popen[str]] = []
 
     def forward(number: int, _: object) -> None:
         for process in processes:
-            if process.poll() is None:
-                process.send_signal(number)
+            process.send_signal(number)  # which does nothing to one that has ended
 
     signal.signal(signal.SIGTERM, forward)
     signal.signal(signal.SIGINT, forward)
+    for words in commands:
+        try:
+            process = subprocess.Popen(
+                words, env=environment, text=True, bufsize=1, errors="replace",
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                start_new_session=True,  # a terminal's Ctrl-C comes once, from here
+            )  # fmt: skip
+        except OSError as error:
+            refuse(f"{words[0]}: {error.strerror}")
+        processes.append(process)
+
     ended: queue.Queue[int] = queue.Queue()
     for index, process in enumerate(processes):
         threading.Thread(target=follow, args=[index, process, ended]).start()

@@ -16,6 +16,7 @@ environment of the run.
 """
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from shared import Failed, Shell, at_least, joined, parser, refuse, split
@@ -49,7 +50,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def act(flags, shell: Shell, command: list[str]) -> None:
+def act(flags: Namespace, shell: Shell, command: list[str]) -> None:
     queue = "squeue", "--me", f"--name={flags.name}"
     if flags.action == "status":
         shell.run(*queue)

@@ -20,6 +20,7 @@ jaxvid.train. Give it a --workdir=gs://…: a run that is started again resumes 
 import shlex
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 from shared import Failed, Shell, at_least, joined, name, parser, refuse, split, tpu
@@ -66,7 +67,7 @@ LOGS = "tail --lines=100 --follow=name --retry jaxvid-run/log"
 class Pod:
     """A TPU VM pod, or several slices of one queued resource."""
 
-    def __init__(self, shell: Shell, flags):
+    def __init__(self, shell: Shell, flags: Namespace):
         self.shell, self.flags = shell, flags
         self.kind = "queued-resources" if flags.queued else "tpu-vm"
         # What a dry run takes for granted.
@@ -79,19 +80,12 @@ class Pod:
 
     def on(self, workers: str) -> list[str]:
         """Flags for "all" workers, or for one by its number in the first slice."""
-        node = "all" if workers == "all" else "0"
-        return [
-            f"--worker={workers}",
-            *[f"--node={node}"] * self.flags.queued,
-            *self.flags.ssh_flag,
-        ]
+        node = ["--node=all" if workers == "all" else "--node=0"] * self.flags.queued
+        return [f"--worker={workers}", *node, *self.flags.ssh_flag]
 
     def ssh(self, script: str, workers: str = "all") -> list[str]:
-        return [
-            *self.words("ssh", self.flags.name),
-            *self.on(workers),
-            f"--command={script.strip()}",
-        ]
+        words = self.words("ssh", self.flags.name)
+        return [*words, *self.on(workers), f"--command={script.strip()}"]
 
     def state(self) -> str:
         """Its state by Google's name, "" if there is none."""
@@ -119,10 +113,8 @@ class Pod:
 
     def install(self) -> None:
         """Copies a revision of this repository, without what is not committed."""
-        root, file = (
-            Path(__file__).resolve().parents[1],
-            Path.home() / ".cache/jaxvid/jaxvid.tar.gz",
-        )
+        root = Path(__file__).resolve().parents[1]
+        file = Path.home() / ".cache/jaxvid/jaxvid.tar.gz"
         if not self.shell.dry_run:
             file.parent.mkdir(parents=True, exist_ok=True)
         archive = "--format=tar.gz", f"--output={file}", self.flags.revision
@@ -184,7 +176,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def act(flags, pod: Pod, command: list[str]) -> None:
+def act(flags: Namespace, pod: Pod, command: list[str]) -> None:
     if flags.action == "keep":
         keep(flags, pod, command)
     elif flags.action == "create":
@@ -217,9 +209,9 @@ def act(flags, pod: Pod, command: list[str]) -> None:
             pod.shell.say(f"{flags.name} is not there")
 
 
-def keep(flags, pod: Pod, command: list[str]) -> None:
+def keep(flags: Namespace, pod: Pod, command: list[str]) -> None:
     """Creates, installs and runs, whichever is next, until the run has ended on all workers."""
-    failures, said = 0, ""
+    failures, errors, started, said = 0, 0, False, ""
 
     def say(line: str) -> None:
         nonlocal said
@@ -227,7 +219,7 @@ def keep(flags, pod: Pod, command: list[str]) -> None:
             pod.shell.say(time.strftime("%F %T"), line)
         said = line
 
-    while failures <= flags.restarts:
+    while max(failures, errors) <= flags.restarts:
         try:
             state = pod.state()
             say(f"{flags.name}: {state or 'not there'}")
@@ -236,25 +228,27 @@ def keep(flags, pod: Pod, command: list[str]) -> None:
             elif state in LOST:
                 failures += state == "FAILED"
                 pod.delete()
-            elif state in READY:
+            elif state not in READY:  # it is being created, or deleted
+                time.sleep(flags.poll)
+            else:
                 runs = pod.runs()
                 say(f"{flags.name}: {summary(runs)}")
-                ends = {run for run in runs if run.startswith("ended")}
                 if "running" in runs or not runs:
+                    started = True
                     time.sleep(flags.poll)
                 elif "bare" in runs:
                     pod.install()
-                elif ends == {"ended 0"} and "ready" not in runs:
+                elif started and set(runs) == {"ended 0"}:
                     return
-                else:
-                    failures += bool(ends)
+                else:  # an end from before may be that of another command
+                    failures += started and any(run.startswith("ended") for run in runs)
                     if failures <= flags.restarts:
                         pod.start(command)
-            else:  # it is being created, or deleted
-                time.sleep(flags.poll)
-        except Failed as error:  # also what met a preemption, which the next look finds
+                        started = True
+            errors = 0
+        except Failed as error:  # a preemption looks like this too, which the next look finds
             say(f"error: {error}")
-            failures += 1
+            errors += 1
             time.sleep(flags.poll)
     raise Failed(f"gave up after {flags.restarts} restarts; logs shows the last run")
 

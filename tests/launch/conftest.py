@@ -48,9 +48,9 @@ class Tools:
         file.chmod(0o755)
 
     def run(self, script: str, *words: str, expect: int = 0) -> str:
-        """What a script says, or its errors if they are expected."""
+        """What a script says, or its errors if they are expected; it has no package (-S)."""
         done = subprocess.run(
-            [sys.executable, ROOT / "launch" / script, *words], env=self.environment,
+            [sys.executable, "-SE", ROOT / "launch" / script, *words], env=self.environment,
             cwd=self.folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert done.returncode == expect, done.stdout + done.stderr

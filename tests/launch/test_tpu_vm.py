@@ -120,7 +120,6 @@ def test_keep_does_all_and_a_dry_run_prints_just_that(cloud):
 def test_a_preempted_pod_is_made_anew_and_runs_the_same(cloud):
     words = "keep", "--topology=v5p:4x4x8", "--queued", "--spot", *AWKWARD
     (cloud.folder / "state").write_text("SUSPENDED")
-    (cloud.folder / "code").write_text("0")
     said = script(cloud, *words)
     calls = cloud.calls()
     assert verbs(calls)[:6] == ["describe", "delete", "describe", "create", "describe", "describe"]
@@ -141,6 +140,10 @@ def test_a_run_that_fails_starts_again_so_many_times(cloud):
     assert "gave up after 1 restarts" in script(cloud, *words, expect=1)
     started = [call for call in cloud.calls() if "setsid" in call[-1]]
     assert len(started) == 2
+    (cloud.folder / "code").write_text("0")
+    for command in "first", "second":  # the end of another command is not that of this one
+        script(cloud, "keep", "--topology=v5e:4x4", "--", "python", command)
+        assert json.loads((cloud.folder / "worker-0/argv").read_text()) == [command]
 
 
 def test_one_run_at_a_time_and_stop_lets_it_save(cloud):
