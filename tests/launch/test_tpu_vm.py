@@ -141,9 +141,10 @@ def test_a_run_that_fails_starts_again_so_many_times(cloud):
     started = [call for call in cloud.calls() if "setsid" in call[-1]]
     assert len(started) == 2
     (cloud.folder / "code").write_text("0")
-    for command in "first", "second":  # the end of another command is not that of this one
-        script(cloud, "keep", "--topology=v5e:4x4", "--", "python", command)
-        assert json.loads((cloud.folder / "worker-0/argv").read_text()) == [command]
+    for worker in range(2):  # the end of another command is not that of this one
+        (cloud.folder / f"worker-{worker}/jaxvid-run/ended").write_text("0")
+    script(cloud, "keep", "--topology=v5e:4x4", "--", "python", "another")
+    assert json.loads((cloud.folder / "worker-0/argv").read_text()) == ["another"]
 
 
 def test_one_run_at_a_time_and_stop_lets_it_save(cloud):
