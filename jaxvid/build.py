@@ -208,11 +208,27 @@ def check_training(run: Run) -> None:
                 f"{mesh.shape[axis]}: make it a multiple"
             )
     rules.check_divides(mesh, run.boxed_params)
-    if mesh.shape["context"] > 1:
+    _check_context(run)
+
+
+def _check_context(run: Run) -> None:
+    """Raises InputError if what the mesh axis `context` divides is no multiple of it."""
+    data, net, context = run.config.data, run.denoiser.net, run.mesh.shape["context"]
+    if context == 1:
+        return
+    if net.skip:
         raise InputError(
-            f"config.mesh.context={mesh.shape['context']}: no array is sharded over this axis yet; "
-            "set it to 1 and use data or fsdp"
+            f"config.mesh.context={context}: it cannot divide frames some of which skip layers: "
+            "set config.model.skip=0"
         )
+    for detail in run.details.values() or [()]:
+        net = run.denoiser.at(detail).net
+        for what, count in net.divided(data.frames, frame_shape(data), run.mesh.shape["tensor"]):
+            if count % context:
+                raise InputError(
+                    f"config.mesh.context={context}: it must divide the {count} {what}; change it, "
+                    "or the clip or the network"
+                )
 
 
 def least_memory(run: Run) -> int:
@@ -239,7 +255,7 @@ def least_memory(run: Run) -> int:
         sum(map(size, jax.tree.leaves(tree)))
         for tree in (run.state, run.params, jax.eval_shape(kept, run.params))
     )
-    return state + grads + between // rules.batch_parts(run.mesh)
+    return state + grads + between // (rules.batch_parts(run.mesh) * run.mesh.shape["context"])
 
 
 def advice(config: ConfigDict) -> list[str]:

@@ -6,7 +6,7 @@ DiT (Peebles & Xie 2022, arXiv 2212.09748); here every frame has its own modulat
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -42,8 +42,9 @@ from jaxvid.models.detail import (
     pick,
     put,
 )
+from jaxvid.models.devices import BY_HEADS, SPLIT_OF, constrain, move, per_frame
 from jaxvid.models.layers import dense, layer_norm, modulation
-from jaxvid.models.mixers import MIXERS, Context, MixerConfig
+from jaxvid.models.mixers import MIXERS, Context, MixerConfig, over_of
 
 
 def _keeps_products(primitive: Any, *arguments: Any, **parameters: Any) -> bool:
@@ -118,7 +119,12 @@ class Block(nn.Module):
         repeat: Int[Array, ""],
     ) -> tuple[Tokens, None]:
         width, dtype, number = x[0].shape[-1], self.mixer.dtype, itertools.count()
+        split = first = first_split(self.line)
         for words in self.line:
+            last = split
+            if len(wanted := splits_of(words)) == 1:
+                (split,) = wanted
+                x = tuple(move(level, last, split) for level in x)
             updates = []
             for word in words:
                 i = next(number)
@@ -127,17 +133,22 @@ class Block(nn.Module):
                     offset = self.offset(f"{name}_offset", width)
                     parts = [f[i] + offset for f in frame]
                 else:
-                    parts = list(map(modulation(3, width, dtype, f"{name}_modulation"), frame))
+                    modulate = modulation(3, width, dtype, f"{name}_modulation")
+                    parts = [modulate(per_frame(f, split)) for f in frame]
+                parts = [[per_frame(part, split) for part in each] for each in parts]
                 h = tuple(
                     layer_norm(level, dtype) * (1 + scale) + shift
                     for level, (shift, scale, _) in zip(x, parts, strict=True)
                 )
                 mixer = MIXERS[word.name](config=self.mixer, name=name, **dict(word.arguments))
-                mixed = layout.mix(mixer, h, repeat)
+                own = next(iter(splits_of([word])), split)
+                h = tuple(move(level, split, own) for level in h)
+                mixed = layout.mix(mixer, h, repeat, own)
                 gated = zip(parts, mixed, strict=True)
-                updates.append([gate * y for (_, _, gate), y in gated])
+                updates.append([gate * move(y, own, split) for (_, _, gate), y in gated])
             x = tuple(level + sum(new) for level, *new in zip(x, *updates, strict=True))
-        return tuple(map(constrain, x)), None
+        x = tuple(move(level, split, first) for level in x)
+        return tuple(constrain(level, first) for level in x), None
 
     def offset(self, name: str, width: int) -> Float[Array, "3 1 1 1 D"]:
         init = nn.with_logical_partitioning(nn.initializers.zeros, (None, "width"))
@@ -145,9 +156,15 @@ class Block(nn.Module):
         return offset[:, None, None, None]
 
 
-def constrain(x: Float[Array, "B T N D"]) -> Float[Array, "B T N D"]:
-    """Tokens, divided among the devices."""
-    return nn.with_logical_constraint(x, ("batch", "frames", "tokens", "width"))
+def splits_of(words: Sequence[grammar.Word]) -> set[str]:
+    """How devices must divide tokens for words side by side; empty if any way will do."""
+    return {SPLIT_OF[over] for word in words if (over := over_of(word.name)) in SPLIT_OF}
+
+
+def first_split(line: grammar.Line) -> str:
+    """How devices divide tokens before and after a line: as its first words want."""
+    wanted = (splits_of(words) for words in line)
+    return next((min(ways) for ways in wanted if ways), "frames")
 
 
 class SpaceTimeTransformer(nn.Module):
@@ -215,6 +232,7 @@ class SpaceTimeTransformer(nn.Module):
           given: the arrays of each of the `conditions`, by its name.
           lots: random numbers in [0,1) by which some frames skip the middle lines; None for none.
         """
+        video = per_frame(video, "frames")
         T, H, W, C = video.shape[1:]
         per_patch = self.patch[0]
         setting = Setting(self.width, self.heads, per_patch, self.dtype)
@@ -226,7 +244,7 @@ class SpaceTimeTransformer(nn.Module):
                 video = concat_channels(video, entry.channels)
             if entry.tokens is not None:
                 context = context.replace(text=entry.tokens, text_lengths=entry.lengths)
-        frame = nn.silu(self.noise_embedding(noise) + conditioning)
+        frame = per_frame(nn.silu(self.noise_embedding(noise) + conditioning), "places")
         seconds = rearrange(time, "b (t p) -> b t p", p=per_patch).mean(-1)
 
         levels = self.levels(T)
@@ -240,14 +258,17 @@ class SpaceTimeTransformer(nn.Module):
         x = []
         for level, t in zip(levels, times, strict=True):
             patches = level.of(embeddings.patchify(video, (per_patch, *level.patch)))
-            x.append(constrain(layers[level][0](patches) + self.place(level, t, (H, W))))
+            x.append(constrain(layers[level][0](patches) + self.place(level, t, (H, W)), "frames"))
         head_dim = self.width // self.heads * (self.positions == "rotary")
 
         def through(lines: Sequence, x: Tokens, frames: Sequence, times: Sequence) -> Tokens:
             layout = make_layout(levels, times, (H, W), context, head_dim)
+            split = "frames"
             for name, line, depth in lines:
-                x = self.stack(name, line, depth, x, frames, layout)
-            return x
+                first = first_split(line)
+                x = tuple(move(level, split, first) for level in x)
+                x, split = self.stack(name, line, depth, x, frames, layout), first
+            return tuple(move(level, split, "frames") for level in x)
 
         lines = [(f"blocks_{i}", *stack) for i, stack in enumerate(stacks(self.blocks, self.depth))]
         if self.skip and lots is not None:
@@ -272,6 +293,30 @@ class SpaceTimeTransformer(nn.Module):
     def tokens(self, frames: int, size: tuple[int, int]) -> int:
         """The number of tokens of a clip with frames of `size` (height, width)."""
         return sum(len(level.frames) * math.prod(level.grid(size)) for level in self.levels(frames))
+
+    def divided(
+        self, frames: int, size: tuple[int, int], tensor: int = 1
+    ) -> Iterator[tuple[str, int]]:
+        """What the mesh axis `context` divides, and how many there are.
+
+        Args:
+          frames, size: of the clip, as in `tokens`.
+          tensor: devices that divide the heads already.
+        """
+        lines = (line for line, _ in stacks(self.blocks, self.depth))
+        used = {over_of(word.name): word.name for line in lines for words in line for word in words}
+        levels = [level for level in self.levels(frames) if level.frames]
+        for level in levels:
+            patch = "x".join(map(str, (self.patch[0], *level.patch)))
+            yield f"frames of tokens of {patch} pixels", len(level.frames)
+        rows, columns = levels[-1].grid(size)
+        for over, word in used.items():
+            if SPLIT_OF.get(over) == "places":  # those of several levels are rows of cells
+                several = len(levels) > 1
+                what = "rows of cells" if several else "places of a frame"
+                yield f"{what}, for '{word}'", rows if several else rows * columns
+            if over in BY_HEADS:
+                yield f"heads on a device, for '{word}'", self.heads // tensor
 
     def patch_layers(self, level: Level, channels: int) -> tuple[nn.Module, nn.Module]:
         """The layers from patches to tokens of a level, and from tokens to pixels."""

@@ -13,12 +13,13 @@ from jaxvid.errors import InputError
 # `fsdp` and gathered for use, while activations are sharded along their batch.
 RULES = (
     ("batch", ("replica", "data", "fsdp")),
-    ("frames", None),
-    ("tokens", None),
+    ("frames", "context"),
+    ("places", "context"),
     ("width", None),
     ("embed", "fsdp"),
     ("mlp", "tensor"),
     ("heads", "tensor"),
+    ("whole heads", ("tensor", "context")),
     ("patch", None),
     ("layers", None),
 )
