@@ -162,9 +162,8 @@ def splits_of(words: Sequence[grammar.Word]) -> set[str]:
 
 
 def first_split(line: grammar.Line) -> str:
-    """How devices divide tokens before and after a line: as its first words want."""
-    wanted = (splits_of(words) for words in line)
-    return next((min(ways) for ways in wanted if ways), "frames")
+    """How devices divide tokens before and after a line, and outside of lines by frames."""
+    return "places" if set().union(*map(splits_of, line)) == {"places"} else "frames"
 
 
 class SpaceTimeTransformer(nn.Module):
@@ -244,7 +243,8 @@ class SpaceTimeTransformer(nn.Module):
                 video = concat_channels(video, entry.channels)
             if entry.tokens is not None:
                 context = context.replace(text=entry.tokens, text_lengths=entry.lengths)
-        frame = per_frame(nn.silu(self.noise_embedding(noise) + conditioning), "places")
+        frame = nn.silu(self.noise_embedding(noise) + conditioning)
+        frame = nn.with_logical_constraint(frame, ("batch", None, "width"))
         seconds = rearrange(time, "b (t p) -> b t p", p=per_patch).mean(-1)
 
         levels = self.levels(T)
@@ -377,6 +377,7 @@ class SpaceTimeTransformer(nn.Module):
         h = embeddings.sinusoidal(noise, NOISE_FREQUENCIES)
         h = rearrange(h, "b (t p) f -> b t (p f)", p=self.patch[0]).astype(self.dtype)
         h = dense(self.width, self.dtype, (None, "embed"), "noise_in")(h)
+        h = nn.with_logical_constraint(h, ("batch", None, "width"))  # not as the kernel is divided
         return dense(self.width, self.dtype, ("embed", None), "noise_out")(nn.silu(h))
 
 
