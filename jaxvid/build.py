@@ -157,7 +157,7 @@ class Run:
             params=self._of_params,
             ema=self._of_params,
             profiles=(self._of_params,) * len(self.config.ema.widths),
-            opt_state=rules.like_params(shape.opt_state, self._of_params, same),
+            opt_state=rules.like_params(shape.opt_state, self.params, self.mesh),
         )
         return _abstract(shape, sharding)
 
@@ -193,14 +193,20 @@ def build(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Ru
 
 def check_training(run: Run) -> None:
     """Raises InputError if the batch or the parameters do not divide over the mesh."""
-    config, mesh = run.config, run.mesh
-    parts, accumulate = rules.batch_parts(mesh), config.optimizer.accumulate
+    config = run.config
+    parts, accumulate = rules.batch_parts(run.mesh), config.optimizer.accumulate
     if config.batch_size // accumulate % parts:
         raise InputError(
             f"config.batch_size={config.batch_size} with config.optimizer.accumulate={accumulate} "
             f"does not divide over the {parts} devices of the mesh axes replica, data and fsdp: "
             f"make it a multiple of {parts * accumulate}"
         )
+    check_mesh(run)
+
+
+def check_mesh(run: Run) -> None:
+    """Raises InputError if the parameters or the tokens of a clip do not divide over the mesh."""
+    config, mesh = run.config, run.mesh
     for axis, name in (("fsdp", "width"), ("tensor", "heads")):
         if config.model[name] % mesh.shape[axis]:
             raise InputError(

@@ -44,19 +44,27 @@ def check_divides(mesh: Mesh, boxed: Any) -> None:
                 )
 
 
-def like_params(tree: Any, of_params: Any, otherwise: NamedSharding) -> Any:
-    """Shardings of an optimizer's state: per-parameter arrays are sharded like their parameter.
+def like_params(tree: Any, params: Any, mesh: Mesh) -> Any:
+    """Shardings of an optimizer's state: arrays of a parameter's shape are sharded like it.
+
+    Others, such as factors of a second moment, are sharded over `fsdp` along the longest side that
+    divides.
 
     Args:
       tree: the state. The path of a per-parameter array ends with the path of its parameter.
-      of_params: shardings of the parameters.
-      otherwise: sharding of all other arrays.
+      params: abstract parameters, with their shardings.
+      mesh: the mesh of the run.
     """
-    table = dict(jax.tree_util.tree_leaves_with_path(of_params))
+    table = dict(jax.tree_util.tree_leaves_with_path(params))
 
-    def find(path: tuple, _: Any) -> NamedSharding:
+    def find(path: tuple, x: Any) -> NamedSharding:
         ends = (path[i:] for i in range(len(path)))
-        return next((table[end] for end in ends if end in table), otherwise)
+        param = next((table[end] for end in ends if end in table), None)
+        if param is not None and param.shape == x.shape:
+            return param.sharding
+        longest = sorted(range(x.ndim), key=lambda i: -x.shape[i])
+        axis = next((i for i in longest if x.shape[i] % mesh.shape["fsdp"] == 0), x.ndim)
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, *["fsdp"] * (axis < x.ndim)))
 
     return jax.tree_util.tree_map_with_path(find, tree)
 

@@ -30,6 +30,7 @@ from jaxvid.errors import InputError
 from jaxvid.hierarchy.plan import KINDS, Call, Plan, by_importance, make_plan
 from jaxvid.models.detail import by_kind
 from jaxvid.parallel import rules
+from jaxvid.parallel.hosts import to_hosts
 from jaxvid.sampling.draw import Report, draw, in_dtype, make_sampler, remember
 
 
@@ -145,7 +146,7 @@ def run_plan(
                 videos = sampler(params, keys[0], batch, observed[0])
             else:
                 videos = sampler(params, jnp.stack(keys), batch, observed)
-            parts = np.split(np.asarray(videos), n)
+            parts = np.split(to_hosts(videos), n)
             for call, frames, video in zip(together, windows, parts, strict=False):
                 weights = dict(zip(call.frames, call.weights, strict=True))
                 for j in np.flatnonzero(np.isin(frames, call.draws)):
@@ -279,7 +280,7 @@ def stream(
             continue
         drawn, cache = draw_and_remember(variables, jax.random.fold_in(key, call.draws[0]), batch)
         variables |= cache
-        frames = np.asarray(drawn)[:, : plan.frames - done]
+        frames = to_hosts(drawn)[:, : plan.frames - done]
         done += frames.shape[1]
         report(done, plan.frames)
         yield frames

@@ -1,6 +1,7 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -159,7 +160,7 @@ def test_overlapping_windows_are_blended_as_they_come(config, monkeypatch):
             colours = [100 + 30 * ((k + sampler.done) % 2) for k in range(len(noises[-1]))]
             sampler.done += len(colours)
             colours = np.repeat(np.uint8(colours), 2)[:, None, None, None, None]
-            return np.broadcast_to(colours, batch["video"].shape)
+            return jnp.broadcast_to(colours, batch["video"].shape)
 
         sampler.done = 0
         return sampler
@@ -211,7 +212,7 @@ def test_calls_get_their_frames_by_importance_with_the_levels_of_their_kind(conf
             start = np.asarray(batch["video"])[..., 0, 0, 0] - time
             start = start[:, np.argmax(seen[0])] if seen.any() else np.zeros(len(time))
             told = (start[:, None] + time).astype(np.uint8)
-            return np.broadcast_to(told[..., None, None, None], batch["video"].shape)
+            return jnp.broadcast_to(told[..., None, None, None], batch["video"].shape)
 
         return sampler
 
