@@ -14,7 +14,7 @@ from jaxvid.data import pipeline
 from jaxvid.data.sources import Source
 from jaxvid.evaluators import Evaluator, is_better
 from jaxvid.parallel import rules
-from jaxvid.parallel.hosts import to_hosts
+from jaxvid.parallel.hosts import put_whole, to_hosts
 from jaxvid.sampling.draw import make_sampler, padded
 from jaxvid.sampling.tasks import observed_frames
 from jaxvid.training.ema import is_due
@@ -71,7 +71,7 @@ def _show_samples(run: Run, source: Source, workdir: Path, log: Log) -> list[Act
     example = _example(run, source, padded(num, run.mesh))
     titles = describe(run.conditions, example["given"])[:num]
     clips = {name: example[name] for name in ("video", "time", "given")}
-    clips = pipeline.put_whole(clips, rules.batch_sharding(run.mesh))
+    clips = put_whole(clips, rules.batch_sharding(run.mesh))
     draw = make_sampler(run.config, run.denoiser, run.mesh)
 
     def action(task: str) -> Action:

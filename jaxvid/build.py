@@ -36,6 +36,7 @@ from jaxvid.errors import InputError
 from jaxvid.models.attention import choose
 from jaxvid.models.detail import by_kind
 from jaxvid.parallel import compiler, rules
+from jaxvid.parallel.hosts import Share, put, share_of
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import TrainState, first_state
@@ -76,7 +77,7 @@ class Run:
     def buckets(self) -> tuple[Bucket, ...]:
         """The buckets of the training clips; one for clips of one shape."""
         unit = rules.batch_parts(self.mesh) * self.config.optimizer.accumulate
-        return make_buckets(self.config, math.lcm(unit, jax.process_count()))
+        return make_buckets(self.config, unit)
 
     def detail_at(self, step: int) -> tuple[int, ...]:
         """The level of detail of each frame of the clips of a step, or () for `model.detail`."""
@@ -88,9 +89,15 @@ class Run:
         """`conditions.condition.encode` for the conditions of this run."""
         return functools.partial(encode, self.conditions)
 
+    @functools.cached_property
+    def share(self) -> Share:
+        """Which clips of a batch are this host's."""
+        return share_of(rules.batch_sharding(self.mesh), rules.batch_parts(self.mesh))
+
     def put(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Puts this host's part of a batch on its devices, which paint it if it has scenes."""
-        placed = pipeline.put(batch, rules.batch_sharding(self.mesh))
+        placed = {name: x for name, x in batch.items() if name != "bad"}
+        placed = put(placed, rules.batch_sharding(self.mesh), self.share)
         if "scene" in placed:
             placed["video"] = self._render(placed.pop("scene"))
         return placed

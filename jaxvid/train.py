@@ -82,8 +82,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
             run.encode,
             seed=config.seed,
             batch_size=bucket.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            share=run.share,
             by_kind=bool(run.details),
             scenes=config.data.render_on_device,
         )
@@ -156,7 +155,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                     batch = run.put(host_batch)
                     state, metrics = run.train_step(state, batch, run.detail_at(step))
                 step += 1
-                meter.add(metrics, len(host_batch["time"]) * jax.process_count())
+                meter.add(metrics, len(batch["time"]))
                 in_flight.append(metrics)
                 if len(in_flight) > 1:
                     in_flight.popleft().block_until_ready()

@@ -33,7 +33,7 @@ from jaxvid.data.video import read_video
 from jaxvid.errors import InputError, nearest
 from jaxvid.hierarchy.plan import Plan
 from jaxvid.parallel import rules
-from jaxvid.parallel.hosts import to_hosts
+from jaxvid.parallel.hosts import put_whole, to_hosts
 from jaxvid.sampling.draw import Report, by_default, make_sampler, padded
 from jaxvid.sampling.long_videos import fills_devices, long_videos, plan_for
 from jaxvid.sampling.tasks import observed_frames
@@ -207,7 +207,7 @@ class Drawing:
         if not self.plan:
             draw = make_sampler(run.config, run.denoiser, run.mesh, report)
             clips = {name: self.clips[name] for name in ("video", "time", "given")}
-            clips = pipeline.put_whole(clips, rules.batch_sharding(run.mesh))
+            clips = put_whole(clips, rules.batch_sharding(run.mesh))
             yield to_hosts(draw(params, key, clips, self.observed))
             return
         # Without padding, where calls side by side fill the devices.

@@ -1,11 +1,69 @@
-"""Arrays of all hosts of a run, as each of them needs them."""
+"""Which part of an array is a host's, and arrays of all hosts on each of them."""
 
 import functools
+import itertools
+import math
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Shaped
+
+
+class Share(NamedTuple):
+    """A host's rows of a batch: the parts `mine` of `of` equal parts."""
+
+    mine: tuple[int, ...] = (0,)
+    of: int = 1
+
+
+def share_of(sharding: NamedSharding, parts: int, process: int | None = None) -> Share:
+    """The rows of a batch that the devices of a process hold, whatever the order of the devices.
+
+    Processes whose devices divide something else, such as heads, hold the same rows.
+
+    Args:
+      sharding: of arrays whose first axis is the batch.
+      parts: into how many it divides the batch.
+      process: its index; by default this one.
+    """
+    process = jax.process_index() if process is None else process
+    of_device = sharding.devices_indices_map((parts,)).items()
+    rows = (
+        range(parts)[index[0]] for device, index in of_device if device.process_index == process
+    )
+    return joined(set(itertools.chain.from_iterable(rows)), parts)
+
+
+def joined(mine: set[int], of: int) -> Share:
+    """The share of these parts, with as many neighbours as possible in one part."""
+    ends = [i for i in range(of + 1) if (i in mine) != (i - 1 in mine)]
+    size = math.gcd(*ends, of)
+    return Share(tuple(sorted(i // size for i in mine if i % size == 0)), of // size)
+
+
+def put(batch: Any, sharding: jax.sharding.Sharding, share: Share) -> Any:
+    """Puts a tree of arrays [b,...], this host's share of batches, on the devices, as [B,...]."""
+    mine, of = share
+
+    def to_global(x: np.ndarray) -> jax.Array:
+        size = len(x) // len(mine)
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            start, end, _ = index[0].indices(size * of)
+            first = mine.index(start // size) * size + start % size
+            return x[(slice(first, first + end - start), *index[1:])]
+
+        return jax.make_array_from_callback((size * of, *x.shape[1:]), sharding, part)
+
+    with jax.transfer_guard_host_to_device("allow"):
+        return jax.tree.map(to_global, batch)
+
+
+def put_whole(batch: Any, sharding: jax.sharding.Sharding) -> Any:
+    """`put`, where every host has all rows."""
+    return put(batch, sharding, Share())
 
 
 def to_hosts(x: Shaped[jax.Array, "B ..."]) -> Shaped[np.ndarray, "B ..."]:

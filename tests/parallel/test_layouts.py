@@ -13,6 +13,7 @@ from jaxvid.data import pipeline
 from jaxvid.errors import InputError
 from jaxvid.models.mixers import MIXERS
 from jaxvid.parallel import rules
+from jaxvid.parallel.hosts import put_whole
 from jaxvid.training.step import draw_examples, loss_by_noise
 from tests import tiny
 
@@ -64,7 +65,7 @@ def compiled(run):
     with jax.set_mesh(run.mesh):
         arguments = (
             jax.tree.map(place, run.params),
-            pipeline.put(batch, rules.batch_sharding(run.mesh)),
+            put_whole(batch, rules.batch_sharding(run.mesh)),
         )
         of_params = jax.tree.map(lambda x: x.sharding, run.params)
         step = jax.jit(jax.value_and_grad(loss), out_shardings=(None, of_params))

@@ -85,13 +85,13 @@ def test_a_longer_video_begins_as_a_shorter_one_and_keeps_what_was_given(config,
 def test_windows_are_drawn_one_by_one_as_they_are_asked_for(config, monkeypatch, causal):
     config.model.update(causal=causal, blocks="time mlp", depth=1)
     run, params, clips = prepared(config, clips=1)
-    put_whole, windows = module.pipeline.put_whole, []
+    put_whole, windows = module.put_whole, []
 
     def counted(batch, sharding):
         windows.append(batch["video"].shape[1])
         return put_whole(batch, sharding)
 
-    monkeypatch.setattr(module.pipeline, "put_whole", counted)
+    monkeypatch.setattr(module, "put_whole", counted)
     with jax.set_mesh(run.mesh):
         parts = parts_of(run, params, clips, 1000)
         first = list(itertools.islice(parts, 4))
