@@ -27,7 +27,7 @@ from jaxvid.config import (
     one_of,
     requirement,
 )
-from jaxvid.errors import InputError
+from jaxvid.errors import InputError, nearest
 from jaxvid.models import embeddings, grammar
 from jaxvid.models.attention import CHOICES, choose
 from jaxvid.models.conditioning import NOISE_FREQUENCIES, Setting, concat_channels
@@ -67,6 +67,27 @@ REMAT_POLICIES = {
     "dots": _keeps_products,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+
+
+def remat_of(text: str) -> tuple[str, dict[str, str]]:
+    """The policy in `model.remat`, and those of single words, as in "none mlp=full joint=dots".
+
+    Raises ValueError for another form.
+    """
+    policy, *others = text.split()
+    of_words = dict(other.split("=") for other in others)
+    if unknown := {policy, *of_words.values()} - REMAT_POLICIES.keys():
+        raise ValueError(unknown)
+    return policy, of_words
+
+
+def _is_remat(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(remat_of(value))
+    except ValueError:
+        return False
+
+
 POSITIONS = ("rotary", "sincos", "learned")
 ADALN = ("block", "shared")
 TRIPLE = Rule("(frames, rows, columns)", lambda v: is_sequence(v, POSITIVE.holds, 3))
@@ -84,7 +105,11 @@ declare(
     adaln=key("block", one_of(ADALN), "one modulation for each block, or one shared by all"),
     remat=key(
         "none",
-        one_of(REMAT_POLICIES),
+        Rule(
+            f'one of {", ".join(REMAT_POLICIES)}, then others for words, as in "none mlp=full"',
+            _is_remat,
+            REMAT_POLICIES,
+        ),
         'what the backward pass recomputes to save memory; "dots" keeps products and attention',
         free=True,
     ),
@@ -103,12 +128,14 @@ class Block(nn.Module):
     """One line of the grammar: residual sub-layers, each modulated by the frame's embedding.
 
     With `shared`, `frame` holds the shift, scale and gate of each word, [words,3,B,T,1,D], and each
-    block adds a learned offset (Chen et al. 2023, arXiv 2310.00426, section 2.3).
+    block adds a learned offset (Chen et al. 2023, arXiv 2310.00426, section 2.3). `remat` has the
+    policies of words that are recomputed by themselves.
     """
 
     line: grammar.Line
     mixer: MixerConfig
     shared: bool
+    remat: Mapping[str, str]
 
     @nn.compact
     def __call__(
@@ -140,7 +167,8 @@ class Block(nn.Module):
                     layer_norm(level, dtype) * (1 + scale) + shift
                     for level, (shift, scale, _) in zip(x, parts, strict=True)
                 )
-                mixer = MIXERS[word.name](config=self.mixer, name=name, **dict(word.arguments))
+                of_word = remat(MIXERS[word.name], self.remat.get(word.name, "none"))
+                mixer = of_word(config=self.mixer, name=name, **dict(word.arguments))
                 own = next(iter(splits_of([word])), split)
                 h = tuple(move(level, split, own) for level in h)
                 mixed = layout.mix(mixer, h, repeat, own)
@@ -154,6 +182,13 @@ class Block(nn.Module):
         init = nn.with_logical_partitioning(nn.initializers.zeros, (None, "width"))
         offset = self.param(name, init, (3, width)).astype(self.mixer.dtype)
         return offset[:, None, None, None]
+
+
+def remat(module: type[nn.Module], policy: str) -> type[nn.Module]:
+    """A module whose backward pass recomputes what a policy says."""
+    if policy == "none":
+        return module
+    return nn.remat(module, prevent_cse=False, policy=REMAT_POLICIES[policy])
 
 
 def splits_of(words: Sequence[grammar.Word]) -> set[str]:
@@ -186,7 +221,8 @@ class SpaceTimeTransformer(nn.Module):
       adaln: "block": each word of each block has its own modulation layer. "shared": all repeats
         share one modulation, plus a learned offset.
       conditions: the conditions of the network; see `conditioning`.
-      remat: what the backward pass recomputes: "none", all but matrix products ("dots"), "full".
+      remat: what the backward pass recomputes: "none", all but matrix products ("dots"), "full";
+        then what it recomputes of some words, in place of whole lines, as in "none mlp=full".
       unroll: repeats per iteration of the scan; `depth` is faster than a loop and compiles longer.
       attention: its implementation, one of `attention.CHOICES`.
       platform: the platform of the devices, "cpu", "gpu" or "tpu".
@@ -358,18 +394,18 @@ class SpaceTimeTransformer(nn.Module):
         mixer = MixerConfig(
             self.heads, self.mlp_ratio, self.dtype, self.causal, self.memory, implementation
         )
-        block = Block
-        if self.remat != "none":
-            block = nn.remat(block, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
+        policy, of_words = remat_of(self.remat)
+        if of_words:
+            of_words = {w.name: of_words.get(w.name, policy) for words in line for w in words}
         x, _ = nn.scan(
-            block,
+            remat(Block, "none" if of_words else policy),
             variable_axes={"params": 0, "cache": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast, 0),
             length=depth,
             unroll=min(self.unroll, depth),
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(line, mixer, shared, name=name)(x, tuple(frames), layout, jnp.arange(depth))
+        )(line, mixer, shared, of_words, name=name)(x, tuple(frames), layout, jnp.arange(depth))
         return x
 
     def noise_embedding(self, noise: Float[Array, "B T"]) -> Float[Array, "B t D"]:
@@ -404,6 +440,12 @@ def _check_network(config: ConfigDict) -> None:
             raise InputError(
                 f"config.data.{name}={size} does not divide into patches of {patch} "
                 f"(config.model.patch={tuple(model.patch)}): choose a multiple or another patch"
+            )
+    for word in remat_of(model.remat)[1]:
+        if word not in MIXERS:
+            raise InputError(
+                f"config.model.remat={model.remat}: there is no word {word!r}; "
+                f"{nearest(word, MIXERS)}choose of {', '.join(MIXERS)}"
             )
     repeats = max(repeats for _, repeats in stacks(model.blocks, model.depth))
     if model.remat != "none" and 1 < repeats < 2 * model.unroll:
