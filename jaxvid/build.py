@@ -164,7 +164,9 @@ class Run:
             params=self._of_params,
             ema=self._of_params,
             profiles=(self._of_params,) * len(self.config.ema.widths),
-            opt_state=rules.like_params(shape.opt_state, self.params, self.mesh),
+            opt_state=rules.like_params(
+                shape.opt_state, self.params, self.mesh, on_host=self.config.optimizer.offload
+            ),
         )
         return _abstract(shape, sharding)
 

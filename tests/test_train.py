@@ -189,7 +189,7 @@ def test_what_is_drawn_does_not_depend_on_the_mesh(whole):
         assert model.run.mesh.size == 8
         difference = np.abs(np.int16(model.draw(3)) - expected)
         assert difference.max() <= 1
-    with pytest.raises(InputError, match="config.mesh.context=8: it must divide the 4 frames"):
+    with pytest.raises(InputError, match=r"config\.mesh\.context=8: it must divide the 4"):
         load(whole[0], changes={"mesh.context": "8"})
 
 

@@ -16,6 +16,7 @@ from jaxvid.conditions.condition import drop, prepare
 from jaxvid.data.pixels import to_float
 from jaxvid.denoiser import Denoiser
 from jaxvid.diffusion import loss, noise, process
+from jaxvid.parallel.rules import on_device
 from jaxvid.sampling import tasks
 from jaxvid.sampling.draw import time_shift
 from jaxvid.training.ema import update as update_profile
@@ -236,16 +237,18 @@ def jit_train_step(
 ) -> Any:
     """Jits `make_train_step` with packed metrics.
 
-    The state is donated and keeps the shardings of `state`. The third argument is the level of
+    The state is donated and keeps the shardings of `state`, some of which may be in the memory of
+    the hosts. The third argument is the level of
     detail of each frame, by default `model.detail`; the step is compiled for each that it meets.
     """
 
-    of_params = jax.tree.map(lambda x: x.sharding, state.params)
+    of_params, abstract = jax.tree.map(lambda x: x.sharding, state.params), state.opt_state
 
     def train_step(
         state: TrainState, batch: dict[str, Any], detail: tuple[int, ...] = ()
     ) -> tuple[TrainState, Array]:
         step = make_train_step(config, denoiser.at(detail), tx, of_params)
+        state = state.replace(opt_state=on_device(state.opt_state, abstract))
         state, metrics = step(state, batch)
         return state, pack(metrics)
 

@@ -135,9 +135,10 @@ def test_fsdp_gathers_parameters_and_moves_no_tokens():
     parameters = sum(x.size for x in jax.tree.leaves(run.params))
     vectors = 2 * B * T * D  # of the conditions
     assert sum(by_kind.pop("all-reduce")) < parameters + vectors
-    assert sum(by_kind.pop("all-gather")) < 2 * parameters + vectors
+    gathered = by_kind.pop("all-gather")
+    assert sum(gathered) < 2 * parameters + vectors
+    assert max(gathered) < B * T * N * D // 8
     assert sum(map(sum, by_kind.values())) < vectors
-    assert parameters + vectors < B * T * N * D
 
 
 @pytest.mark.parametrize(
