@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from jaxvid.errors import InputError
 from jaxvid.models.devices import devices_of
 from jaxvid.models.kernels import factorized as kernel
+from jaxvid.models.kernels import splash
 from jaxvid.models.layers import on_cpu
 
 
@@ -54,7 +55,7 @@ Mask = Causal | Lengths | Dense | None
 class Implementation:
     """An implementation of attention, chosen for the devices of a run.
 
-    "pallas" has kernels for the words `space` and `time` only, see `factorized`.
+    "pallas" has kernels for the words `space` and `time`, see `factorized`, and for many keys.
 
     Attributes:
       name: one of `CHOICES` but "auto".
@@ -75,7 +76,12 @@ class Implementation:
         return _cudnn_refuses(query, key, mask)
 
     def attend(self, query: Array, key: Array, value: Array, mask: Mask) -> Array:
-        return (cudnn if self.name == "cudnn" else einsum)(query, key, value, mask)
+        if self.name == "cudnn":
+            return cudnn(query, key, value, mask)
+        if self.name == "pallas" and _splash_runs(query, key, mask):
+            causal = None if mask is None else (mask.tokens, mask.reach)
+            return splash.splash_attention(query, key, value, causal, self.interpret)
+        return einsum(query, key, value, mask)
 
 
 EINSUM = Implementation("einsum")
@@ -190,6 +196,13 @@ def _cudnn_refuses(query: Array, key: Array, mask: Mask) -> str:
     if L % 2 or S % 2:  # JAX refuses the gradient, under any mask
         return f"it cannot mix an odd number of tokens ({L} with {S})"
     return ""
+
+
+def _splash_runs(query: Array, key: Array, mask: Mask) -> bool:
+    mesh = jax.sharding.get_abstract_mesh()
+    divided = mesh.size > 1 and not mesh.manual_axes  # which XLA cannot do to a kernel
+    fits = mask is None or (isinstance(mask, Causal) and isinstance(mask.first, int))
+    return fits and not divided and splash.supports(query.shape[1], key.shape[1])
 
 
 def factorized(

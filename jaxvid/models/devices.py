@@ -84,20 +84,25 @@ def from_heads(x: Float[Array, "B T N K d"], split: str) -> Float[Array, "B T N 
 
 
 def locally(
-    function: Callable[..., Array], names: Sequence[Names], result: Names, *arrays: Array
+    function: Callable[..., Array],
+    names: Sequence[Names],
+    result: Names,
+    *arrays: Array,
+    kernels: bool = False,
 ) -> Array:
-    """`function(*arrays)`, computed by each device on its own parts, if `context` divides them.
+    """`function(*arrays)`, computed by each device on its own parts.
 
-    XLA cannot divide a reshape that joins the axes of batch and context, such as that from
-    frames to groups.
+    XLA cannot divide a reshape that joins the axes of batch and context, such as that from frames
+    to groups. Where `context` divides nothing it can divide all but kernels.
 
     Args:
       function: of arrays that need no others of their divided axes.
       names: the logical names of the axes of each array.
       result: those of the result.
       arrays: may lie otherwise; they are moved.
+      kernels: whether the function may have some.
     """
-    if not sharded("frames"):
+    if not (sharded("frames") or (kernels and any(sharded(*each) for each in names))):
         return function(*arrays)
     *specs, out = map(nn.logical_to_mesh_axes, (*names, result))
     return jax.shard_map(function, in_specs=tuple(specs), out_specs=out, check_vma=False)(*arrays)

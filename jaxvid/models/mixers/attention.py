@@ -113,7 +113,8 @@ class Attention(nn.Module):
         if streaming(self):  # its mask varies
             return attend(query, key, value)
         names = ("batch", *split, None)
-        return locally(attend, [names] * 3, names, query, key, value)
+        kernels = self.config.attention.name == "pallas"
+        return locally(attend, [names] * 3, names, query, key, value, kernels=kernels)
 
 
 @mixer("space")
