@@ -12,7 +12,9 @@ if __name__ == "__main__":
     start.begin()
 
 import collections
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -50,6 +52,8 @@ DISTRIBUTED = flags.DEFINE_string(
 ACCEPT = flags.DEFINE_bool(
     "accept_changes", False, "Resume although the config or the data differ from the run's."
 )
+# The exit code of a run that a signal stopped. It tells a scheduler to run the command again.
+STOPPED = 128 + signal.SIGTERM
 
 
 def main(_: Sequence[str]) -> None:
@@ -58,11 +62,16 @@ def main(_: Sequence[str]) -> None:
     workdir = files.to_path(WORKDIR.value or f"runs/{name}", "--workdir")
     if DISTRIBUTED.value:
         processes.join(DISTRIBUTED.value)
-    train(config, workdir, ACCEPT.value)
+    elif warning := processes.alone(os.environ):
+        start.say(warning)
+    if not train(config, workdir, ACCEPT.value):
+        sys.exit(STOPPED)
 
 
-def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
+def train(config: ConfigDict, workdir: Path, accept: bool = False) -> bool:
     """Trains from the newest checkpoint in `workdir`, or from scratch, to step `config.steps`.
+
+    Returns whether it got there: a signal may have stopped it.
 
     Raises InputError if the config, data, devices and work directory do not fit together.
     """
@@ -189,6 +198,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                 )
             minutes, seconds = divmod(round(time.monotonic() - started), 60)
             log.say(f"{minutes}:{seconds:02d} min; samples, loss.png and checkpoints: {workdir}")
+    return step >= config.steps
 
 
 def _stop_signals() -> Callable[[int], bool]:

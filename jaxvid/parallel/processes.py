@@ -1,11 +1,14 @@
 """Joins the other processes of a run, before JAX initialises its devices."""
 
 import contextlib
+import glob
 import os
 import re
 import socket
 import threading
 import time
+import urllib.request
+from collections.abc import Mapping
 
 import jax
 
@@ -13,14 +16,16 @@ from jaxvid import start
 from jaxvid.errors import InputError
 
 TIMEOUT = 300.0  # seconds: machines of a pod may start minutes apart
+TPU_CHIPS = "/dev/accel[0-9]*", "/dev/vfio/[0-9]*"
 
 
 def join(text: str, timeout: float = TIMEOUT) -> None:
     """Joins the processes of `--distributed`; returns when all have joined.
 
     Args:
-      text: "auto" on a TPU pod, Slurm or Open MPI, or else "HOST:PORT,COUNT,INDEX": the host of
-        process 0 and a free port on it, the number of processes, and the index of this one, from 0.
+      text: "auto" on a TPU pod (Cloud TPU VMs and GKE, one slice or several), Slurm, Open MPI or
+        Kubernetes, or else "HOST:PORT,COUNT,INDEX": the host of process 0 and a free port on it,
+        the number of processes, and the index of this one, from 0.
       timeout: seconds to wait for the others. After that the process prints an error and ends with
         exit code 1.
 
@@ -31,8 +36,12 @@ def join(text: str, timeout: float = TIMEOUT) -> None:
     if text == "auto":
         try:
             with _limit(timeout, "--distributed=auto: the other processes did not join"):
-                jax.distributed.initialize(initialization_timeout=round(timeout + 60))
-        except (ValueError, RuntimeError) as error:
+                jax.distributed.initialize(
+                    local_device_ids=_gpus(os.environ),
+                    cluster_detection_method="mpi4py" if _needs_mpi4py(os.environ) else None,
+                    initialization_timeout=round(timeout + 60),
+                )
+        except (ValueError, RuntimeError, ImportError, OSError) as error:
             raise InputError(
                 "--distributed=auto: this is not a TPU pod, Slurm job or Open MPI launch "
                 f"({' '.join(str(error).split())}); give HOST:PORT,COUNT,INDEX"
@@ -48,6 +57,60 @@ def join(text: str, timeout: float = TIMEOUT) -> None:
         jax.distributed.initialize(
             f"{host}:{port}", count, index, initialization_timeout=round(timeout + 60)
         )
+
+
+def alone(environment: Mapping[str, str]) -> str | None:
+    """A line for a user who forgot `--distributed` where a launcher started several processes."""
+    among = [
+        (_hosts(environment), "host", "of a TPU pod"),
+        (environment.get("SLURM_STEP_NUM_TASKS", 1), "process", "of a Slurm step"),
+        (environment.get("OMPI_COMM_WORLD_SIZE", 1), "process", "of an MPI launch"),
+    ]
+    for count, what, whole in among:
+        if int(count) > 1:
+            return (
+                f"warning: this is one {what} of the {count} {whole}, and it trains without the "
+                "others, or waits for them forever; give --distributed=auto"
+            )
+    return None
+
+
+def _hosts(environment: Mapping[str, str]) -> int:
+    """The hosts of the TPU pod that this one is part of; 1 without TPUs."""
+    slices = int(environment.get("MEGASCALE_NUM_SLICES") or 1)
+    if names := environment.get("TPU_WORKER_HOSTNAMES"):  # GKE
+        return slices * len(names.split(","))
+    if not any(map(glob.glob, TPU_CHIPS)):
+        return 1
+    server = environment.get("GCE_METADATA_IP", "metadata.google.internal")
+    request = urllib.request.Request(
+        f"http://{server}/computeMetadata/v1/instance/attributes/worker-network-endpoints",
+        headers={"Metadata-Flavor": "Google"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            return slices * len(answer.read().decode().split(","))
+    except OSError:  # no Cloud TPU VM
+        return 1
+
+
+def _gpus(environment: Mapping[str, str]) -> list[int] | None:
+    """The GPUs of a process of Slurm by their numbers among those it sees; None is JAX's choice.
+
+    JAX takes one GPU, of the process's number on its node. That is wrong for a process that has a
+    node to itself, and for one that sees only its own GPUs.
+    """
+    seen = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    tasks, nodes = map(environment.get, ("SLURM_NTASKS", "SLURM_STEP_NUM_NODES"))
+    own = len(seen) == 1 or tasks == nodes or "SLURM_GPUS_PER_TASK" in environment
+    elsewhere = {"JAX_LOCAL_DEVICE_IDS", "OMPI_COMM_WORLD_SIZE"} & environment.keys()
+    return list(range(len(seen))) if tasks and own and seen[0] and not elsewhere else None
+
+
+def _needs_mpi4py(environment: Mapping[str, str]) -> bool:
+    """Whether Open MPI, from version 5 on, does not tell JAX the address of process 0."""
+    launched = "OMPI_COMM_WORLD_SIZE" in environment
+    return launched and "OMPI_MCA_orte_hnp_uri" not in environment
 
 
 def _parse(text: str) -> tuple[str, int, int, int]:
