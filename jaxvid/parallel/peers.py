@@ -7,6 +7,7 @@ ends; so the others learn that at once, and of a machine that is gone within hal
 
 import contextlib
 import ctypes
+import logging
 import os
 import secrets
 import selectors
@@ -19,6 +20,7 @@ import traceback
 from collections.abc import Iterator
 from typing import NoReturn
 
+from absl import logging as absl_logging
 from jax._src import distributed  # has the store of keys and values, which JAX does not export
 
 from jaxvid import errors, start
@@ -49,6 +51,7 @@ def joined(text: str | None, saves: bool = False) -> Iterator[None]:
     processes.join(text)
     _watch, client = _Watch(_connect()), distributed.global_state.client
     start.on_signal([signal.SIGINT] + [signal.SIGTERM] * (not saves), leave)
+    _notice_failed_saves()
     with contextlib.ExitStack() as quiet:
         if distributed.global_state.process_id:
             nowhere = quiet.enter_context(open(os.devnull, "w"))
@@ -71,6 +74,23 @@ def sharing_fate() -> Iterator[None]:
         if _watch is None:
             raise
         _watch.fail(error)
+
+
+def _notice_failed_saves() -> None:
+    """Ends all processes when a save in the background fails in this one.
+
+    Orbax logs the error, and then waits for the others, which wait for this one, for 20 minutes.
+    """
+
+    def look(record: logging.LogRecord) -> bool:
+        if record.module == "async_checkpointer" and record.exc_info:
+            _watch.fail(record.exc_info[1])
+        return shown
+
+    shown = absl_logging.get_verbosity() >= absl_logging.ERROR
+    if not shown:
+        absl_logging.set_verbosity(absl_logging.ERROR)
+    absl_logging.get_absl_logger().addFilter(look)
 
 
 def leave(number: int) -> NoReturn:
@@ -132,7 +152,8 @@ class _Watch:
 
     def _end(self, line: str, news: str, code: int = 1) -> NoReturn:
         self._ends.acquire()
-        start.say(line)
+        with contextlib.suppress(OSError):  # the log may be on the disk that is full
+            start.say(line)
         for peer in self._peers:
             with contextlib.suppress(OSError):
                 peer.sendall(news.encode()[:LONGEST])
