@@ -18,6 +18,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from typing import NoReturn
 
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
 TUNABLE = "glibc.malloc.hugetlb"
@@ -98,15 +99,20 @@ def huge_pages_on() -> bool:
     return TUNABLE in os.environ.get("GLIBC_TUNABLES", "")
 
 
-def leave(number: int) -> None:
+def leave(number: int) -> NoReturn:
     """Ends the process at once, with exit code 128 + `number`, without cleanup or saving."""
     say("interrupted")
+    end(128 + number)
+
+
+def end(code: int) -> NoReturn:
+    """Ends the process and its children at once."""
     if "multiprocessing.process" in sys.modules:
         for child in sys.modules["multiprocessing.process"].active_children():
             child.kill()
     # An exception in half-imported native code may crash, and so may an interpreter that ends while
     # its threads run.
-    os._exit(128 + number)
+    os._exit(code)
 
 
 def say(line: str) -> None:

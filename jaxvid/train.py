@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_flags
@@ -33,7 +34,8 @@ from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
 from jaxvid.data.buckets import describe_buckets, open_sources, steps_of
 from jaxvid.evaluators import make_evaluators
-from jaxvid.parallel import processes
+from jaxvid.parallel import peers
+from jaxvid.parallel.hosts import union
 from jaxvid.training.meter import Meter
 from jaxvid.training.state import from_parts, to_parts
 from jaxvid.workdir import folder, pictures
@@ -60,11 +62,9 @@ def main(_: Sequence[str]) -> None:
     config = configs.from_flag(CONFIG)
     name = folder.run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
     workdir = files.to_path(WORKDIR.value or f"runs/{name}", "--workdir")
-    if DISTRIBUTED.value:
-        processes.join(DISTRIBUTED.value)
-    elif warning := processes.alone(os.environ):
-        start.say(warning)
-    if not train(config, workdir, ACCEPT.value):
+    with peers.joined(DISTRIBUTED.value, saves=True):
+        done = train(config, workdir, ACCEPT.value)
+    if not done:
         sys.exit(STOPPED)
 
 
@@ -108,6 +108,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> bool:
         Checkpoints(workdir, config.checkpoint.keep) as checkpoints,
         Snapshots(workdir, config.ema.widths, write=True) as snapshots,
         Best(workdir, write=True) as best,
+        peers.sharing_fate(),
     ):
         notes = folder.claim(workdir, config, lead, source.fingerprint, accept)
         if lead:
@@ -153,12 +154,13 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> bool:
             should_stop = _stop_signals()
             stopping = False
             in_flight: collections.deque[jax.Array] = collections.deque()
+            bad: list[np.ndarray] = []
 
             while step < config.steps and not stopping:
                 # The devices still run the previous step while the host fetches the next batch.
                 with meter.waiting_for_data(lambda: all(x.is_ready() for x in in_flight)):
                     host_batch = next(batches)
-                meter.count_bad(host_batch["bad"], log.say, getattr(source, "name_of", int))
+                bad.append(host_batch["bad"])
                 # The guard rejects implicit transfers between host and devices.
                 with jax.transfer_guard("disallow"):
                     batch = run.put(host_batch)
@@ -173,7 +175,10 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> bool:
                 saves = stopping or step == config.steps or step % config.checkpoint.every == 0
                 due = [] if stopping else [action for action in actions if action.due(step)]
                 if saves or due or step % config.log.every == 0:
-                    # Before saving, because it raises if a recent loss is not finite.
+                    # Before saving, because these raise if too many records are bad, or if a recent
+                    # loss is not finite.
+                    meter.count_bad(union(bad), log.say, getattr(source, "name_of", int))
+                    bad.clear()
                     values = meter.close(step)
                     log.metrics(step, values)
                     log.progress(step, values["loss"], values["clips_per_s"], values["data_wait"])
@@ -203,17 +208,20 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> bool:
 
 def _stop_signals() -> Callable[[int], bool]:
     """Returns a function `step -> whether to stop`, with the same answer in all processes."""
-    if jax.process_count() > 1:
-        # After SIGTERM to any process, JAX makes all processes agree on the step to stop at.
-        return multihost_utils.reached_preemption_sync_point
-    came = threading.Event()
+    came, several = threading.Event(), jax.process_count() > 1
 
     def ask(number: int) -> None:
         if came.is_set():
-            start.leave(number)
+            peers.leave(number)
         came.set()
         start.say("stopping after this step; press again to stop without saving")
+        if several:
+            os.kill(os.getpid(), signal.SIGTERM)
 
+    if several:
+        # After SIGTERM to any process, JAX makes all processes agree on the step to stop at.
+        start.on_signal([signal.SIGINT], ask)
+        return multihost_utils.reached_preemption_sync_point
     start.on_signal([signal.SIGTERM, signal.SIGINT], ask)
     return lambda step: came.is_set()
 

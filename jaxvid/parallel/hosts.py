@@ -3,12 +3,14 @@
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Shaped
+from jaxtyping import Int32, Shaped
 
 
 class Share(NamedTuple):
@@ -75,6 +77,20 @@ def to_hosts(x: Shaped[jax.Array, "B ..."]) -> Shaped[np.ndarray, "B ..."]:
         return np.asarray(x)
     row = _row(NamedSharding(x.sharding.mesh, PartitionSpec()))
     return np.stack([np.asarray(row(x, i)) for i in range(len(x))])
+
+
+def union(values: Sequence[Int32[np.ndarray, "..."]]) -> Int32[np.ndarray, " n"]:
+    """The values of all hosts that are not negative, each once. Every host must call this."""
+    mine = _natural(np.concatenate([np.ravel(x) for x in values]))
+    if jax.process_count() == 1:
+        return mine
+    most = int(multihost_utils.process_allgather(np.int32(len(mine))).max())
+    padded = np.pad(mine, (0, most - len(mine)), constant_values=-1)
+    return _natural(multihost_utils.process_allgather(padded)) if most else mine
+
+
+def _natural(values: Int32[np.ndarray, "..."]) -> Int32[np.ndarray, " n"]:
+    return np.unique(values[values >= 0])
 
 
 @functools.lru_cache

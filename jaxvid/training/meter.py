@@ -44,7 +44,7 @@ class Meter:
 
     def count_bad(
         self,
-        bad: Int32[np.ndarray, "B K"],
+        bad: Int32[np.ndarray, "..."],
         say: Callable[[str], None],
         name_of: Callable[[int], Any] = int,
     ) -> None:
