@@ -97,7 +97,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
         jax.set_mesh(run.mesh),
         folder.lock(workdir),
         Checkpoints(workdir, config.checkpoint.keep) as checkpoints,
-        Snapshots(workdir, config.ema.widths, write=True) as snapshots,
+        Snapshots(workdir, config.ema.widths, config.ema.snapshot_dtype) as snapshots,
         Best(workdir, write=True) as best,
     ):
         notes = folder.claim(workdir, config, lead, source.fingerprint, accept)
