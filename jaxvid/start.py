@@ -18,6 +18,7 @@ import platform
 import signal
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 
@@ -33,6 +34,7 @@ TUNABLES = (
     "glibc.malloc.arena_max=1",
 )
 
+began: float | None = None  # when the command started, by `time.monotonic`
 LARGEST_CACHE = 5 * 10**9  # bytes of compiled programs that are kept
 
 _actions: dict[int, Callable[[int], None]] = {}
@@ -40,6 +42,8 @@ _actions: dict[int, Callable[[int], None]] = {}
 
 def begin(huge_pages: bool = True) -> None:
     """Starts a command; call it first. With `huge_pages` the process may restart itself once."""
+    global began
+    began = time.monotonic()
     environment = os.environ.copy()
     if huge_pages and not huge_pages_on() and huge_pages_help(environment) and sys.executable:
         # glibc reads this only when a process starts.

@@ -32,6 +32,7 @@ from jaxvid.data import pipeline
 from jaxvid.data.buckets import describe_buckets, open_sources, steps_of
 from jaxvid.evaluators import make_evaluators
 from jaxvid.parallel import processes
+from jaxvid.training.goodput import Goodput
 from jaxvid.training.meter import Meter
 from jaxvid.training.state import from_parts, to_parts
 from jaxvid.workdir import folder, pictures
@@ -58,15 +59,19 @@ def main(_: Sequence[str]) -> None:
     workdir = files.to_path(WORKDIR.value or f"runs/{name}", "--workdir")
     if DISTRIBUTED.value:
         processes.join(DISTRIBUTED.value)
-    train(config, workdir, ACCEPT.value)
+    train(config, workdir, ACCEPT.value, start.began)
 
 
-def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
+def train(
+    config: ConfigDict, workdir: Path, accept: bool = False, began: float | None = None
+) -> None:
     """Trains from the newest checkpoint in `workdir`, or from scratch, to step `config.steps`.
+
+    `began` is when the command started, by `time.monotonic`; by default now.
 
     Raises InputError if the config, data, devices and work directory do not fit together.
     """
-    started, lead = time.monotonic(), jax.process_index() == 0
+    began, lead = began or time.monotonic(), jax.process_index() == 0
 
     # The parts of the run. All mistakes of the user are found before the first compile.
     sources, source, validation = open_sources(config)
@@ -94,6 +99,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
         dataset = pipeline.mix(of_buckets, steps, source.starts)
 
     with (
+        Goodput(began) as goodput,
         jax.set_mesh(run.mesh),
         folder.lock(workdir),
         Checkpoints(workdir, config.checkpoint.keep) as checkpoints,
@@ -118,8 +124,10 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
         else:
             begins, state = "starting", run.init()
         step = int(state.step)
+        if (curves := workdir / "metrics.jsonl").exists():
+            goodput.add_earlier(step, pictures.read_metrics(curves))
 
-        with Log(workdir, config.steps, step, write=lead) as log:
+        with Log(workdir, config.steps, step, goodput.values(), write=lead) as log:
             parameters = sum(x.size for x in jax.tree.leaves(state.params))
             log.say(
                 f"{begins} at step {step} of {config.steps} in {workdir}: "
@@ -136,14 +144,16 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                 run, validation or sources[0], evaluators, workdir, snapshots, best, log
             )
             if step:  # repeat the actions of this step, which may have been interrupted
-                for action in actions:
-                    if action.due(step):
-                        action.act(step, state)
-            meter = Meter(step, config.data.max_bad, run.metrics_of)
+                with goodput.on("actions"):
+                    for action in actions:
+                        if action.due(step):
+                            action.act(step, state)
+            meter = Meter(step, config.data.max_bad, run.metrics_of, goodput)
             batches = pipeline.batches(dataset, step, config.data)
             should_stop = _stop_signals()
             stopping = False
             in_flight: collections.deque[jax.Array] = collections.deque()
+            goodput.begin_steps()
 
             while step < config.steps and not stopping:
                 # The devices still run the previous step while the host fetches the next batch.
@@ -169,25 +179,29 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                     log.metrics(step, values)
                     log.progress(step, values["loss"], values["clips_per_s"], values["data_wait"])
                 if saves:
-                    # A run that resumes here will not write the earlier snapshots again.
-                    snapshots.wait()
-                    checkpoints.save(step, to_parts(state))
-                for action in due:
-                    action.act(step, state)
+                    with goodput.on("checkpoint"):
+                        # A run that resumes here will not write the earlier snapshots again.
+                        snapshots.wait()
+                        checkpoints.save(step, to_parts(state))
+                with goodput.on("actions"):
+                    for action in due:
+                        action.act(step, state)
                 if due:
                     meter.restart_clock()
-            checkpoints.wait()
-            snapshots.wait()
-            best.wait()
+            with goodput.on("checkpoint"):
+                checkpoints.wait()
+                snapshots.wait()
+                best.wait()
+            log.say(str(goodput))
             batches.close()
-            if lead and (workdir / "metrics.jsonl").stat().st_size:
-                pictures.write_loss_curve(workdir / "loss.png", workdir / "metrics.jsonl")
-                pictures.write_score_curves(workdir / "scores.png", workdir / "metrics.jsonl")
+            if lead and curves.stat().st_size:
+                pictures.write_loss_curve(workdir / "loss.png", curves)
+                pictures.write_score_curves(workdir / "scores.png", curves)
             if stopping:
                 log.say(
                     f"stopped by a signal and saved at step {step}; run the same command to resume"
                 )
-            minutes, seconds = divmod(round(time.monotonic() - started), 60)
+            minutes, seconds = divmod(round(time.monotonic() - began), 60)
             log.say(f"{minutes}:{seconds:02d} min; samples, loss.png and checkpoints: {workdir}")
 
 
