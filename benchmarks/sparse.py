@@ -35,12 +35,12 @@ from benchmarks.train_step import CONFIG, REPEATS, WARMUP, random_batch, say
 from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.build import build, check_training
-from jaxvid.data import pipeline
 from jaxvid.errors import InputError, nearest
 from jaxvid.metrics.protocols import choose
 from jaxvid.models.flops import train_flops
 from jaxvid.models.transformer import stacks
 from jaxvid.parallel import rules
+from jaxvid.parallel.hosts import put_whole
 
 NETWORKS = flags.DEFINE_list("networks", [], "Names of networks; by default all of them.")
 SEEDS = flags.DEFINE_integer("seeds", 0, "Training runs of each network.", lower_bound=0)
@@ -136,7 +136,7 @@ def costs_of(networks: dict[str, ConfigDict]) -> dict[str, Cost]:
     for name, config in networks.items():
         run = build(config)
         check_training(run)
-        batch = pipeline.put(random_batch(run), rules.batch_sharding(run.mesh))
+        batch = put_whole(random_batch(run), rules.batch_sharding(run.mesh))
         with jax.set_mesh(run.mesh):
             compiled = run.train_step.lower(run.state, batch).compile()
             steps[name] = [run, compiled, run.init(), batch]

@@ -42,6 +42,7 @@ from jaxvid.build import Run, build, check_training
 from jaxvid.data import pipeline
 from jaxvid.models.flops import train_flops
 from jaxvid.parallel import rules
+from jaxvid.parallel.hosts import put_whole
 from jaxvid.sampling.draw import by_default
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -80,7 +81,7 @@ def measure(config: ConfigDict, repeats: int) -> dict[str, Any]:
     run = build(config)
     check_training(run)
     net = run.denoiser.net
-    batch = pipeline.put(random_batch(run), rules.batch_sharding(run.mesh))
+    batch = put_whole(random_batch(run), rules.batch_sharding(run.mesh))
     with jax.set_mesh(run.mesh):
         say("compiling")
         started = time.perf_counter()

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvid.build import Run
@@ -15,6 +14,7 @@ from jaxvid.data import pipeline
 from jaxvid.data.sources import Source
 from jaxvid.evaluators import Evaluator, is_better
 from jaxvid.parallel import rules
+from jaxvid.parallel.hosts import put_whole, to_hosts
 from jaxvid.sampling.draw import make_sampler, padded
 from jaxvid.sampling.tasks import observed_frames
 from jaxvid.training.ema import is_due
@@ -71,14 +71,14 @@ def _show_samples(run: Run, source: Source, workdir: Path, log: Log) -> list[Act
     example = _example(run, source, padded(num, run.mesh))
     titles = describe(run.conditions, example["given"])[:num]
     clips = {name: example[name] for name in ("video", "time", "given")}
-    clips = pipeline.put_whole(clips, rules.batch_sharding(run.mesh))
+    clips = put_whole(clips, rules.batch_sharding(run.mesh))
     draw = make_sampler(run.config, run.denoiser, run.mesh)
 
     def action(task: str) -> Action:
         given = observed_frames(task, data.frames, max(1, data.frames // 4))
 
         def show(step: int, state: TrainState) -> None:
-            videos = np.asarray(jax.device_get(draw(state.ema, key, clips, given)))[:num]
+            videos = to_hosts(draw(state.ema, key, clips, given)[:num])
             log.videos(step, task, videos, data.fps)
             if jax.process_index() == 0:
                 target = workdir / "samples" / f"{step:07d}-{task}"

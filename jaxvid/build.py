@@ -36,6 +36,7 @@ from jaxvid.errors import InputError
 from jaxvid.models.attention import choose
 from jaxvid.models.detail import by_kind
 from jaxvid.parallel import compiler, rules
+from jaxvid.parallel.hosts import Share, put, share_of
 from jaxvid.parallel.mesh import make_mesh
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import TrainState, first_state
@@ -76,7 +77,7 @@ class Run:
     def buckets(self) -> tuple[Bucket, ...]:
         """The buckets of the training clips; one for clips of one shape."""
         unit = rules.batch_parts(self.mesh) * self.config.optimizer.accumulate
-        return make_buckets(self.config, math.lcm(unit, jax.process_count()))
+        return make_buckets(self.config, unit)
 
     def detail_at(self, step: int) -> tuple[int, ...]:
         """The level of detail of each frame of the clips of a step, or () for `model.detail`."""
@@ -88,9 +89,15 @@ class Run:
         """`conditions.condition.encode` for the conditions of this run."""
         return functools.partial(encode, self.conditions)
 
+    @functools.cached_property
+    def share(self) -> Share:
+        """Which clips of a batch are this host's."""
+        return share_of(rules.batch_sharding(self.mesh), rules.batch_parts(self.mesh))
+
     def put(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Puts this host's part of a batch on its devices, which paint it if it has scenes."""
-        placed = pipeline.put(batch, rules.batch_sharding(self.mesh))
+        placed = {name: x for name, x in batch.items() if name != "bad"}
+        placed = put(placed, rules.batch_sharding(self.mesh), self.share)
         if "scene" in placed:
             placed["video"] = self._render(placed.pop("scene"))
         return placed
@@ -157,7 +164,9 @@ class Run:
             params=self._of_params,
             ema=self._of_params,
             profiles=(self._of_params,) * len(self.config.ema.widths),
-            opt_state=rules.like_params(shape.opt_state, self._of_params, same),
+            opt_state=rules.like_params(
+                shape.opt_state, self.params, self.mesh, on_host=self.config.optimizer.offload
+            ),
         )
         return _abstract(shape, sharding)
 
@@ -193,14 +202,20 @@ def build(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Ru
 
 def check_training(run: Run) -> None:
     """Raises InputError if the batch or the parameters do not divide over the mesh."""
-    config, mesh = run.config, run.mesh
-    parts, accumulate = rules.batch_parts(mesh), config.optimizer.accumulate
+    config = run.config
+    parts, accumulate = rules.batch_parts(run.mesh), config.optimizer.accumulate
     if config.batch_size // accumulate % parts:
         raise InputError(
             f"config.batch_size={config.batch_size} with config.optimizer.accumulate={accumulate} "
             f"does not divide over the {parts} devices of the mesh axes replica, data and fsdp: "
             f"make it a multiple of {parts * accumulate}"
         )
+    check_mesh(run)
+
+
+def check_mesh(run: Run) -> None:
+    """Raises InputError if the parameters or the tokens of a clip do not divide over the mesh."""
+    config, mesh = run.config, run.mesh
     for axis, name in (("fsdp", "width"), ("tensor", "heads")):
         if config.model[name] % mesh.shape[axis]:
             raise InputError(
@@ -208,11 +223,27 @@ def check_training(run: Run) -> None:
                 f"{mesh.shape[axis]}: make it a multiple"
             )
     rules.check_divides(mesh, run.boxed_params)
-    if mesh.shape["context"] > 1:
+    _check_context(run)
+
+
+def _check_context(run: Run) -> None:
+    """Raises InputError if what the mesh axis `context` divides is no multiple of it."""
+    data, net, context = run.config.data, run.denoiser.net, run.mesh.shape["context"]
+    if context == 1:
+        return
+    if net.skip:
         raise InputError(
-            f"config.mesh.context={mesh.shape['context']}: no array is sharded over this axis yet; "
-            "set it to 1 and use data or fsdp"
+            f"config.mesh.context={context}: it cannot divide frames some of which skip layers: "
+            "set config.model.skip=0"
         )
+    for detail in run.details.values() or [()]:
+        net = run.denoiser.at(detail).net
+        for what, count in net.divided(data.frames, frame_shape(data), run.mesh.shape["tensor"]):
+            if count % context:
+                raise InputError(
+                    f"config.mesh.context={context}: it must divide the {count} {what}; change it, "
+                    "or the clip or the network"
+                )
 
 
 def least_memory(run: Run) -> int:
@@ -239,7 +270,7 @@ def least_memory(run: Run) -> int:
         sum(map(size, jax.tree.leaves(tree)))
         for tree in (run.state, run.params, jax.eval_shape(kept, run.params))
     )
-    return state + grads + between // rules.batch_parts(run.mesh)
+    return state + grads + between // (rules.batch_parts(run.mesh) * run.mesh.shape["context"])
 
 
 def advice(config: ConfigDict) -> list[str]:

@@ -54,11 +54,9 @@ def run(main: Callable[[Sequence[str]], None], parse: Callable[[Sequence[str]], 
             start.say("huge pages: on (JAXVID_HUGE_PAGES=0 turns them off)")
         try:
             main(argv)
-        except InputError as error:
-            sys.exit(f"error: {error}")
         except Exception as error:
-            if refusal := _refusal(error):
-                sys.exit(f"error: {refusal}")
+            if line := line_of(error):
+                sys.exit(f"error: {line}")
             raise
 
     def guarded_parse(argv: Sequence[str]) -> list[str]:
@@ -80,6 +78,11 @@ def run(main: Callable[[Sequence[str]], None], parse: Callable[[Sequence[str]], 
     except BrokenPipeError:  # the reader has closed the pipe, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
+
+
+def line_of(error: Exception) -> str:
+    """One line for an error of the user, the disk or a bucket; "" for other errors."""
+    return str(error) if isinstance(error, InputError) else _refusal(error)
 
 
 def one_line(error: Exception, file: str | None = None) -> str:

@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
 from tqdm import tqdm
 
@@ -38,6 +39,7 @@ from jaxvid.errors import InputError
 from jaxvid.evaluation import evaluate, hash_of
 from jaxvid.metrics.protocols import Protocol, choose
 from jaxvid.metrics.score import Score
+from jaxvid.parallel import peers
 from jaxvid.trained import load
 from jaxvid.workdir import pictures
 from jaxvid.workdir.checkpoint import Checkpoints
@@ -72,6 +74,9 @@ EMA_WIDTH = flags.DEFINE_float(
 OUTPUT = flags.DEFINE_string(
     "output", None, "Folder for the scores; by default in the workdir, or ./scores for --videos."
 )
+DISTRIBUTED = flags.DEFINE_string(
+    "distributed", None, "Score --workdir with other processes, as --distributed of jaxvid.train."
+)
 
 
 def main(_: Sequence[str]) -> None:
@@ -86,11 +91,20 @@ def main(_: Sequence[str]) -> None:
         raise InputError("--trained_on is for --videos; a run holds out clips of its own")
     if PLAN.value and chosen != [_of_run]:
         raise InputError("--plan is for --workdir: it says how a run draws long videos")
+    if DISTRIBUTED.value and chosen != [_of_run]:
+        raise InputError("--distributed is for --workdir: one process scores files")
     try:
         protocol = choose(PROTOCOL.value, NUM.value, tuple(METRICS.value), PLAN.value)
     except InputError as error:
         raise InputError(f"--protocol, --num or --metrics: {error}") from None
-    output, about, scores = chosen[0](protocol)
+    with peers.joined(DISTRIBUTED.value):
+        output, about, scores = chosen[0](protocol)
+        if jax.process_index() == 0:
+            write(output, about, scores)
+
+
+def write(output: Path, about: dict[str, Any], scores: Sequence[Score]) -> None:
+    """Prints the scores, and writes them."""
     print(table(scores))
     content = {**about, "scores": [dataclasses.asdict(score) for score in scores]}
     write_whole(output / "scores.json", (json.dumps(content, indent=1) + "\n").encode())

@@ -30,6 +30,7 @@ from jaxvid.hierarchy.plan import Plan
 from jaxvid.metrics.metric import FEATURES, METRICS, Extract, Features
 from jaxvid.metrics.protocols import Protocol
 from jaxvid.metrics.score import Score, compare
+from jaxvid.parallel.hosts import union
 from jaxvid.sampling.draw import padded
 from jaxvid.sampling.long_videos import plan_for
 from jaxvid.sampling.tasks import observed_frames
@@ -214,10 +215,12 @@ def _by_chunk(
     for k, (clips, load) in enumerate(chunks):
         files = {name: Path(f"{path}-{k:05d}-{clips}.npy") for name, path in kept.items()}
         row = {name: np.load(file) for name, file in files.items() if file.is_file()}
-        if missing := [name for name in names if name not in row]:
+        # Files of another host may be there, or not yet.
+        lost = union([np.flatnonzero([name not in row for name in names]).astype(np.int32)])
+        if missing := [names[i] for i in lost]:
             row |= of_chunk(k, load(), missing)
             for name in missing:
-                if name in files:
+                if name in files and jax.process_index() == 0:
                     _save(files[name], row[name])
         rows.append(row)
         progress(clips)

@@ -19,6 +19,7 @@ from jaxvid.evaluation import evaluate, extractors, open_split
 from jaxvid.metrics.metric import METRICS
 from jaxvid.metrics.protocols import Protocol, choose
 from jaxvid.parallel import rules
+from jaxvid.parallel.hosts import put_whole
 from jaxvid.sampling.draw import padded
 from jaxvid.trained import TrainedModel
 from jaxvid.training.meter import by_level
@@ -90,7 +91,7 @@ def _make_loss(run: Run, validation: Source) -> Evaluator:
         for number in range(-(-config.evals.loss // size)):
             loaded = dataset[number]
             batch = {name: x for name, x in loaded.items() if name != "bad"}
-            batch = pipeline.put_whole(batch, rules.batch_sharding(run.mesh))
+            batch = put_whole(batch, rules.batch_sharding(run.mesh))
             more = of_batch(ema, batch, number, run.detail_at(number))
             sums, counts = sums + np.asarray(more[0]), counts + np.asarray(more[1])
         values = {"evals/loss": float(sums.sum() / counts.sum())}

@@ -26,10 +26,12 @@ from jaxvid.data.clips import frame_shape
 if __name__ == "__main__":
     start.begin()
 
+import contextlib
 import functools
 import sys
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 from absl import flags
 from tqdm import tqdm
@@ -41,6 +43,7 @@ from jaxvid.cascade import load as load_cascade
 from jaxvid.conditions.condition import CONDITIONS
 from jaxvid.errors import InputError
 from jaxvid.hierarchy.plan import SCHEMES
+from jaxvid.parallel import peers
 from jaxvid.trained import load
 from jaxvid.workdir.folder import run_name
 from jaxvid.workdir.pictures import cascade_sheet, write_png
@@ -76,7 +79,12 @@ INPUT = flags.DEFINE_string("input", None, "Video file with the observed frames.
 OUTPUT = flags.DEFINE_string(
     "output", None, "Folder; by default samples/TASK in the workdir, or runs/CASCADE/samples."
 )
-OF_A_RUN = CHECKPOINT, WEIGHTS, EMA_WIDTH, TASK, OBSERVED, PLAN, OVERLAP, INPUT
+DISTRIBUTED = flags.DEFINE_string(
+    "distributed",
+    None,
+    "Draw from --workdir with other processes, as --distributed of jaxvid.train.",
+)
+OF_A_RUN = CHECKPOINT, WEIGHTS, EMA_WIDTH, TASK, OBSERVED, PLAN, OVERLAP, INPUT, DISTRIBUTED
 
 
 def main(_: Sequence[str]) -> None:
@@ -85,7 +93,8 @@ def main(_: Sequence[str]) -> None:
     if CASCADE.value:
         draw_cascade(CASCADE.value)
     else:
-        draw_clips()
+        with peers.joined(DISTRIBUTED.value):
+            draw_clips()
 
 
 def draw_clips() -> None:
@@ -115,14 +124,13 @@ def draw_clips() -> None:
     print(f"drawing {NUM.value} clips of {frames} frames; the first call compiles", flush=True)
     if drawing.plan:
         print(drawing.plan, flush=True)
-    with (
-        write_samples(
-            target, config.data.fps, drawing.observed, drawing.titles, drawing.plan
-        ) as samples,
-        _bar("frame" if FRAMES.value else "step") as bar,
-    ):
+    writer = write_samples(target, config.data.fps, drawing.observed, drawing.titles, drawing.plan)
+    if jax.process_index():
+        writer = contextlib.nullcontext()
+    with writer as samples, _bar("frame" if FRAMES.value else "step") as bar:
         for part in drawing.parts(functools.partial(_show, bar)):
-            samples.add(part)
+            if samples:
+                samples.add(part)
     sheet = target / "sheet.png"
     print(f"{NUM.value} clips of {frames} frames in {target}; contact sheet: {sheet}")
 

@@ -10,14 +10,18 @@ A command module begins with
 This file imports only the standard library. Importing a command module has no effect.
 """
 
+import contextlib
+import errno
 import importlib.util
 import os
 import platform
 import signal
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from typing import NoReturn
 
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
 TUNABLE = "glibc.malloc.hugetlb"
@@ -31,39 +35,71 @@ TUNABLES = (
     "glibc.malloc.arena_max=1",
 )
 
+began: float | None = None  # when the command started, by `time.monotonic`
+LARGEST_CACHE = 5 * 10**9  # bytes of compiled programs that are kept
+
 _actions: dict[int, Callable[[int], None]] = {}
 
 
 def begin(huge_pages: bool = True) -> None:
     """Starts a command; call it first. With `huge_pages` the process may restart itself once."""
-    for name, value in cache_settings().items():
-        os.environ.setdefault(name, value)
+    global began
+    began = time.monotonic()
     environment = os.environ.copy()
     if huge_pages and not huge_pages_on() and huge_pages_help(environment) and sys.executable:
         # glibc reads this only when a process starts.
         own = environment.get("GLIBC_TUNABLES")
         environment["GLIBC_TUNABLES"] = ":".join([own] * bool(own) + [*TUNABLES])
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    keep_compiled()
     on_signal([signal.SIGINT], leave)
 
 
-def cache_settings() -> dict[str, str]:
-    """Variables that make JAX keep what it compiles in the user's cache folder.
+def keep_compiled() -> None:
+    """Has JAX keep what it compiles in the user's cache folder, or says why it cannot.
 
-    A compiled step takes a few MB. JAX's own variables have priority; for example
-    JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
+    A compiled step takes a few MB. JAX's own variables have priority, such as
+    JAX_COMPILATION_CACHE_DIR=gs://… or JAX_ENABLE_COMPILATION_CACHE=false, which turns this off.
     """
-    try:  # code for one CPU may not run on another that shares the folder
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    off = os.environ.get("JAX_ENABLE_COMPILATION_CACHE") == "false"
+    if off or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = os.path.join(cache_folder(), f"compiled-{_cpu():08x}")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        drop_oldest(folder, LARGEST_CACHE)
+    except OSError as error:
+        say(f"note: {folder}: {error.strerror}; what is compiled now will not be kept")
+    else:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+
+
+def _cpu() -> int:
+    """A number of the CPU's features: its code may not run on others that share the folder."""
+    try:
         with open("/proc/cpuinfo", "rb") as file:
-            cpu = zlib.crc32(
-                next(line for line in file if line.startswith((b"flags", b"Features")))
-            )
+            lines = (line for line in file if line.startswith((b"flags", b"Features")))
+            return zlib.crc32(next(lines))
     except (OSError, StopIteration):
-        cpu = zlib.crc32(platform.processor().encode())
-    return {
-        "JAX_COMPILATION_CACHE_DIR": os.path.join(cache_folder(), f"compiled-{cpu:08x}"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-    }
+        return zlib.crc32(platform.processor().encode())
+
+
+def drop_oldest(folder: str | os.PathLike, limit: int) -> None:
+    """Removes files, those first that were not used for longest, until `limit` bytes are left.
+
+    JAX's own limit needs another package, and all processes wait for one another at a lock.
+    """
+    stats = [(entry.path, entry.stat()) for entry in os.scandir(folder)]
+    stats.sort(key=lambda item: max(item[1].st_atime, item[1].st_mtime), reverse=True)
+    total = 0
+    for path, stat in stats:
+        total += stat.st_size
+        if total > limit:
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                os.unlink(path)
 
 
 def cache_folder() -> str:
@@ -98,15 +134,20 @@ def huge_pages_on() -> bool:
     return TUNABLE in os.environ.get("GLIBC_TUNABLES", "")
 
 
-def leave(number: int) -> None:
+def leave(number: int) -> NoReturn:
     """Ends the process at once, with exit code 128 + `number`, without cleanup or saving."""
     say("interrupted")
+    end(128 + number)
+
+
+def end(code: int) -> NoReturn:
+    """Ends the process and its children at once."""
     if "multiprocessing.process" in sys.modules:
         for child in sys.modules["multiprocessing.process"].active_children():
             child.kill()
     # An exception in half-imported native code may crash, and so may an interpreter that ends while
     # its threads run.
-    os._exit(128 + number)
+    os._exit(code)
 
 
 def say(line: str) -> None:

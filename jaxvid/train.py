@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_flags
@@ -33,7 +34,9 @@ from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
 from jaxvid.data.buckets import describe_buckets, open_sources, steps_of
 from jaxvid.evaluators import make_evaluators
-from jaxvid.parallel import processes
+from jaxvid.parallel import peers
+from jaxvid.parallel.hosts import union
+from jaxvid.training.goodput import Goodput
 from jaxvid.training.meter import Meter
 from jaxvid.training.state import from_parts, to_parts
 from jaxvid.workdir import folder, pictures
@@ -60,22 +63,23 @@ def main(_: Sequence[str]) -> None:
     config = configs.from_flag(CONFIG)
     name = folder.run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
     workdir = files.to_path(WORKDIR.value or f"runs/{name}", "--workdir")
-    if DISTRIBUTED.value:
-        processes.join(DISTRIBUTED.value)
-    elif warning := processes.alone(os.environ):
-        start.say(warning)
-    if not train(config, workdir, ACCEPT.value):
+    with peers.joined(DISTRIBUTED.value, saves=True):
+        done = train(config, workdir, ACCEPT.value, start.began)
+    if not done:
         sys.exit(STOPPED)
 
 
-def train(config: ConfigDict, workdir: Path, accept: bool = False) -> bool:
+def train(
+    config: ConfigDict, workdir: Path, accept: bool = False, began: float | None = None
+) -> bool:
     """Trains from the newest checkpoint in `workdir`, or from scratch, to step `config.steps`.
 
-    Returns whether it got there: a signal may have stopped it.
+    `began` is when the command started, by `time.monotonic`; by default now. Returns whether it got
+    to the last step: a signal may have stopped it.
 
     Raises InputError if the config, data, devices and work directory do not fit together.
     """
-    started, lead = time.monotonic(), jax.process_index() == 0
+    began, lead = began or time.monotonic(), jax.process_index() == 0
 
     # The parts of the run. All mistakes of the user are found before the first compile.
     sources, source, validation = open_sources(config)
@@ -91,8 +95,7 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> bool:
             run.encode,
             seed=config.seed,
             batch_size=bucket.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            share=run.share,
             by_kind=bool(run.details),
             scenes=config.data.render_on_device,
         )
@@ -104,11 +107,13 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> bool:
         dataset = pipeline.mix(of_buckets, steps, source.starts)
 
     with (
+        Goodput(began) as goodput,
         jax.set_mesh(run.mesh),
         folder.lock(workdir),
         Checkpoints(workdir, config.checkpoint.keep) as checkpoints,
-        Snapshots(workdir, config.ema.widths, write=True) as snapshots,
+        Snapshots(workdir, config.ema.widths, config.ema.snapshot_dtype) as snapshots,
         Best(workdir, write=True) as best,
+        peers.sharing_fate(),
     ):
         notes = folder.claim(workdir, config, lead, source.fingerprint, accept)
         if lead:
@@ -128,8 +133,10 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> bool:
         else:
             begins, state = "starting", run.init()
         step = int(state.step)
+        if (curves := workdir / "metrics.jsonl").exists():
+            goodput.add_earlier(step, pictures.read_metrics(curves))
 
-        with Log(workdir, config.steps, step, write=lead) as log:
+        with Log(workdir, config.steps, step, goodput.values(), write=lead) as log:
             parameters = sum(x.size for x in jax.tree.leaves(state.params))
             log.say(
                 f"{begins} at step {step} of {config.steps} in {workdir}: "
@@ -146,26 +153,29 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> bool:
                 run, validation or sources[0], evaluators, workdir, snapshots, best, log
             )
             if step:  # repeat the actions of this step, which may have been interrupted
-                for action in actions:
-                    if action.due(step):
-                        action.act(step, state)
-            meter = Meter(step, config.data.max_bad, run.metrics_of)
+                with goodput.on("actions"):
+                    for action in actions:
+                        if action.due(step):
+                            action.act(step, state)
+            meter = Meter(step, config.data.max_bad, run.metrics_of, goodput)
             batches = pipeline.batches(dataset, step, config.data)
             should_stop = _stop_signals()
             stopping = False
             in_flight: collections.deque[jax.Array] = collections.deque()
+            bad: list[np.ndarray] = []
+            goodput.begin_steps()
 
             while step < config.steps and not stopping:
                 # The devices still run the previous step while the host fetches the next batch.
                 with meter.waiting_for_data(lambda: all(x.is_ready() for x in in_flight)):
                     host_batch = next(batches)
-                meter.count_bad(host_batch["bad"], log.say, getattr(source, "name_of", int))
+                bad.append(host_batch["bad"])
                 # The guard rejects implicit transfers between host and devices.
                 with jax.transfer_guard("disallow"):
                     batch = run.put(host_batch)
                     state, metrics = run.train_step(state, batch, run.detail_at(step))
                 step += 1
-                meter.add(metrics, len(host_batch["time"]) * jax.process_count())
+                meter.add(metrics, len(batch["time"]))
                 in_flight.append(metrics)
                 if len(in_flight) > 1:
                     in_flight.popleft().block_until_ready()
@@ -174,47 +184,57 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> bool:
                 saves = stopping or step == config.steps or step % config.checkpoint.every == 0
                 due = [] if stopping else [action for action in actions if action.due(step)]
                 if saves or due or step % config.log.every == 0:
-                    # Before saving, because it raises if a recent loss is not finite.
+                    # Before saving, because these raise if too many records are bad, or if a recent
+                    # loss is not finite.
+                    meter.count_bad(union(bad), log.say, getattr(source, "name_of", int))
+                    bad.clear()
                     values = meter.close(step)
                     log.metrics(step, values)
                     log.progress(step, values["loss"], values["clips_per_s"], values["data_wait"])
                 if saves:
-                    # A run that resumes here will not write the earlier snapshots again.
-                    snapshots.wait()
-                    checkpoints.save(step, to_parts(state))
-                for action in due:
-                    action.act(step, state)
+                    with goodput.on("checkpoint"):
+                        # A run that resumes here will not write the earlier snapshots again.
+                        snapshots.wait()
+                        checkpoints.save(step, to_parts(state))
+                with goodput.on("actions"):
+                    for action in due:
+                        action.act(step, state)
                 if due:
                     meter.restart_clock()
-            checkpoints.wait()
-            snapshots.wait()
-            best.wait()
+            with goodput.on("checkpoint"):
+                checkpoints.wait()
+                snapshots.wait()
+                best.wait()
+            log.say(str(goodput))
             batches.close()
-            if lead and (workdir / "metrics.jsonl").stat().st_size:
-                pictures.write_loss_curve(workdir / "loss.png", workdir / "metrics.jsonl")
-                pictures.write_score_curves(workdir / "scores.png", workdir / "metrics.jsonl")
+            if lead and curves.stat().st_size:
+                pictures.write_loss_curve(workdir / "loss.png", curves)
+                pictures.write_score_curves(workdir / "scores.png", curves)
             if stopping:
                 log.say(
                     f"stopped by a signal and saved at step {step}; run the same command to resume"
                 )
-            minutes, seconds = divmod(round(time.monotonic() - started), 60)
+            minutes, seconds = divmod(round(time.monotonic() - began), 60)
             log.say(f"{minutes}:{seconds:02d} min; samples, loss.png and checkpoints: {workdir}")
     return step >= config.steps
 
 
 def _stop_signals() -> Callable[[int], bool]:
     """Returns a function `step -> whether to stop`, with the same answer in all processes."""
-    if jax.process_count() > 1:
-        # After SIGTERM to any process, JAX makes all processes agree on the step to stop at.
-        return multihost_utils.reached_preemption_sync_point
-    came = threading.Event()
+    came, several = threading.Event(), jax.process_count() > 1
 
     def ask(number: int) -> None:
         if came.is_set():
-            start.leave(number)
+            peers.leave(number)
         came.set()
         start.say("stopping after this step; press again to stop without saving")
+        if several:
+            os.kill(os.getpid(), signal.SIGTERM)
 
+    if several:
+        # After SIGTERM to any process, JAX makes all processes agree on the step to stop at.
+        start.on_signal([signal.SIGINT], ask)
+        return multihost_utils.reached_preemption_sync_point
     start.on_signal([signal.SIGTERM, signal.SIGINT], ask)
     return lambda step: came.is_set()
 

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from jaxvid import config as configs
 from jaxvid import files
-from jaxvid.build import Run, build
+from jaxvid.build import Run, build, check_mesh
 from jaxvid.conditions.condition import CONDITIONS, describe
 from jaxvid.data import pipeline
 from jaxvid.data.clips import frame_shape
@@ -33,6 +33,7 @@ from jaxvid.data.video import read_video
 from jaxvid.errors import InputError, nearest
 from jaxvid.hierarchy.plan import Plan
 from jaxvid.parallel import rules
+from jaxvid.parallel.hosts import put_whole, to_hosts
 from jaxvid.sampling.draw import Report, by_default, make_sampler, padded
 from jaxvid.sampling.long_videos import fills_devices, long_videos, plan_for
 from jaxvid.sampling.tasks import observed_frames
@@ -206,8 +207,8 @@ class Drawing:
         if not self.plan:
             draw = make_sampler(run.config, run.denoiser, run.mesh, report)
             clips = {name: self.clips[name] for name in ("video", "time", "given")}
-            clips = pipeline.put_whole(clips, rules.batch_sharding(run.mesh))
-            yield np.asarray(draw(params, key, clips, self.observed))
+            clips = put_whole(clips, rules.batch_sharding(run.mesh))
+            yield to_hosts(draw(params, key, clips, self.observed))
             return
         # Without padding, where calls side by side fill the devices.
         whole = fills_devices(run.config, self.plan, self.num)
@@ -259,11 +260,17 @@ def load(
             return checkpoints.restore_part(part, abstract, checkpoint)
 
     run = build(_changed(folder.load(workdir), changes or {}))
+    check_mesh(run)
     return TrainedModel(run, read)
 
 
 def _changed(config: ConfigDict, changes: Mapping[str, str]) -> ConfigDict:
-    """The config with new values for some keys, a mesh of all devices, and nothing of training."""
+    """The config with new values for some keys, on all devices, and with nothing of training.
+
+    The devices divide the clips, unless the new values say otherwise.
+    """
+    with config.unlocked():
+        config.mesh = ConfigDict(dict.fromkeys(config.mesh, 1) | {"data": -1})
     for name, value in changes.items():
         configs.check_name(name)
         if not configs.KEYS[name].free:
@@ -272,8 +279,8 @@ def _changed(config: ConfigDict, changes: Mapping[str, str]) -> ConfigDict:
                 "docs/keys.md marks with * can be changed here"
             )
         configs.override(config, name, value)
-    with config.unlocked():
-        config.mesh = ConfigDict(dict.fromkeys(config.mesh, 1) | {"data": -1})
+    if "mesh.data" not in changes and list(config.mesh.values()).count(-1) > 1:
+        config.mesh.data = 1
     config.model.remat = "none"
     configs.check(config)
     return config

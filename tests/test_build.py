@@ -77,7 +77,7 @@ def test_sampling_needs_no_optimizer(config):
             {"model.blocks": "swiglu", "model.heads": 3, "model.width": 30},
             r"config\.mesh\.tensor=3: a side of 40 of .*/down/kernel does not divide",
         ),
-        (dict(data=4, context=2), {}, r"config\.mesh\.context=2: .*set it to 1"),
+        (dict(data=1, context=8), {}, r"config\.mesh\.context=8: it must divide the 4 frames"),
     ],
 )
 def test_what_does_not_divide_over_the_mesh_is_named(config, mesh, changes, line):

@@ -195,3 +195,38 @@ def test_huge_pages_are_on_by_default_once_and_can_be_turned_off(tmp_path):
     on = ["huge pages: on (JAXVID_HUGE_PAGES=0 turns them off)"]
     assert says(GLIBC_TUNABLES="glibc.malloc.tcache_count=4") == on
     assert says(JAXVID_HUGE_PAGES="0") == []
+
+
+def test_what_is_compiled_is_kept_for_the_next_start(tmp_path):
+    def begins(home, then="", **environment):
+        """Where it is kept, and what is said."""
+        code = (
+            f"from jaxvid import start; start.begin(huge_pages=False)\n{then}\n"
+            "import os; print(os.environ.get('JAX_COMPILATION_CACHE_DIR'))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
+            env={"XDG_CACHE_HOME": f"{tmp_path}/{home}", "JAX_PLATFORMS": "cpu", **environment},
+        )  # fmt: skip
+        return done.stdout.strip(), done.stderr
+
+    compiles = "import jax; jax.jit(lambda x: x + 1)(0)"
+    folder, said = begins("cache", compiles, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
+    assert said == ""
+    assert folder.startswith(f"{tmp_path}/cache/jaxvid/compiled-")
+    assert list(Path(folder).glob("jit__lambda-*-cache"))
+    (tmp_path / "file").touch()
+    folder, said = begins("file")
+    assert folder == "None"
+    assert re.fullmatch(f"note: {tmp_path}/file/jaxvid/compiled-.*: Not a directory; .*\n", said)
+    assert begins("file", JAX_ENABLE_COMPILATION_CACHE="false") == ("None", "")
+    assert begins("file", JAX_COMPILATION_CACHE_DIR="gs://bucket/a") == ("gs://bucket/a", "")
+
+
+def test_programs_that_were_not_used_for_longest_are_dropped(tmp_path):
+    for age, name in enumerate("abcd"):
+        (tmp_path / name).write_bytes(bytes(10))
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    os.utime(tmp_path / "d", (2000, 900))  # read since
+    start.drop_oldest(tmp_path, 25)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "d"}

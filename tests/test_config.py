@@ -79,6 +79,8 @@ def test_every_repeated_line_is_checked():
         ({"model.width": 66}, r"config\.model\.width=66 must be a multiple of 4"),
         ({"data.size": 25}, "config.data.size=25 does not divide into patches of 3"),
         ({"model.remat": "full"}, "config.model.remat=full needs a loop over depth"),
+        ({"model.remat": "none mpl=full"}, "no word 'mpl'; did you mean 'mlp'"),
+        ({"model.remat": "all"}, "one of none, dots, full, then others for words"),
         ({"data.source": "clips"}, "config.data.path is empty"),
         ({"sampler.lag": 33}, "at most config.sampler.steps=32"),
         ({"sampler.observed_noise": 0.4}, r"at most config\.diffusion\.max_observed_noise=0\.3"),

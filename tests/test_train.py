@@ -105,12 +105,20 @@ def test_another_config_is_refused_with_the_difference(whole):
     ))  # fmt: skip
 
 
-def test_two_processes_train_as_one_does(whole, config, tmp_path):
+# On the second, both processes have all clips, and half of the tokens of each.
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config.mesh.fsdp=2", "--config.data.render_on_device=True"],  # but for rounding
+        ["--config.mesh.data=1", "--config.mesh.context=2"],
+    ],
+    ids=["fsdp", "context"],
+)
+def test_two_processes_train_as_one_does(whole, config, tmp_path, arguments):
     done = subprocess.run(
         [
             sys.executable, "launch/local.py", "--processes=2", *TINY, f"--workdir={tmp_path}",
-            "--config.mesh.fsdp=2", *PROFILES,
-            "--config.data.render_on_device=True",  # to the same pixels, but for rounding
+            *arguments, *PROFILES,
         ],
         cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
     )  # fmt: skip
@@ -166,6 +174,17 @@ def test_sample_draws_from_the_average_and_continues_a_video(whole, tmp_path):
             ([f"--workdir={tmp_path}/none"], "config.json is missing: give the work directory"),
         ]
     ))  # fmt: skip
+
+
+def test_what_is_drawn_does_not_depend_on_the_mesh(whole):
+    expected = load(whole[0]).draw(3)
+    for mesh in ({"fsdp": "-1"}, {"context": "2", "tensor": "2"}):
+        model = load(whole[0], changes={f"mesh.{axis}": size for axis, size in mesh.items()})
+        assert model.run.mesh.size == 8
+        difference = np.abs(np.int16(model.draw(3)) - expected)
+        assert difference.max() <= 1
+    with pytest.raises(InputError, match=r"config\.mesh\.context=8: it must divide the 4"):
+        load(whole[0], changes={"mesh.context": "8"})
 
 
 def test_a_seed_and_an_override_change_what_is_drawn_and_the_same_command_does_not(whole, tmp_path):

@@ -15,7 +15,7 @@ from jaxvid.config import FRACTION, NATURAL, Rule, declare, is_sequence, key
 from jaxvid.data.clips import Clip
 from jaxvid.data.sources import Source
 from jaxvid.errors import InputError, nearest
-from jaxvid.models.conditioning import Entry, Setting, table
+from jaxvid.models.conditioning import Entry, Setting, Table
 
 declare(
     "conditions.label",
@@ -115,5 +115,5 @@ class LabelEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, label: Int32[Array, " B"]) -> Entry:
-        rows = table(self.classes + 1, 0.02, self.setting, "classes")
+        rows = Table(self.classes + 1, 0.02, self.setting, name="classes")
         return Entry(frame=rows(jnp.where(label < 0, self.classes, label))[:, None])

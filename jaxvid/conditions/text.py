@@ -23,7 +23,7 @@ from jaxvid.data.sources import Source
 from jaxvid.errors import InputError
 from jaxvid.models import embeddings
 from jaxvid.models.attention import Lengths, attention
-from jaxvid.models.conditioning import Entry, Setting, table, vector
+from jaxvid.models.conditioning import Entry, Setting, Table, vector
 from jaxvid.models.layers import dense, layer_norm, squared_relu
 
 declare(
@@ -180,7 +180,7 @@ class TextEmbedding(nn.Module):
         if outside:
             x = dense(width, dtype, (None, "embed"), "embeddings")(arrays["embedding"])
         else:
-            x = table(256, 1.0, self.setting, "bytes")(arrays["bytes"])
+            x = Table(256, 1.0, self.setting, name="bytes")(arrays["bytes"])
         first = jnp.arange(mask.shape[1]) == 0
         is_null = first & ~mask.any(axis=1, keepdims=True)
         x = jnp.where(is_null[..., None], vector(self, "null", self.setting), x)

@@ -24,6 +24,7 @@ from jaxvid.errors import InputError
 
 # Attempts to read a record or a replacement. All fail only if nearly all of the data is bad.
 MAX_TRIES = 64
+ALL = ((0,), 1)  # the share of a host that reads all clips
 
 Encode = Callable[[Mapping[str, np.ndarray], Clip | None], Any]
 
@@ -49,16 +50,15 @@ def make_dataset(
     *,
     seed: int,
     batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    share: tuple[Sequence[int], int] = ALL,
     augmented: bool = True,
     by_kind: bool = False,
     scenes: bool = False,
 ) -> grain.MapDataset:
     """The batches of one host; element k holds its clips of step k.
 
-    Host p of P takes the clips [p * batch_size / P, (p+1) * batch_size / P) of each step.
-    Concatenated in the order of the hosts, the batches are the same for every P.
+    With the share ((p,), P) they are the clips [p * batch_size / P, (p+1) * batch_size / P) of each
+    step. Joined in the order of p, the batches are the same for every P.
 
     Args:
       source: random-access records; reading or decoding a bad one raises InputError.
@@ -66,8 +66,7 @@ def make_dataset(
       encode: makes the condition arrays of a clip: `(sample, clip) -> tree of arrays`.
       seed: seed of the order and of each clip's random draws.
       batch_size: clips per step over all hosts.
-      process_index: index of this host, p.
-      process_count: number of hosts, P.
+      share: which of how many equal parts of a step's clips are this host's, see `parallel.hosts`.
       augmented: False leaves out the augmentations, for validation.
       by_kind: whether all clips of step k have windows of the kind that `clips.kind_at` says, with
         their frames by importance (`hierarchy.plan.by_importance`), not in order.
@@ -81,12 +80,13 @@ def make_dataset(
       what the call of a plan sees.
 
     Raises:
-      InputError: the batch does not divide over the hosts.
+      InputError: the batch does not divide into the parts of hosts.
     """
-    if batch_size % process_count:
+    mine, count = share
+    if batch_size % count:
         raise InputError(
-            f"batch_size={batch_size} does not divide over {process_count} processes: "
-            f"make it a multiple of {process_count}"
+            f"batch_size={batch_size} does not divide into {count} parts for the processes: "
+            f"make it a multiple of {count}"
         )
     texts = config.augment if augmented else ()
     changes = augment.active(texts, temporal=True), augment.active(texts, temporal=False)
@@ -101,9 +101,12 @@ def make_dataset(
     else:
         clips = records.random_map(lambda record, rng: load(record, None, rng))
     # Slicing batches, not clips, keeps the number of every clip, which seeds its generator.
-    return clips.batch(batch_size // process_count, drop_remainder=True)[
-        process_index::process_count
-    ]
+    parts = clips.batch(batch_size // count, drop_remainder=True)
+    chosen = [parts[i::count] for i in mine]
+    if len(chosen) == 1:
+        return chosen[0]
+    join = functools.partial(jax.tree.map, lambda x: x.reshape(-1, *x.shape[2:]))
+    return grain.MapDataset.mix(chosen).batch(len(chosen), drop_remainder=True).map(join)
 
 
 def mix(
@@ -210,23 +213,6 @@ def batches(
         # would be reported as a leak, so copy it.
         ready = ready.map(lambda batch: jax.tree.map(np.array, batch))
     return iter(ready)
-
-
-def put_whole(batch: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Puts a tree of arrays on the devices, as `put`; every host has all of the clips."""
-
-    def to_global(x: np.ndarray) -> jax.Array:
-        return jax.make_array_from_callback(x.shape, sharding, lambda part: x[part])
-
-    with jax.transfer_guard_host_to_device("allow"):
-        return jax.tree.map(to_global, batch)
-
-
-def put(batch: Mapping[str, Any], sharding: jax.sharding.Sharding) -> dict[str, Any]:
-    """Puts the clips of this host's part of a batch on its devices, as global arrays in order."""
-    to_global = functools.partial(jax.make_array_from_process_local_data, sharding)
-    with jax.transfer_guard_host_to_device("allow"):
-        return {name: jax.tree.map(to_global, x) for name, x in batch.items() if name != "bad"}
 
 
 @requirement

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from jaxvid.metrics.metric import Clips, Features
 from jaxvid.parallel import rules
+from jaxvid.parallel.hosts import to_hosts
 
 
 def on_devices(
@@ -25,7 +26,7 @@ def on_devices(
     """
     params = jax.device_put(params, rules.replicated(mesh))
     size, by_clip = each * rules.batch_parts(mesh), rules.batch_sharding(mesh)
-    run = jax.jit(function, out_shardings=rules.replicated(mesh))
+    run = jax.jit(function, out_shardings=by_clip)
 
     def put(clips: Clips) -> jax.Array:
         whole = np.resize(clips, (size, *clips.shape[1:]))
@@ -34,6 +35,6 @@ def on_devices(
     def rows(*clips: Clips) -> Features:
         starts = range(0, len(clips[0]), size)
         parts = [run(params, *(put(x[start : start + size]) for x in clips)) for start in starts]
-        return np.concatenate([np.asarray(part) for part in parts])[: len(clips[0])]
+        return np.concatenate([to_hosts(part) for part in parts])[: len(clips[0])]
 
     return rows

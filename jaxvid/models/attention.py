@@ -5,6 +5,7 @@ keys are seen), `Causal`, `Lengths` or `Dense`.
 """
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +16,10 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from jaxvid.errors import InputError
+from jaxvid.models.devices import devices_of
 from jaxvid.models.kernels import factorized as kernel
-from jaxvid.models.layers import devices_of, on_cpu
+from jaxvid.models.kernels import splash
+from jaxvid.models.layers import on_cpu
 
 
 class Causal(NamedTuple):
@@ -52,7 +55,7 @@ Mask = Causal | Lengths | Dense | None
 class Implementation:
     """An implementation of attention, chosen for the devices of a run.
 
-    "pallas" has kernels for the words `space` and `time` only, see `factorized`.
+    "pallas" has kernels for the words `space` and `time`, see `factorized`, and for many keys.
 
     Attributes:
       name: one of `CHOICES` but "auto".
@@ -73,7 +76,12 @@ class Implementation:
         return _cudnn_refuses(query, key, mask)
 
     def attend(self, query: Array, key: Array, value: Array, mask: Mask) -> Array:
-        return (cudnn if self.name == "cudnn" else einsum)(query, key, value, mask)
+        if self.name == "cudnn":
+            return cudnn(query, key, value, mask)
+        if self.name == "pallas" and _splash_runs(query, key, mask):
+            causal = None if mask is None else (mask.tokens, mask.reach)
+            return splash.splash_attention(query, key, value, causal, self.interpret)
+        return einsum(query, key, value, mask)
 
 
 EINSUM = Implementation("einsum")
@@ -190,6 +198,13 @@ def _cudnn_refuses(query: Array, key: Array, mask: Mask) -> str:
     return ""
 
 
+def _splash_runs(query: Array, key: Array, mask: Mask) -> bool:
+    mesh = jax.sharding.get_abstract_mesh()
+    divided = mesh.size > 1 and not mesh.manual_axes  # which XLA cannot do to a kernel
+    fits = mask is None or (isinstance(mask, Causal) and isinstance(mask.first, int))
+    return fits and not divided and splash.supports(query.shape[1], key.shape[1])
+
+
 def factorized(
     parts: list[Float[Array, "B T N D"]],
     scales: list[Float32[Array, " d"]],
@@ -213,16 +228,18 @@ def factorized(
     if implementation.name != "pallas":
         return None
     B, T, N, D = parts[0].shape
-    batch, _, _, width = nn.logical_to_mesh_axes(("batch", "frames", "tokens", "heads")) or [()] * 4
-    devices, splits = devices_of(batch), devices_of(width)
+    split = ("frames", None) if over == "space" else (None, "places")
+    spec = nn.logical_to_mesh_axes(("batch", *split, "heads")) or P(*[None] * 4)
+    *devices, splits = map(devices_of, spec)
     heads = D // len(scales[0]) // splits
-    fits = kernel.supports((B, T, N, 3 * D // splits), heads, parts[0].dtype, over)
+    shape = [size // n for size, n in zip((B, T, N), devices, strict=True)]
+    fits = kernel.supports((*shape, 3 * D // splits), heads, parts[0].dtype, over)
     if not fits and implementation.forced:
         raise InputError(
             f"config.model.attention=pallas: {T} frames of {N} tokens with {heads} heads, for "
             f"'{over}', do not fit into a core's memory; choose auto"
         )
-    if not fits or B % devices:  # such as the one clip with which a network is initialised
+    if not fits or B % devices[0]:  # such as the one clip with which a network is initialised
         return None
 
     def on_device(parts: Any, scales: Any, turn: Any) -> Array:
@@ -239,15 +256,14 @@ def factorized(
     of_turn = P()
     if turn is not None:
         turn, of_turn = (
-            (turn[:, 0, 0], P()) if over == "space" else (turn[:, :, :, 0], P(None, batch))
+            (turn[:, 0, 0], P()) if over == "space" else (turn[:, :, :, 0], P(None, spec[0]))
         )
-    if devices * splits == 1:
+    if math.prod(devices) * splits == 1:
         return on_device(parts, scales, turn)
-    tokens = P(batch, None, None, width)
-    # XLA cannot divide a kernel: each device runs it on its own clips and heads.
-    return jax.shard_map(
-        on_device, in_specs=(tokens, P(), of_turn), out_specs=tokens, check_vma=False
-    )(parts, scales, turn)
+    # XLA cannot divide a kernel: each device runs it on its own tokens and heads.
+    return jax.shard_map(on_device, in_specs=(spec, P(), of_turn), out_specs=spec, check_vma=False)(
+        parts, scales, turn
+    )
 
 
 FASTEST = {"gpu": "cudnn", "tpu": "pallas"}

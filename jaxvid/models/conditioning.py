@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Integer
 
 from jaxvid.models import embeddings
 
@@ -60,10 +60,23 @@ def concat_channels(
     return jnp.concatenate([video, enlarged], axis=-1)
 
 
-def table(rows: int, std: float, setting: Setting, name: str) -> nn.Embed:
-    """A table of `rows` learned vectors of the network's width."""
-    init = nn.with_logical_partitioning(nn.initializers.normal(std), (None, "embed"))
-    return nn.Embed(rows, setting.width, dtype=setting.dtype, embedding_init=init, name=name)
+class Table(nn.Module):
+    """A table of `rows` learned vectors of the network's width.
+
+    Devices that divide the vectors gather all of them; otherwise those that are looked up would
+    move.
+    """
+
+    rows: int
+    std: float
+    setting: Setting
+
+    @nn.compact
+    def __call__(self, index: Integer[Array, "*S"]) -> Float[Array, "*S D"]:
+        init = nn.with_logical_partitioning(nn.initializers.normal(self.std), (None, "embed"))
+        vectors = self.param("embedding", init, (self.rows, self.setting.width))
+        vectors = nn.with_logical_constraint(vectors, (None, None))
+        return jnp.take(vectors.astype(self.setting.dtype), index, axis=0)
 
 
 def vector(module: nn.Module, name: str, setting: Setting) -> Float[Array, " D"]:

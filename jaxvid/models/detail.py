@@ -4,9 +4,12 @@ Key frames have small patches, the frames between them larger ones, and far fram
 tokens of a level are an array [B,T,N,D], and the network carries one for each level. A word says in
 its class attribute `over` between which tokens it mixes:
 
-    level  tokens of a frame, or no tokens: the word sees one level after another
+    token  none: the word sees one level after another
+    frame  tokens of a frame, one level after another
     cell   tokens of a place: of all that lie in a cell of the coarsest grid, at any level and time
     clip   all tokens
+    place  tokens of a place, of one level only
+    window tokens near by, of one level only
 
 With one level, the tokens are those of a network without levels, and any word will do.
 """
@@ -27,9 +30,11 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from jaxvid.config import FRACTION, NATURAL, POSITIVE, Rule, declare, is_sequence, key, requirement
 from jaxvid.errors import InputError
 from jaxvid.models import embeddings, grammar
-from jaxvid.models.mixers import MIXERS, Context
+from jaxvid.models.mixers import MIXERS, Context, over_of
 
 Tokens = tuple[Float[Array, "B _ _ D"], ...]
+
+ABLE = ("token", "frame", "cell", "clip")  # what words of several levels are over
 
 LEVELS = Rule("levels, such as (0,1,1,1)", lambda v: is_sequence(v, NATURAL.holds))
 PAIR = Rule("(rows, columns)", lambda v: is_sequence(v, POSITIVE.holds, 2))
@@ -176,7 +181,7 @@ class Layout:
     """What the words of a network see besides the tokens.
 
     Attributes:
-      level: the inputs of words over a "level", for each level.
+      level: the inputs of words over a "token" or a "frame", for each level.
       cell, clip: those of words over a "cell" and over the "clip".
       parts: for each level, the rows and columns of tokens in a cell.
     """
@@ -186,11 +191,16 @@ class Layout:
     clip: Context
     parts: tuple[tuple[int, int], ...] = struct.field(pytree_node=False)
 
-    def mix(self, word: nn.Module, x: Tokens, repeat: Int[Array, ""]) -> Tokens:
-        """The updates of a word in repeat number `repeat` of its line."""
-        over = getattr(word, "over", "level")  # what has one level only needs no `over`
-        if len(x) == 1 or over == "level":
-            contexts = (context.replace(repeat=repeat) for context in self.level)
+    def mix(
+        self, word: nn.Module, x: Tokens, repeat: Int[Array, ""], split: str = "frames"
+    ) -> Tokens:
+        """The updates of a word in repeat number `repeat` of its line.
+
+        `split` says how devices divide the tokens, see `models/devices.py`.
+        """
+        over = getattr(word, "over", "")  # what has one level only needs none
+        if len(x) == 1 or over not in ("cell", "clip"):
+            contexts = (context.replace(repeat=repeat, split=split) for context in self.level)
             return tuple(word(part, c) for part, c in zip(x, contexts, strict=True))
         flat, per_cell = "b t (h p w q) d", "b (t p q) (h w) d"
         sizes = [self._sizes(i, over) for i in range(len(x))]
@@ -198,7 +208,9 @@ class Layout:
             rearrange(part, f"{flat} -> {per_cell}", **size)
             for part, size in zip(x, sizes, strict=True)
         ]
-        y = word(jnp.concatenate(joined, axis=1), getattr(self, over).replace(repeat=repeat))
+        y = word(
+            jnp.concatenate(joined, axis=1), getattr(self, over).replace(repeat=repeat, split=split)
+        )
         ends = np.cumsum([part.shape[1] for part in joined])[:-1]
         return tuple(
             rearrange(part, f"{per_cell} -> {flat}", **size)
@@ -308,8 +320,8 @@ def _check_levels(config: ConfigDict) -> None:
             raise InputError(f"config.model.patches: levels of detail need config.model.{instead}")
     words = (word for line, _ in lines for group in line for word in group)
     for word in words:
-        if not getattr(MIXERS[word.name], "over", ""):
-            able = ", ".join(name for name, mixer in MIXERS.items() if getattr(mixer, "over", ""))
+        if over_of(word.name) not in ABLE:
+            able = ", ".join(name for name in MIXERS if over_of(name) in ABLE)
             raise InputError(
                 f"config.model.blocks: '{word.name}' needs tokens of one size, so it cannot mix "
                 f"those of config.model.patches; {able} can"

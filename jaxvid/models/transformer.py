@@ -6,7 +6,7 @@ DiT (Peebles & Xie 2022, arXiv 2212.09748); here every frame has its own modulat
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ from jaxvid.config import (
     one_of,
     requirement,
 )
-from jaxvid.errors import InputError
+from jaxvid.errors import InputError, nearest
 from jaxvid.models import embeddings, grammar
 from jaxvid.models.attention import CHOICES, choose
 from jaxvid.models.conditioning import NOISE_FREQUENCIES, Setting, concat_channels
@@ -42,8 +42,9 @@ from jaxvid.models.detail import (
     pick,
     put,
 )
+from jaxvid.models.devices import BY_HEADS, SPLIT_OF, constrain, move, per_frame
 from jaxvid.models.layers import dense, layer_norm, modulation
-from jaxvid.models.mixers import MIXERS, Context, MixerConfig
+from jaxvid.models.mixers import MIXERS, Context, MixerConfig, over_of
 
 
 def _keeps_products(primitive: Any, *arguments: Any, **parameters: Any) -> bool:
@@ -66,6 +67,27 @@ REMAT_POLICIES = {
     "dots": _keeps_products,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+
+
+def remat_of(text: str) -> tuple[str, dict[str, str]]:
+    """The policy in `model.remat`, and those of single words, as in "none mlp=full joint=dots".
+
+    Raises ValueError for another form.
+    """
+    policy, *others = text.split()
+    of_words = dict(other.split("=") for other in others)
+    if unknown := {policy, *of_words.values()} - REMAT_POLICIES.keys():
+        raise ValueError(unknown)
+    return policy, of_words
+
+
+def _is_remat(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(remat_of(value))
+    except ValueError:
+        return False
+
+
 POSITIONS = ("rotary", "sincos", "learned")
 ADALN = ("block", "shared")
 TRIPLE = Rule("(frames, rows, columns)", lambda v: is_sequence(v, POSITIVE.holds, 3))
@@ -83,7 +105,11 @@ declare(
     adaln=key("block", one_of(ADALN), "one modulation for each block, or one shared by all"),
     remat=key(
         "none",
-        one_of(REMAT_POLICIES),
+        Rule(
+            f'one of {", ".join(REMAT_POLICIES)}, then others for words, as in "none mlp=full"',
+            _is_remat,
+            REMAT_POLICIES,
+        ),
         'what the backward pass recomputes to save memory; "dots" keeps products and attention',
         free=True,
     ),
@@ -102,12 +128,14 @@ class Block(nn.Module):
     """One line of the grammar: residual sub-layers, each modulated by the frame's embedding.
 
     With `shared`, `frame` holds the shift, scale and gate of each word, [words,3,B,T,1,D], and each
-    block adds a learned offset (Chen et al. 2023, arXiv 2310.00426, section 2.3).
+    block adds a learned offset (Chen et al. 2023, arXiv 2310.00426, section 2.3). `remat` has the
+    policies of words that are recomputed by themselves.
     """
 
     line: grammar.Line
     mixer: MixerConfig
     shared: bool
+    remat: Mapping[str, str]
 
     @nn.compact
     def __call__(
@@ -118,7 +146,12 @@ class Block(nn.Module):
         repeat: Int[Array, ""],
     ) -> tuple[Tokens, None]:
         width, dtype, number = x[0].shape[-1], self.mixer.dtype, itertools.count()
+        split = first = first_split(self.line)
         for words in self.line:
+            last = split
+            if len(wanted := splits_of(words)) == 1:
+                (split,) = wanted
+                x = tuple(move(level, last, split) for level in x)
             updates = []
             for word in words:
                 i = next(number)
@@ -127,17 +160,23 @@ class Block(nn.Module):
                     offset = self.offset(f"{name}_offset", width)
                     parts = [f[i] + offset for f in frame]
                 else:
-                    parts = list(map(modulation(3, width, dtype, f"{name}_modulation"), frame))
+                    modulate = modulation(3, width, dtype, f"{name}_modulation")
+                    parts = [modulate(per_frame(f, split)) for f in frame]
+                parts = [[per_frame(part, split) for part in each] for each in parts]
                 h = tuple(
                     layer_norm(level, dtype) * (1 + scale) + shift
                     for level, (shift, scale, _) in zip(x, parts, strict=True)
                 )
-                mixer = MIXERS[word.name](config=self.mixer, name=name, **dict(word.arguments))
-                mixed = layout.mix(mixer, h, repeat)
+                of_word = remat(MIXERS[word.name], self.remat.get(word.name, "none"))
+                mixer = of_word(config=self.mixer, name=name, **dict(word.arguments))
+                own = next(iter(splits_of([word])), split)
+                h = tuple(move(level, split, own) for level in h)
+                mixed = layout.mix(mixer, h, repeat, own)
                 gated = zip(parts, mixed, strict=True)
-                updates.append([gate * y for (_, _, gate), y in gated])
+                updates.append([gate * move(y, own, split) for (_, _, gate), y in gated])
             x = tuple(level + sum(new) for level, *new in zip(x, *updates, strict=True))
-        return tuple(map(constrain, x)), None
+        x = tuple(move(level, split, first) for level in x)
+        return tuple(constrain(level, first) for level in x), None
 
     def offset(self, name: str, width: int) -> Float[Array, "3 1 1 1 D"]:
         init = nn.with_logical_partitioning(nn.initializers.zeros, (None, "width"))
@@ -145,9 +184,21 @@ class Block(nn.Module):
         return offset[:, None, None, None]
 
 
-def constrain(x: Float[Array, "B T N D"]) -> Float[Array, "B T N D"]:
-    """Tokens, divided among the devices."""
-    return nn.with_logical_constraint(x, ("batch", "frames", "tokens", "width"))
+def remat(module: type[nn.Module], policy: str) -> type[nn.Module]:
+    """A module whose backward pass recomputes what a policy says."""
+    if policy == "none":
+        return module
+    return nn.remat(module, prevent_cse=False, policy=REMAT_POLICIES[policy])
+
+
+def splits_of(words: Sequence[grammar.Word]) -> set[str]:
+    """How devices must divide tokens for words side by side; empty if any way will do."""
+    return {SPLIT_OF[over] for word in words if (over := over_of(word.name)) in SPLIT_OF}
+
+
+def first_split(line: grammar.Line) -> str:
+    """How devices divide tokens before and after a line, and outside of lines by frames."""
+    return "places" if set().union(*map(splits_of, line)) == {"places"} else "frames"
 
 
 class SpaceTimeTransformer(nn.Module):
@@ -170,7 +221,8 @@ class SpaceTimeTransformer(nn.Module):
       adaln: "block": each word of each block has its own modulation layer. "shared": all repeats
         share one modulation, plus a learned offset.
       conditions: the conditions of the network; see `conditioning`.
-      remat: what the backward pass recomputes: "none", all but matrix products ("dots"), "full".
+      remat: what the backward pass recomputes: "none", all but matrix products ("dots"), "full";
+        then what it recomputes of some words, in place of whole lines, as in "none mlp=full".
       unroll: repeats per iteration of the scan; `depth` is faster than a loop and compiles longer.
       attention: its implementation, one of `attention.CHOICES`.
       platform: the platform of the devices, "cpu", "gpu" or "tpu".
@@ -215,6 +267,7 @@ class SpaceTimeTransformer(nn.Module):
           given: the arrays of each of the `conditions`, by its name.
           lots: random numbers in [0,1) by which some frames skip the middle lines; None for none.
         """
+        video = per_frame(video, "frames")
         T, H, W, C = video.shape[1:]
         per_patch = self.patch[0]
         setting = Setting(self.width, self.heads, per_patch, self.dtype)
@@ -227,6 +280,7 @@ class SpaceTimeTransformer(nn.Module):
             if entry.tokens is not None:
                 context = context.replace(text=entry.tokens, text_lengths=entry.lengths)
         frame = nn.silu(self.noise_embedding(noise) + conditioning)
+        frame = nn.with_logical_constraint(frame, ("batch", None, "width"))
         seconds = rearrange(time, "b (t p) -> b t p", p=per_patch).mean(-1)
 
         levels = self.levels(T)
@@ -240,14 +294,17 @@ class SpaceTimeTransformer(nn.Module):
         x = []
         for level, t in zip(levels, times, strict=True):
             patches = level.of(embeddings.patchify(video, (per_patch, *level.patch)))
-            x.append(constrain(layers[level][0](patches) + self.place(level, t, (H, W))))
+            x.append(constrain(layers[level][0](patches) + self.place(level, t, (H, W)), "frames"))
         head_dim = self.width // self.heads * (self.positions == "rotary")
 
         def through(lines: Sequence, x: Tokens, frames: Sequence, times: Sequence) -> Tokens:
             layout = make_layout(levels, times, (H, W), context, head_dim)
+            split = "frames"
             for name, line, depth in lines:
-                x = self.stack(name, line, depth, x, frames, layout)
-            return x
+                first = first_split(line)
+                x = tuple(move(level, split, first) for level in x)
+                x, split = self.stack(name, line, depth, x, frames, layout), first
+            return tuple(move(level, split, "frames") for level in x)
 
         lines = [(f"blocks_{i}", *stack) for i, stack in enumerate(stacks(self.blocks, self.depth))]
         if self.skip and lots is not None:
@@ -272,6 +329,30 @@ class SpaceTimeTransformer(nn.Module):
     def tokens(self, frames: int, size: tuple[int, int]) -> int:
         """The number of tokens of a clip with frames of `size` (height, width)."""
         return sum(len(level.frames) * math.prod(level.grid(size)) for level in self.levels(frames))
+
+    def divided(
+        self, frames: int, size: tuple[int, int], tensor: int = 1
+    ) -> Iterator[tuple[str, int]]:
+        """What the mesh axis `context` divides, and how many there are.
+
+        Args:
+          frames, size: of the clip, as in `tokens`.
+          tensor: devices that divide the heads already.
+        """
+        lines = (line for line, _ in stacks(self.blocks, self.depth))
+        used = {over_of(word.name): word.name for line in lines for words in line for word in words}
+        levels = [level for level in self.levels(frames) if level.frames]
+        for level in levels:
+            patch = "x".join(map(str, (self.patch[0], *level.patch)))
+            yield f"frames of tokens of {patch} pixels", len(level.frames)
+        rows, columns = levels[-1].grid(size)
+        for over, word in used.items():
+            if SPLIT_OF.get(over) == "places":  # those of several levels are rows of cells
+                several = len(levels) > 1
+                what = "rows of cells" if several else "places of a frame"
+                yield f"{what}, for '{word}'", rows if several else rows * columns
+            if over in BY_HEADS:
+                yield f"heads on a device, for '{word}'", self.heads // tensor
 
     def patch_layers(self, level: Level, channels: int) -> tuple[nn.Module, nn.Module]:
         """The layers from patches to tokens of a level, and from tokens to pixels."""
@@ -313,18 +394,18 @@ class SpaceTimeTransformer(nn.Module):
         mixer = MixerConfig(
             self.heads, self.mlp_ratio, self.dtype, self.causal, self.memory, implementation
         )
-        block = Block
-        if self.remat != "none":
-            block = nn.remat(block, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
+        policy, of_words = remat_of(self.remat)
+        if of_words:
+            of_words = {w.name: of_words.get(w.name, policy) for words in line for w in words}
         x, _ = nn.scan(
-            block,
+            remat(Block, "none" if of_words else policy),
             variable_axes={"params": 0, "cache": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast, 0),
             length=depth,
             unroll=min(self.unroll, depth),
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(line, mixer, shared, name=name)(x, tuple(frames), layout, jnp.arange(depth))
+        )(line, mixer, shared, of_words, name=name)(x, tuple(frames), layout, jnp.arange(depth))
         return x
 
     def noise_embedding(self, noise: Float[Array, "B T"]) -> Float[Array, "B t D"]:
@@ -332,6 +413,7 @@ class SpaceTimeTransformer(nn.Module):
         h = embeddings.sinusoidal(noise, NOISE_FREQUENCIES)
         h = rearrange(h, "b (t p) f -> b t (p f)", p=self.patch[0]).astype(self.dtype)
         h = dense(self.width, self.dtype, (None, "embed"), "noise_in")(h)
+        h = nn.with_logical_constraint(h, ("batch", None, "width"))  # not as the kernel is divided
         return dense(self.width, self.dtype, ("embed", None), "noise_out")(nn.silu(h))
 
 
@@ -358,6 +440,12 @@ def _check_network(config: ConfigDict) -> None:
             raise InputError(
                 f"config.data.{name}={size} does not divide into patches of {patch} "
                 f"(config.model.patch={tuple(model.patch)}): choose a multiple or another patch"
+            )
+    for word in remat_of(model.remat)[1]:
+        if word not in MIXERS:
+            raise InputError(
+                f"config.model.remat={model.remat}: there is no word {word!r}; "
+                f"{nearest(word, MIXERS)}choose of {', '.join(MIXERS)}"
             )
     repeats = max(repeats for _, repeats in stacks(model.blocks, model.depth))
     if model.remat != "none" and 1 < repeats < 2 * model.unroll:

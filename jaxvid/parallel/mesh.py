@@ -21,7 +21,7 @@ declare(
     replica=key(1, AXIS, "slices of a pod, connected by the data-centre network", free=True),
     data=key(-1, AXIS, "devices that split the batch", free=True),
     fsdp=key(1, AXIS, "devices that split the batch and the width of the parameters", free=True),
-    context=key(1, AXIS, "devices that split the tokens of a clip; must be 1 for now", free=True),
+    context=key(1, AXIS, "devices that split the frames, places and heads of a clip", free=True),
     tensor=key(1, AXIS, "devices that split attention heads and the MLP's hidden width", free=True),
 )
 

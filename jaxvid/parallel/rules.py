@@ -13,15 +13,31 @@ from jaxvid.errors import InputError
 # `fsdp` and gathered for use, while activations are sharded along their batch.
 RULES = (
     ("batch", ("replica", "data", "fsdp")),
-    ("frames", None),
-    ("tokens", None),
+    ("frames", "context"),
+    ("places", "context"),
     ("width", None),
     ("embed", "fsdp"),
     ("mlp", "tensor"),
     ("heads", "tensor"),
+    ("whole heads", ("tensor", "context")),
     ("patch", None),
     ("layers", None),
 )
+
+
+HOST = "pinned_host"  # memory of the hosts that devices can read
+
+
+def on_device(tree: Any, like: Any) -> Any:
+    """Inside `jit`: arrays in the memory of devices, from those of `like` that are on hosts."""
+
+    def fetch(x: jax.Array, abstract: Any) -> jax.Array:
+        sharding = abstract.sharding
+        if sharding.memory_kind != HOST:
+            return x
+        return jax.device_put(x, sharding.with_memory_kind("device"))
+
+    return jax.tree.map(fetch, tree, like)
 
 
 def shardings(mesh: Mesh, boxed: Any) -> Any:
@@ -43,19 +59,31 @@ def check_divides(mesh: Mesh, boxed: Any) -> None:
                 )
 
 
-def like_params(tree: Any, of_params: Any, otherwise: NamedSharding) -> Any:
-    """Shardings of an optimizer's state: per-parameter arrays are sharded like their parameter.
+def like_params(tree: Any, params: Any, mesh: Mesh, on_host: bool = False) -> Any:
+    """Shardings of an optimizer's state: arrays of a parameter's shape are sharded like it.
+
+    Others, such as factors of a second moment, are sharded over `fsdp` along the longest side that
+    divides.
 
     Args:
       tree: the state. The path of a per-parameter array ends with the path of its parameter.
-      of_params: shardings of the parameters.
-      otherwise: sharding of all other arrays.
+      params: abstract parameters, with their shardings.
+      mesh: the mesh of the run.
+      on_host: whether the arrays are in the memory of the hosts; single numbers never are.
     """
-    table = dict(jax.tree_util.tree_leaves_with_path(of_params))
+    table = dict(jax.tree_util.tree_leaves_with_path(params))
 
-    def find(path: tuple, _: Any) -> NamedSharding:
+    def find(path: tuple, x: Any) -> NamedSharding:
         ends = (path[i:] for i in range(len(path)))
-        return next((table[end] for end in ends if end in table), otherwise)
+        param = next((table[end] for end in ends if end in table), None)
+        if param is not None and param.shape == x.shape:
+            sharding = param.sharding
+        else:
+            longest = sorted(range(x.ndim), key=lambda i: -x.shape[i])
+            axis = next((i for i in longest if x.shape[i] % mesh.shape["fsdp"] == 0), x.ndim)
+            spec = [None] * axis + ["fsdp"] * (axis < x.ndim)
+            sharding = NamedSharding(mesh, PartitionSpec(*spec))
+        return sharding.with_memory_kind(HOST) if on_host and x.ndim else sharding
 
     return jax.tree_util.tree_map_with_path(find, tree)
 

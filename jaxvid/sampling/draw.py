@@ -91,7 +91,7 @@ def make_sampler(
     that are `observed` are kept; the others are ignored. It is compiled once for all `observed`,
     unless `sampler.lag` makes the number of steps depend on them. With n keys, each is for an equal
     part of the clips, which are what they would be alone; then `observed` is bool [B,T]. A device
-    draws `sampler.batch_size` clips at once, and holds all videos. `report` is called with the
+    draws `sampler.batch_size` clips at once. `report` is called with the
     number of sampling steps that are done and that of all steps. Equal arguments give the same
     function, so that it is compiled once.
     """
@@ -127,7 +127,8 @@ def _make_sampler(
         videos = jax.lax.map(lambda group: draw_group(*group), numbered)
         return rearrange(videos, "n b ... -> (b n) ...")
 
-    jitted = jax.jit(run, static_argnums=3 if lag else (), out_shardings=rules.replicated(mesh))
+    by_clip = rules.batch_sharding(mesh)
+    jitted = jax.jit(run, static_argnums=3 if lag else (), out_shardings=by_clip)
     return lambda params, key, clips, observed: jitted(
         params, key, clips, tuple(observed.tolist()) if lag else observed
     )

@@ -24,12 +24,12 @@ from jaxtyping import Array, Float32, Int, UInt8
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxvid.conditions.condition import prepare, window
-from jaxvid.data import pipeline
 from jaxvid.denoiser import Denoiser
 from jaxvid.errors import InputError
 from jaxvid.hierarchy.plan import KINDS, Call, Plan, by_importance, make_plan
 from jaxvid.models.detail import by_kind
 from jaxvid.parallel import rules
+from jaxvid.parallel.hosts import put_whole, to_hosts
 from jaxvid.sampling.draw import Report, draw, in_dtype, make_sampler, remember
 
 
@@ -134,7 +134,7 @@ def run_plan(
             placed = rules.batch_sharding(mesh)
             windows = np.stack([_window(config, call) for call in filled])
             host_batch = _batch(config, denoiser, clips, there, windows)
-            batch = pipeline.put_whole(host_batch, placed)
+            batch = put_whole(host_batch, placed)
             if plan.blends:
                 eps = _eps_of_frames(key, windows, clips["video"][:, 0].shape)
                 batch["eps"] = jax.device_put(eps, placed)
@@ -145,7 +145,7 @@ def run_plan(
                 videos = sampler(params, keys[0], batch, observed[0])
             else:
                 videos = sampler(params, jnp.stack(keys), batch, observed)
-            parts = np.split(np.asarray(videos), n)
+            parts = np.split(to_hosts(videos), n)
             for call, frames, video in zip(together, windows, parts, strict=False):
                 weights = dict(zip(call.frames, call.weights, strict=True))
                 for j in np.flatnonzero(np.isin(frames, call.draws)):
@@ -273,13 +273,13 @@ def stream(
             "time": np.tile(time, (len(clips["video"]), 1)),
             "given": window(denoiser.conditions, clips["given"], frames),
         }
-        batch = pipeline.put_whole(batch, rules.batch_sharding(mesh))
+        batch = put_whole(batch, rules.batch_sharding(mesh))
         if not call.draws:
             variables |= see(variables, key, batch)
             continue
         drawn, cache = draw_and_remember(variables, jax.random.fold_in(key, call.draws[0]), batch)
         variables |= cache
-        frames = np.asarray(drawn)[:, : plan.frames - done]
+        frames = to_hosts(drawn)[:, : plan.frames - done]
         done += frames.shape[1]
         report(done, plan.frames)
         yield frames

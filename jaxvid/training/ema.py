@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, Float64, Int
 from ml_collections import ConfigDict
 
-from jaxvid.config import FRACTION, POSITIVE, Rule, declare, key
+from jaxvid.config import FRACTION, POSITIVE, Rule, declare, key, one_of
 from jaxvid.errors import InputError
 
 WIDEST = 0.28  # gamma = 0, equal weights for all steps, is 0.289
@@ -41,6 +41,12 @@ declare(
         "relative widths of the averages in the snapshots, for `sample --ema_width`",
     ),
     snapshot_every=key(2000, POSITIVE, "steps between snapshots", free=True),
+    snapshot_dtype=key(
+        "float16",
+        one_of(("float16", "bfloat16", "float32")),
+        "type of the averages in the snapshots; those of a run may differ",
+        free=True,
+    ),
 )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from jaxvid.errors import InputError
+from jaxvid.training.goodput import Goodput
 
 
 class Meter:
@@ -21,10 +22,18 @@ class Meter:
       step: number of steps already taken.
       max_bad: number of bad records above which the run stops.
       metrics_of: the metrics of a step by name, from what `add` is given.
+      goodput: the stopwatch of the run.
     """
 
-    def __init__(self, step: int, max_bad: int, metrics_of: Callable[[Any], dict[str, Any]] = dict):
+    def __init__(
+        self,
+        step: int,
+        max_bad: int,
+        metrics_of: Callable[[Any], dict[str, Any]] = dict,
+        goodput: Goodput | None = None,
+    ):
         self._first, self._max_bad, self._metrics_of = step + 1, max_bad, metrics_of
+        self._goodput = goodput or Goodput(time.monotonic())
         self._bad: dict[int, Any] = {}
         self._steps: list[Any] = []
         self._clips = 0
@@ -37,14 +46,16 @@ class Meter:
     @contextlib.contextmanager
     def waiting_for_data(self, idle: Callable[[], bool]) -> Iterator[None]:
         """Counts the enclosed time as waiting if the devices are idle at its end."""
+        self._goodput.lap("steps")
         began = time.monotonic()
         yield
-        if idle():
-            self._waited += time.monotonic() - began
+        waited = idle()
+        self._waited += waited * (time.monotonic() - began)
+        self._goodput.lap("data" if waited else "steps")
 
     def count_bad(
         self,
-        bad: Int32[np.ndarray, "B K"],
+        bad: Int32[np.ndarray, "..."],
         say: Callable[[str], None],
         name_of: Callable[[int], Any] = int,
     ) -> None:
@@ -86,6 +97,7 @@ class Meter:
         values["clips_per_s"] = self._clips / seconds
         values["data_wait"] = self._waited / seconds
         values["bad_records"] = len(self._bad)
+        values |= self._goodput.values()
         self._first, self._steps, self._clips = step + 1, [], 0
         self.restart_clock()
         return values

@@ -13,6 +13,7 @@ from optax.contrib import MuonDimensionNumbers
 
 from jaxvid.config import (
     ABOVE_0,
+    FLAG,
     FRACTION,
     NATURAL,
     NOT_BELOW_0,
@@ -94,6 +95,12 @@ declare(
     b2=key(0.999, FRACTION, "decay of the second moment"),
     clip=key(1.0, NOT_BELOW_0, "largest norm of the gradient; 0 is off"),
     accumulate=key(1, POSITIVE, "parts in which a batch goes through the network"),
+    offload=key(
+        False,
+        FLAG,
+        "whether hosts hold the optimizer's state between steps",
+        free=True,
+    ),
 )
 
 

@@ -16,6 +16,7 @@ from jaxvid.conditions.condition import drop, prepare
 from jaxvid.data.pixels import to_float
 from jaxvid.denoiser import Denoiser
 from jaxvid.diffusion import loss, noise, process
+from jaxvid.parallel.rules import on_device
 from jaxvid.sampling import tasks
 from jaxvid.sampling.draw import time_shift
 from jaxvid.training.ema import update as update_profile
@@ -26,11 +27,11 @@ NOISE_BINS = 4
 
 
 @struct.dataclass
-class Examples:
-    """A batch with all of its random draws.
+class Draws:
+    """A batch with its random draws but for its noise, which takes most memory.
 
     Attributes:
-      x_t, x0, eps: noisy frames, clean frames and Gaussian noise, float32 [B,T,H,W,C].
+      video: clean frames, uint8 [B,T,H,W,C].
       noise: noise levels [B,T].
       time: times in seconds [B,T].
       unknown: which frames are not observed, bool [B,T].
@@ -38,9 +39,7 @@ class Examples:
       lots: random numbers by which frames skip layers, [B,T]; None if none do.
     """
 
-    x_t: Any
-    x0: Any
-    eps: Any
+    video: Any
     noise: Any
     time: Any
     unknown: Any
@@ -48,10 +47,38 @@ class Examples:
     lots: Any = None
 
 
+@struct.dataclass
+class Examples(Draws):
+    """A batch with all of its random draws.
+
+    Attributes:
+      x_t, x0, eps: noisy frames, clean frames and Gaussian noise, float32 [B,T,H,W,C].
+    """
+
+    x_t: Any = None
+    x0: Any = None
+    eps: Any = None
+
+
 def draw_examples(
     config: ConfigDict, denoiser: Denoiser, batch: dict[str, Any], key: Array
 ) -> Examples:
-    """Draws the task, noise levels, eps and dropped conditions of every clip.
+    """`draw`, then `add_noise`, of a whole batch."""
+    return add_noise(denoiser, *draw(config, denoiser, batch, key))
+
+
+def add_noise(denoiser: Denoiser, draws: Draws, key: Array) -> Examples:
+    """Draws eps, and makes frames as noisy as their levels say."""
+    x0 = to_float(draws.video)
+    eps = jax.random.normal(key, x0.shape)
+    x_t = process.corrupt(denoiser.process, x0, eps, draws.noise)
+    return Examples(**vars(draws), x_t=x_t, x0=x0, eps=eps)
+
+
+def draw(
+    config: ConfigDict, denoiser: Denoiser, batch: dict[str, Any], key: Array
+) -> tuple[Draws, Array]:
+    """Draws the task, noise levels and dropped conditions of every clip.
 
     Each clip draws the level of its observed frames uniformly from [0, `max_observed_noise`]. The
     network sees this level, and so learns how far to trust frames that it drew itself.
@@ -62,10 +89,12 @@ def draw_examples(
       batch: `video` uint8 [B,T,H,W,3], `time` [B,T] in seconds, and `given`; `observed` bool [B,T]
         if the clips are those of plans, whose frames need not be in order.
       key: random key of this step.
+
+    Returns:
+      The draws, and the key for `add_noise`.
     """
     d = config.diffusion
-    x0 = to_float(batch["video"])
-    B, T = x0.shape[:2]
+    B, T, *size = batch["video"].shape
     task_key, noise_key, eps_key, drop_key = jax.random.split(key, 4)
     observed = tasks.sample_observed(
         task_key, config.tasks.to_dict(), B, T, batch.get("observed"),
@@ -84,19 +113,19 @@ def draw_examples(
     given_level = jax.random.uniform(
         jax.random.fold_in(key, 4), (B, 1), maxval=d.max_observed_noise
     )
-    levels = jnp.where(observed, given_level, noise.shift(level, time_shift(config, x0.shape[1:4])))
-    eps = jax.random.normal(eps_key, x0.shape)
+    levels = jnp.where(
+        observed, given_level, noise.shift(level, time_shift(config, (T, *size[:2])))
+    )
     given = prepare(denoiser.conditions, batch["given"], key, training=True)
-    return Examples(
-        x_t=process.corrupt(denoiser.process, x0, eps, levels),
-        x0=x0,
-        eps=eps,
+    draws = Draws(
+        video=batch["video"],
         noise=levels,
         time=batch["time"],
         unknown=~observed,
         given=drop(denoiser.conditions, given, drop_key, config.conditions.dropout),
         lots=jax.random.uniform(jax.random.fold_in(key, 7), (B, T)) if config.model.skip else None,
     )
+    return draws, eps_key
 
 
 def loss_by_noise(
@@ -116,12 +145,16 @@ def loss_by_noise(
 
 
 def make_train_step(
-    config: ConfigDict, denoiser: Denoiser, tx: optax.GradientTransformation
+    config: ConfigDict,
+    denoiser: Denoiser,
+    tx: optax.GradientTransformation,
+    of_params: Any = None,
 ) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, Any]]]:
     """Makes the step, a pure function `(state, batch) -> (state, metrics)` to be jitted.
 
-    With `optimizer.accumulate` = n the network processes the batch in n parts, one after another.
-    The loss is always the mean over the unknown frames of the whole batch.
+    With `optimizer.accumulate` = n the network processes the batch in n parts, one after another,
+    each with noise of its own. The loss is always the mean over the unknown frames of the whole
+    batch. The sums of the gradients keep the shardings `of_params`, if given.
     """
     parts, lr = config.optimizer.accumulate, make_schedule(config)
 
@@ -131,21 +164,28 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: dict[str, Any]):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        examples = draw_examples(config, denoiser, batch, key)
-        unknown = jnp.maximum(jnp.sum(examples.unknown), 1)
-        gradient = jax.value_and_grad(part_loss, has_aux=True)
+        draws, eps_key = draw(config, denoiser, batch, key)
+        unknown = jnp.maximum(jnp.sum(draws.unknown), 1)
+
+        def gradient(part: Draws, eps_key: Array) -> tuple[tuple[Array, tuple], Any]:
+            examples = add_noise(denoiser, part, eps_key)
+            of_loss = jax.value_and_grad(part_loss, has_aux=True)
+            result, grads = of_loss(state.params, examples, unknown)
+            if of_params is not None:
+                grads = jax.lax.with_sharding_constraint(grads, of_params)
+            return result, grads
+
         if parts == 1:
-            (value, bins), grads = gradient(state.params, examples, unknown)
+            (value, bins), grads = gradient(draws, eps_key)
         else:
             # Every part takes clips from each device, so that no clip moves between devices.
-            split = jax.tree.map(lambda x: rearrange(x, "(b n) ... -> n b ...", n=parts), examples)
+            split = jax.tree.map(lambda x: rearrange(x, "(b n) ... -> n b ...", n=parts), draws)
+            split = split, jax.random.split(eps_key, parts)
 
-            def add(total: Any, part: Examples) -> tuple[Any, None]:
-                return jax.tree.map(jnp.add, total, gradient(state.params, part, unknown)), None
+            def add(total: Any, part: tuple[Draws, Array]) -> tuple[Any, None]:
+                return jax.tree.map(jnp.add, total, gradient(*part)), None
 
-            shape = jax.eval_shape(
-                gradient, state.params, jax.tree.map(lambda x: x[0], split), unknown
-            )
+            shape = jax.eval_shape(gradient, *jax.tree.map(lambda x: x[0], split))
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
             ((value, bins), grads), _ = jax.lax.scan(add, zeros, split)
 
@@ -197,14 +237,19 @@ def jit_train_step(
 ) -> Any:
     """Jits `make_train_step` with packed metrics.
 
-    The state is donated and keeps the shardings of `state`. The third argument is the level of
+    The state is donated and keeps the shardings of `state`, some of which may be in the memory of
+    the hosts. The third argument is the level of
     detail of each frame, by default `model.detail`; the step is compiled for each that it meets.
     """
+
+    of_params, abstract = jax.tree.map(lambda x: x.sharding, state.params), state.opt_state
 
     def train_step(
         state: TrainState, batch: dict[str, Any], detail: tuple[int, ...] = ()
     ) -> tuple[TrainState, Array]:
-        state, metrics = make_train_step(config, denoiser.at(detail), tx)(state, batch)
+        step = make_train_step(config, denoiser.at(detail), tx, of_params)
+        state = state.replace(opt_state=on_device(state.opt_state, abstract))
+        state, metrics = step(state, batch)
         return state, pack(metrics)
 
     return jax.jit(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import optax
 from orbax.checkpoint import v1 as ocp
 
 from jaxvid.config import POSITIVE, declare, key
@@ -291,25 +292,26 @@ class Snapshots(_Saves):
     Args:
       workdir: work directory of the run.
       widths: relative widths of the averages.
-      write: False only reads.
+      dtype: the type of the averages in new snapshots; None only reads.
     """
 
     name = "snapshot"
     policy = POLICIES.PreserveAll()
 
-    def __init__(self, workdir: Path, widths: Sequence[float], write: bool = False):
+    def __init__(self, workdir: Path, widths: Sequence[float], dtype: str | None = None):
         super().__init__(workdir)
-        self.widths, self.write = tuple(widths), write
+        self.widths, self.write = tuple(widths), dtype is not None
+        self._cast = jax.jit(lambda tree: optax.tree.cast(tree, dtype))
 
     def save(self, step: int, profiles: Sequence[Any]) -> None:
         """Starts to write the snapshot, unless it exists; see `Checkpoints.save`."""
-        self._save(step, dict(zip(map(str, self.widths), profiles, strict=True)))
+        self._save(step, dict(zip(map(str, self.widths), self._cast(profiles), strict=True)))
 
     def averages(self, wanted: Any) -> Iterator[Any]:
         """Yields the saved averages one at a time, ordered by step and then by width.
 
         Args:
-          wanted: the shapes, dtypes and shardings of the parameters.
+          wanted: the shapes, dtypes and shardings of the parameters; saved dtypes are converted.
 
         Raises:
           InputError: at once, if there are none; from the iterator, if one cannot be read.
@@ -328,7 +330,7 @@ class Snapshots(_Saves):
     def _load(self, step: int, part: str, wanted: Any) -> Any:
         folder = self.folder / str(step)
         try:
-            return together(lambda: reading.read(folder, {part: wanted}))[part]
+            return together(lambda: reading.read(folder, {part: wanted}, cast=True))[part]
         except Damaged as error:
             raise InputError(
                 f"{folder} is damaged ({error}): move it away to use the others"

@@ -44,6 +44,7 @@ class Log(contextlib.AbstractContextManager):
       workdir: made if it does not exist.
       total_steps: the step at which the run ends.
       start_step: number of steps already taken.
+      known: values that replace those of the line of `start_step`, if there is one.
       write: whether this process logs; with several processes, only the first should.
 
     Raises:
@@ -51,7 +52,13 @@ class Log(contextlib.AbstractContextManager):
     """
 
     def __init__(
-        self, workdir: str | Path, total_steps: int, start_step: int = 0, *, write: bool = True
+        self,
+        workdir: str | Path,
+        total_steps: int,
+        start_step: int = 0,
+        known: Mapping[str, SupportsFloat] = {},
+        *,
+        write: bool = True,
     ) -> None:
         self._write = write
         if not write:
@@ -62,7 +69,7 @@ class Log(contextlib.AbstractContextManager):
         self._workdir = Path(workdir)
         with writing(self._workdir):
             self._events = _open_events(self._workdir / "tensorboard", start_step)
-            self._metrics = _open_metrics(self._workdir / "metrics.jsonl", start_step)
+            self._metrics = _open_metrics(self._workdir / "metrics.jsonl", start_step, known)
         self._bar = tqdm(
             total=total_steps,
             initial=start_step,
@@ -144,12 +151,12 @@ class Log(contextlib.AbstractContextManager):
             _write_event(self._events, step, summary={"value": [{"tag": name, "image": image}]})
 
 
-def _open_metrics(path: Path, start_step: int) -> IO[str]:
+def _open_metrics(path: Path, start_step: int, known: Mapping[str, SupportsFloat]) -> IO[str]:
     if path.exists():
         lines = list(read_metrics(path))
         kept = [line for line in lines if line[0] < start_step]
         # The first line of a step precedes its checkpoint; the scores after it are repeated.
-        kept += [line for line in lines if line[0] == start_step][:1]
+        kept += [(step, values | known) for step, values in lines if step == start_step][:1]
         write_whole(path, "".join(_line(*line) for line in kept).encode())
     return path.open("a")
 

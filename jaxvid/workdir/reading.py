@@ -26,12 +26,13 @@ DAMAGE = FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError
 DAMAGE_STATUS = re.compile("DATA_LOSS|NOT_FOUND|OUT_OF_RANGE")
 
 
-def read(step: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+def read(step: Path, wanted: Mapping[str, Any], cast: bool = False) -> dict[str, Any]:
     """Reads parts of the step in the folder `step`. Each process reads on its own.
 
     Args:
       step: the folder.
       wanted: for each part, a tree with the wanted shapes, dtypes and shardings.
+      cast: convert arrays that were saved with another dtype, in place of an error.
 
     Raises:
       Damaged: the content of the folder is certainly not what was written.
@@ -43,7 +44,7 @@ def read(step: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
         saved = _metadata(step)
         # One by one: if one of several failed, Orbax would not wait for the others.
         return {
-            part: _read_part(step, part, saved.get(part.partition("/")[0]), tree)
+            part: _read_part(step, part, saved.get(part.partition("/")[0]), tree, cast)
             for part, tree in wanted.items()
         }
 
@@ -160,7 +161,7 @@ def _metadata(step: Path) -> dict[str, Any]:
     return ocp.checkpointables_metadata(step).metadata
 
 
-def _read_part(step: Path, part: str, saved: Any, wanted: Any) -> Any:
+def _read_part(step: Path, part: str, saved: Any, wanted: Any, cast: bool) -> Any:
     outer, prefix = _split(part)
     if saved is None:
         # Reading the arrays shows the error, or works if only the description was lost.
@@ -174,17 +175,21 @@ def _read_part(step: Path, part: str, saved: Any, wanted: Any) -> Any:
         part,
         {name: arrays[name] for name in arrays if name.startswith(prefix)},
         {source[name]: leaf for name, leaf in leaves.items()},
+        cast,
     )
     loaded = _load(step, outer, saved, {source[name]: leaf for name, leaf in leaves.items()})
     return jax.tree_util.tree_map_with_path(lambda path, _: loaded[source[_name(path)]], wanted)
 
 
-def _check_same(step: Path, part: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _check_same(
+    step: Path, part: str, saved: dict[str, Any], wanted: dict[str, Any], cast: bool
+) -> None:
     both = [name for name in wanted if name in saved]
     wrong = [
         f"{name} (saved {_text(saved[name])}, needed {_text(wanted[name])})"
         for name in both
-        if _text(saved[name]) != _text(wanted[name])
+        if saved[name].shape != wanted[name].shape
+        or (saved[name].dtype != wanted[name].dtype and not cast)
     ]
     groups = {
         "missing": [name for name in wanted if name not in saved],

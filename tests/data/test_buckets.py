@@ -28,7 +28,7 @@ def batches_of(c, hosts=1):
             [
                 pipeline.make_dataset(
                     source, bucket.data, run.encode, seed=3, batch_size=bucket.batch_size,
-                    process_index=host, process_count=hosts,
+                    share=((host,), hosts),
                 )
                 for source, bucket in zip(sources, run.buckets, strict=True)
             ],

@@ -154,7 +154,7 @@ def test_every_video_comes_equally_often_in_the_same_order_for_any_hosts(folder)
         made = [
             pipeline.make_dataset(
                 source, bucket.data, encode, seed=3, batch_size=bucket.batch_size,
-                process_index=host, process_count=hosts,
+                share=((host,), hosts),
             )
             for source, bucket in zip(sources, buckets, strict=True)
         ]  # fmt: skip

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from configs import base
 from jaxvid.config import check
 from jaxvid.data.clips import Clip, kind_at
-from jaxvid.data.pipeline import batches, make_dataset, put
+from jaxvid.data.pipeline import batches, make_dataset
 from jaxvid.data.sources import make_source
 from jaxvid.data.sources.mixture import Mixture
 from jaxvid.data.sources.synthetic import SyntheticWorld, render_scenes
@@ -70,7 +70,7 @@ def stream(start, stop, *, seed=0, hosts=1, source=None, config=CONFIG, by_kind=
     for host in range(hosts):
         dataset = make_dataset(
             source, config, encode, seed=seed, batch_size=8,
-            process_index=host, process_count=hosts, by_kind=by_kind,
+            share=((host,), hosts), by_kind=by_kind,
         )  # fmt: skip
         reader = batches(dataset, start, config)
         parts.append(list(itertools.islice(reader, stop - start)))
@@ -247,20 +247,19 @@ def test_nothing_but_bad_records():
 
 
 def test_a_batch_that_does_not_divide_over_the_hosts():
-    with pytest.raises(InputError, match="batch_size=8 does not divide over 3 processes"):
-        make_dataset(
-            Numbered(8), CONFIG, encode, seed=0, batch_size=8, process_index=0, process_count=3
-        )
+    with pytest.raises(InputError, match="batch_size=8 does not divide into 3 parts"):
+        make_dataset(Numbered(8), CONFIG, encode, seed=0, batch_size=8, share=((0,), 3))
 
 
-def test_put_keeps_the_values_and_types_of_the_clips():
-    batch = stream(0, 1)[0]
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    placed = put(batch, sharding)
-    del batch["bad"]
-    assert_same([jax.tree.map(np.asarray, placed)], [batch])
-    assert all(array.sharding == sharding for array in jax.tree.leaves(placed))
-    assert placed["video"].dtype == np.uint8
+def test_hosts_may_read_any_parts_of_a_batch_and_the_same():
+    """As when the devices of a host are not neighbours, or divide heads and not clips."""
+    source = make_source(CONFIG)
+    read = functools.partial(make_dataset, source, CONFIG, encode, seed=0, batch_size=8)
+    for step in (0, 5):
+        whole = read()[step]["video"].reshape(4, 2, *read()[step]["video"].shape[1:])
+        for mine in ((1, 3), (0, 2, 3), (0, 1, 2, 3)):
+            part = read(share=(mine, 4))[step]["video"]
+            np.testing.assert_array_equal(part, np.concatenate(whole[list(mine)]))
 
 
 def test_the_clips_of_a_step_are_of_one_kind_with_their_frames_by_importance():
@@ -296,5 +295,5 @@ def test_the_clips_of_a_step_are_of_one_kind_with_their_frames_by_importance():
     # Every plan has one outline among two windows, so half of the clips are outlines.
     assert 0.35 < np.mean([kind == "outline" for kind in found]) < 0.65
     assert set(found) == {"outline", "between", "onwards"}
-    two = [batch_of(5, process_index=i, process_count=2)["video"] for i in range(2)]
+    two = [batch_of(5, share=((i,), 2))["video"] for i in range(2)]
     np.testing.assert_array_equal(np.concatenate(two), batch_of(5)["video"])

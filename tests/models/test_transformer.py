@@ -279,7 +279,14 @@ def gradient_of_five(**how):
     return jax.jit(jax.grad(lambda p: jnp.sum(apply(p, *inputs()) ** 2)))(params)
 
 
-HOW = [dict(remat="dots"), dict(remat="full"), dict(unroll=2), dict(unroll=3), dict(unroll=9)]
+HOW = [
+    dict(remat="dots"),
+    dict(remat="dots mlp=full"),
+    dict(remat="full"),
+    dict(unroll=2),
+    dict(unroll=3),
+    dict(unroll=9),
+]
 
 
 @pytest.mark.parametrize("other", HOW)

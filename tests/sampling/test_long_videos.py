@@ -1,6 +1,7 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -84,13 +85,13 @@ def test_a_longer_video_begins_as_a_shorter_one_and_keeps_what_was_given(config,
 def test_windows_are_drawn_one_by_one_as_they_are_asked_for(config, monkeypatch, causal):
     config.model.update(causal=causal, blocks="time mlp", depth=1)
     run, params, clips = prepared(config, clips=1)
-    put_whole, windows = module.pipeline.put_whole, []
+    put_whole, windows = module.put_whole, []
 
     def counted(batch, sharding):
         windows.append(batch["video"].shape[1])
         return put_whole(batch, sharding)
 
-    monkeypatch.setattr(module.pipeline, "put_whole", counted)
+    monkeypatch.setattr(module, "put_whole", counted)
     with jax.set_mesh(run.mesh):
         parts = parts_of(run, params, clips, 1000)
         first = list(itertools.islice(parts, 4))
@@ -159,7 +160,7 @@ def test_overlapping_windows_are_blended_as_they_come(config, monkeypatch):
             colours = [100 + 30 * ((k + sampler.done) % 2) for k in range(len(noises[-1]))]
             sampler.done += len(colours)
             colours = np.repeat(np.uint8(colours), 2)[:, None, None, None, None]
-            return np.broadcast_to(colours, batch["video"].shape)
+            return jnp.broadcast_to(colours, batch["video"].shape)
 
         sampler.done = 0
         return sampler
@@ -211,7 +212,7 @@ def test_calls_get_their_frames_by_importance_with_the_levels_of_their_kind(conf
             start = np.asarray(batch["video"])[..., 0, 0, 0] - time
             start = start[:, np.argmax(seen[0])] if seen.any() else np.zeros(len(time))
             told = (start[:, None] + time).astype(np.uint8)
-            return np.broadcast_to(told[..., None, None, None], batch["video"].shape)
+            return jnp.broadcast_to(told[..., None, None, None], batch["video"].shape)
 
         return sampler
 

@@ -96,6 +96,17 @@ def test_a_third_profile_is_met_and_better_with_more_snapshots(width):
     assert missed[-1] < 0.01
 
 
+def test_rounding_of_snapshots_adds_little_to_what_reconstruction_misses():
+    params = walk(512)
+    trees, *rest = snapshots_of(params, 16)
+    exact, errors = average(params, 0.15, 512), []
+    for dtype in ("float32", "float16"):
+        kept = [{"w": tree["w"].astype(dtype).astype("float32")} for tree in trees]
+        got, _ = ema.reconstruct(kept, *rest, 0.15, 512)
+        errors.append(np.linalg.norm(got["w"] - exact))
+    assert errors[1] < 1.1 * errors[0]
+
+
 def test_what_was_kept_comes_back_as_it_was():
     trees, widths, steps = snapshots_of(walk(64), 8)
     for i, (step, width) in enumerate(itertools.product(steps, widths)):

@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,3 +81,19 @@ def test_an_optimizer_from_outside_is_one_function(config, boxed, monkeypatch):
     ones = jax.tree.map(lambda x: jnp.ones(x.shape), nn.meta.unbox(boxed))
     updates, _ = tx.update(ones, tx.init(ones), ones)
     assert {float(x.max()) for x in jax.tree.leaves(updates)} == {-0.5}
+
+
+def test_its_state_is_sharded_though_it_has_other_shapes_than_the_parameters(config, monkeypatch):
+    def adafactor(c, schedule, matrices, decayed):
+        return optax.adafactor(c.lr, min_dim_size_to_factor=8)
+
+    monkeypatch.setitem(OPTIMIZERS, "adafactor", adafactor)
+    config.optimizer.name = "adafactor"
+    config.mesh.update(data=1, fsdp=8)
+    run = build(config)
+    shapes = {x.shape for x in jax.tree.leaves(run.params)}
+    others = [x for x in jax.tree.leaves(run.state.opt_state) if x.shape not in shapes]
+    spread = [x for x in others if any(side and side % 8 == 0 for side in x.shape)]
+    assert len(spread) > 4
+    for x in spread:
+        assert 8 * math.prod(x.sharding.shard_shape(x.shape)) == x.size

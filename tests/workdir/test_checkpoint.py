@@ -119,7 +119,7 @@ def test_snapshots_all_stay_and_the_first_of_a_step_counts(run, batch, tmp_path)
     """A run that was killed comes past some steps again; and the step donates its state."""
     init, abstract, step = run
     state, kept = init(), {}
-    with Snapshots(tmp_path, WIDTHS, write=True) as snapshots:
+    with Snapshots(tmp_path, WIDTHS, "float32") as snapshots:
         for i in (1, 2, 3, 2):
             state, _ = step(state, batch)
             kept.setdefault(i, jax.tree.map(np.array, jax.device_get(state.profiles)))
@@ -135,12 +135,30 @@ def test_snapshots_all_stay_and_the_first_of_a_step_counts(run, batch, tmp_path)
         shutil.rmtree(tmp_path / f"snapshots/{newest}")
 
 
+def test_snapshots_of_half_the_bytes_are_read_beside_older_ones(tmp_path):
+    rng = np.random.default_rng(0)
+    profiles = tuple({"w": jax.numpy.array(rng.normal(size=(64, 256)), "float32")} for _ in WIDTHS)
+    sizes = []
+    for step, dtype in enumerate(("float32", "float16", "bfloat16")):
+        with Snapshots(tmp_path, WIDTHS, dtype) as snapshots:
+            snapshots.save(step, profiles)
+        files = (tmp_path / f"snapshots/{step}").rglob("*")
+        sizes.append(sum(file.stat().st_size for file in files if file.is_file()))
+    assert max(sizes[1:]) < 0.6 * sizes[0]
+    with Snapshots(tmp_path, WIDTHS) as snapshots:
+        saved = [tree["w"] for tree in snapshots.averages(profiles[0])]
+    assert {x.dtype for x in saved} == {np.dtype("float32")}
+    for step, rounding in enumerate((0, 2**-11, 2**-8)):
+        for got, profile in zip(saved[2 * step :], profiles, strict=False):
+            np.testing.assert_allclose(got, profile["w"], rtol=rounding, atol=1e-7)
+
+
 def test_without_good_snapshots_there_is_no_average_of_another_width(run, tmp_path):
     init, abstract, _ = run
     with pytest.raises(InputError, match="has no snapshots"), Snapshots(tmp_path, ()) as snapshots:
         snapshots.averages(abstract.params)
     assert not (tmp_path / "snapshots").exists()
-    with Snapshots(tmp_path, WIDTHS, write=True) as snapshots:
+    with Snapshots(tmp_path, WIDTHS, "float32") as snapshots:
         with pytest.raises(InputError, match="no snapshot"):
             snapshots.averages(abstract.params)
         snapshots.save(1, init().profiles)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from jaxvid.config import POSITIVE
 from jaxvid.models import embeddings, windows
 from jaxvid.models.attention import Causal, Dense, Mask, attention, dense, factorized
+from jaxvid.models.devices import BY_HEADS, Names, by_heads, from_heads, locally
 from jaxvid.models.grammar import argument
 from jaxvid.models.layers import Linear, Linears, Scale, kernel, rms_norm
 from jaxvid.models.mixers.base import Context, MixerConfig, mixer
@@ -28,6 +29,7 @@ class Attention(nn.Module):
     config: MixerConfig
 
     differ: ClassVar[str] = "both"  # in what tokens differ that attend to one another
+    over: ClassVar[str]
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T N D"], context: Context) -> Float[Array, "B T N D"]:
@@ -50,7 +52,11 @@ class Attention(nn.Module):
             query, key = (rms_norm(a, s) for a, s in zip((query, key), scales, strict=True))
             if turn is not None:
                 query, key = (embeddings.rotate(a, turn) for a in (query, key))
+            if self.over in BY_HEADS:
+                query, key, value = (by_heads(a, context.split) for a in (query, key, value))
             y = self.attend(query, key, value, context)
+            if self.over in BY_HEADS:
+                y = from_heads(y, context.split)
             y = rearrange(y, "b t n k d -> b t n (k d)")
         return joined(self.config, y)
 
@@ -86,23 +92,36 @@ class Attention(nn.Module):
     def within(
         self,
         groups: str,
+        split: Names,
         query: Float[Array, "B T N K d"],
         key: Float[Array, "B S N K d"],
         value: Float[Array, "B S N K d"],
         mask: Mask = None,
     ) -> Float[Array, "B T N K d"]:
-        """Attention within groups of tokens; `groups` is the einops pattern that forms them."""
-        B, T, N = query.shape[:3]
-        parts = (rearrange(a, groups) for a in (query, key, value))
-        y = attention(*parts, mask, self.config.attention)
-        return rearrange(y, " -> ".join(reversed(groups.split(" -> "))), b=B, f=T, n=N)
+        """Attention within groups of tokens.
+
+        `groups` is the einops pattern that forms them. `split` names what devices divide of
+        frames, places and heads.
+        """
+
+        def attend(query: Array, key: Array, value: Array) -> Array:
+            B, T, N = query.shape[:3]
+            parts = (rearrange(a, groups) for a in (query, key, value))
+            y = attention(*parts, mask, self.config.attention)
+            return rearrange(y, " -> ".join(reversed(groups.split(" -> "))), b=B, f=T, n=N)
+
+        if streaming(self):  # its mask varies
+            return attend(query, key, value)
+        names = ("batch", *split, None)
+        kernels = self.config.attention.name == "pallas"
+        return locally(attend, [names] * 3, names, query, key, value, kernels=kernels)
 
 
 @mixer("space")
 class Space(Attention):
     """Attention among the tokens of a frame."""
 
-    differ, over = "space", "level"
+    differ, over = "space", "frame"
 
     def attend(
         self,
@@ -111,7 +130,7 @@ class Space(Attention):
         value: Float[Array, "B T N K d"],
         context: Context,
     ) -> Float[Array, "B T N K d"]:
-        return self.within("b f n k d -> (b f) n k d", query, key, value)
+        return self.within("b f n k d -> (b f) n k d", ("frames", None, "heads"), query, key, value)
 
 
 @mixer("time")
@@ -128,7 +147,8 @@ class Time(Attention):
         context: Context,
     ) -> Float[Array, "B T N K d"]:
         key, value, mask = self.past_and_present(key, value)
-        return self.within("b f n k d -> (b n) f k d", query, key, value, mask)
+        split = (None, "places", "heads")
+        return self.within("b f n k d -> (b n) f k d", split, query, key, value, mask)
 
 
 @mixer("joint")
@@ -145,7 +165,8 @@ class Joint(Attention):
         context: Context,
     ) -> Float[Array, "B T N K d"]:
         key, value, mask = self.past_and_present(key, value, tokens=query.shape[2])
-        return self.within("b f n k d -> b (f n) k d", query, key, value, mask)
+        split = (None, None, "whole heads")
+        return self.within("b f n k d -> b (f n) k d", split, query, key, value, mask)
 
 
 @mixer("window")
@@ -157,6 +178,8 @@ class Window(Attention):
     Attributes:
       frames, rows, columns: the size of a window, in tokens.
     """
+
+    over = "window"
 
     frames: int = argument(4, POSITIVE)
     rows: int = argument(4, POSITIVE)

@@ -46,6 +46,7 @@ class Context:
       text, text_lengths: text tokens [B,L,D] and how many are valid, int [B], or None.
       repeat: index of this repeat of the line, int32 [].
       grid: rows and columns of tokens.
+      split: how the tokens are divided among devices, see `models/devices.py`.
     """
 
     seconds: Any = None
@@ -54,6 +55,12 @@ class Context:
     text_lengths: Any = None
     repeat: Any = 0
     grid: tuple[int, int] = struct.field(pytree_node=False, default=(1, 1))
+    split: str = struct.field(pytree_node=False, default="frames")
+
+
+def over_of(word: str) -> str:
+    """Between which tokens a word mixes, see `models/detail.py`; "" if it does not say."""
+    return getattr(MIXERS[word], "over", "")
 
 
 def mixer(word: str) -> Callable[[M], M]:
@@ -71,7 +78,7 @@ def mixer(word: str) -> Callable[[M], M]:
     The module has the field `config`, and returns an update of the shape of `x`. Its other fields
     are the arguments of the word, `shift(frames=2)`; `argument(default, rule)` declares one that
     must obey a rule. A class attribute `needs` names a condition that the word requires, and `over`
-    what it mixes, if its tokens may have several levels of detail; see `models/detail.py`.
+    says between which tokens it mixes, see `models/detail.py`.
 
     Raises ValueError for a word that another class has, or that the grammar cannot read, and
     TypeError for a field that cannot be an argument.

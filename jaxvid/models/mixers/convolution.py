@@ -25,6 +25,8 @@ class Convolution(nn.Module):
       size: number of frames that the filter covers, including the token's own.
     """
 
+    over = "place"
+
     config: MixerConfig
     size: int = argument(3, POSITIVE)
 

@@ -25,7 +25,7 @@ class Mlp(nn.Module):
       ratio: hidden width divided by the width.
     """
 
-    over = "level"
+    over = "token"
 
     config: MixerConfig
     ratio: int | None = argument(None, RATIO)
@@ -47,7 +47,7 @@ class SwiGlu(nn.Module):
         `mlp`, rounded up to a multiple of 8.
     """
 
-    over = "level"
+    over = "token"
 
     config: MixerConfig
     ratio: int | None = argument(None, RATIO)

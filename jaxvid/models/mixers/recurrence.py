@@ -68,6 +68,8 @@ class Recurrence(nn.Module):
     and state are in float32.
     """
 
+    over = "place"
+
     config: MixerConfig
 
     @nn.compact

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from jaxvid.errors import InputError
 from jaxvid.models.attention import Lengths, attention
+from jaxvid.models.devices import SPLITS, locally
 from jaxvid.models.layers import Scale, rms_norm
 from jaxvid.models.mixers.attention import by_head, joined, projections
 from jaxvid.models.mixers.base import Context, MixerConfig, mixer
@@ -15,7 +16,7 @@ from jaxvid.models.mixers.base import Context, MixerConfig, mixer
 class CrossAttention(nn.Module):
     """Attention of every token to the text."""
 
-    needs, over = "text", "level"
+    needs, over = "text", "token"
 
     config: MixerConfig
 
@@ -29,11 +30,21 @@ class CrossAttention(nn.Module):
         key, value = projections(self.config, context.text[:, None], 2, "key_value")
         query, key, value = (by_head(self.config, a) for a in (query, key, value))
         d = query.shape[-1]
-        y = attention(
-            rearrange(rms_norm(query, Scale(name="query_norm")(d)), "b t n k d -> b (t n) k d"),
+
+        def attend(query: Array, key: Array, value: Array, lengths: Array) -> Array:
+            flat = rearrange(query, "b t n k d -> b (t n) k d")
+            y = attention(flat, key, value, Lengths(lengths), self.config.attention)
+            return rearrange(y, "b (t n) k d -> b t n k d", t=query.shape[1])
+
+        batch, *split, _ = SPLITS[context.split]
+        tokens, words = (batch, *split, "heads", None), (batch, None, "heads", None)
+        y = locally(
+            attend,
+            (tokens, words, words, (batch,)),
+            tokens,
+            rms_norm(query, Scale(name="query_norm")(d)),
             rms_norm(key, Scale(name="key_norm")(d))[:, 0],
             value[:, 0],
-            Lengths(context.text_lengths),
-            self.config.attention,
+            context.text_lengths,
         )
-        return joined(self.config, rearrange(y, "b (t n) k d -> b t n (k d)", t=x.shape[1]))
+        return joined(self.config, rearrange(y, "b t n k d -> b t n (k d)"))
