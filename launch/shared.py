@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
 TRAIN = "python", "-m", "jaxvid.train"
+JOIN = {"jaxvid.train", "jaxvid.sample", "jaxvid.evaluate"}  # these take --distributed
 STOPPED = 143  # the exit code of a run that a signal stopped, after it saved
 
 
@@ -95,9 +96,9 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def joined(command: Sequence[str], how: str) -> list[str]:
-    """The command with `--distributed`, if it trains and does not have it."""
+    """The command with `--distributed`, if it takes that and does not have it."""
     given = any(word.startswith("--distributed") for word in command)
-    return [*command, *[f"--distributed={how}"] * ("jaxvid.train" in command and not given)]
+    return [*command, *[f"--distributed={how}"] * (not given and not JOIN.isdisjoint(command))]
 
 
 def name(text: str) -> str:

@@ -157,7 +157,7 @@ def test_one_run_at_a_time_and_stop_lets_it_save(cloud):
     log = cloud.folder / "worker-1/jaxvid-run/log"
     while "step 1/8" not in log.read_text():
         time.sleep(0.01)
-    assert json.loads((log.parents[1] / "argv").read_text()) == list(run[3:])
+    assert json.loads((log.parents[1] / "argv").read_text()) == [*run[3:], "--distributed=auto"]
     assert "a run is active: logs follows it" in script(cloud, *run, expect=1)
     assert "a run is active: stop it first" in script(cloud, "install", expect=1)
     (cloud.folder / "state").write_text("READY")
