@@ -65,9 +65,9 @@ def _vary(places: Int[np.ndarray, "groups size dims"]) -> list[bool]:
 def _sent(kind: str, size: int, members: int) -> float:
     """Bytes that a device sends in a collective with an input of `size` bytes on each device."""
     if kind == "all-gather":
-        return size * (members - 1)
+        return float(size * (members - 1))
     if kind == "collective-permute":
-        return size
+        return float(size)
     ways = 2 if kind == "all-reduce" else 1  # scattered, and gathered again
     return ways * size * (members - 1) / members
 
