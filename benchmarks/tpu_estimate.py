@@ -24,16 +24,11 @@ from jaxvid import start
 
 if __name__ == "__main__":
     start.begin(huge_pages=False)
+    start.compile_only()
     DUMP = tempfile.mkdtemp(prefix="jaxvid-llo-")
-    os.environ.update(
-        JAX_PLATFORMS="cpu",
-        JAX_ENABLE_COMPILATION_CACHE="false",  # what is not compiled is not dumped
-        TPU_SKIP_MDS_QUERY="1",
-        TPU_WORKER_HOSTNAMES="localhost",
-        TPU_ACCELERATOR_TYPE="v5litepod-16",
-        ALLOW_MULTIPLE_LIBTPU_LOAD="1",
-        LIBTPU_INIT_ARGS=f"--xla_jf_dump_to={DUMP} --xla_jf_dump_llo_text=true "
-        "--xla_jf_dump_llo_pass_label_regex=final",
+    os.environ["LIBTPU_INIT_ARGS"] = (
+        f"--xla_jf_dump_to={DUMP} --xla_jf_dump_llo_text=true "
+        "--xla_jf_dump_llo_pass_label_regex=final"
     )
 
 import json
@@ -47,11 +42,9 @@ from typing import Any, NamedTuple
 
 import jax
 from absl import flags
-from jax.experimental import topologies
 from ml_collections import ConfigDict, config_flags
 
-from benchmarks.tpu_program import Operation, operations_of
-from benchmarks.train_step import CONFIG, random_batch, say
+from benchmarks.train_step import CONFIG, say
 from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.build import Run, build, check_training
@@ -59,32 +52,25 @@ from jaxvid.errors import InputError
 from jaxvid.models.flops import train_flops
 from jaxvid.models.kernels import factorized
 from jaxvid.parallel import rules
+from jaxvid.parallel.chips import Chip
+from jaxvid.parallel.program import Operation, Program, operations_of
+from jaxvid.parallel.topology import pod_of
 
 TOPOLOGY = flags.DEFINE_string("topology", "v5p:2x2x1", "Generation and shape, as in v5e:4x4.")
 TOP = flags.DEFINE_integer("top", 0, "Number of the most expensive operations to print.")
 
 
-class Chip(NamedTuple):
-    """A generation of TPUs. Vendors' figures, but for the clock, which fits them.
+class Cores(NamedTuple):
+    """The tensor cores of a chip, which divide the grid of a kernel, and their clock.
 
-    Attributes:
-      clock: cycles per second.
-      peak: dense bfloat16, FLOP/s.
-      bandwidth: of the memory, bytes per second.
-      cores: tensor cores, which divide the grid of a kernel.
+    The clock, cycles per second, is no vendor's figure: it fits the peak.
     """
 
+    number: int
     clock: float
-    peak: float
-    bandwidth: float
-    cores: int
 
 
-CHIPS = {
-    "v5e": Chip(1.5e9, 197e12, 819e9, 1),
-    "v5p": Chip(1.75e9, 459e12, 2765e9, 2),
-    "v6e": Chip(1.75e9, 918e12, 1640e9, 1),
-}
+CORES = {"v5e": Cores(1, 1.5e9), "v5p": Cores(2, 1.75e9), "v6e": Cores(1, 1.75e9)}
 
 
 def main(_: Sequence[str]) -> None:
@@ -104,28 +90,21 @@ def estimate(config: ConfigDict, topology: str, dump: Path, top: int) -> dict[st
     Raises InputError for an unknown topology, without the compiler, and for an invalid config.
     """
     generation = topology.partition(":")[0]
-    if generation not in CHIPS:
-        raise InputError(f"--topology={topology}: give one of {', '.join(CHIPS)}, as in v5e:4x4")
-    chip = CHIPS[generation]
-    try:
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    except RuntimeError as error:
-        raise InputError(f'--topology={topology}: {error}; pip install "jax[tpu]"') from error
+    if generation not in CORES:
+        raise InputError(f"--topology={topology}: give one of {', '.join(CORES)}, as in v5e:4x4")
+    cores = CORES[generation]
+    devices, chip = pod_of(topology)
     run = build(config, devices)
     check_training(run)
-    placed, arrays = rules.batch_sharding(run.mesh), random_batch(run)
-    batch = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed),
-        {name: arrays[name] for name in ("video", "time", "given")},
-    )
+    batch = run.batch(config.batch_size)
     began = time.perf_counter()
     with jax.set_mesh(run.mesh):
         compiled = run.train_step.lower(run.state, batch).compile()
     seconds = time.perf_counter() - began
     say(f"compiled in {seconds:.0f} s")
-    text, memory = compiled.as_text(), compiled.memory_analysis()
-    operations = operations_of(text)
-    kernels = kernel_cycles(run, operations, dump, chip)
+    memory = compiled.memory_analysis()
+    operations = operations_of(Program(compiled.as_text()))
+    kernels = kernel_cycles(run, operations, dump, chip, cores)
     cycles: Counter[str] = Counter()
     for op in operations:
         cycles[op.kind] += op.times * kernels.get(op.name, op.cycles)
@@ -144,8 +123,8 @@ def estimate(config: ConfigDict, topology: str, dump: Path, top: int) -> dict[st
         "cycles": dict(cycles.most_common()),
         "cycles_total": total,
         "kernel_cycles": kernels,
-        "step_s": total / chip.clock,
-        "mfu": flops / (total / chip.clock) / chip.peak,
+        "step_s": total / cores.clock,
+        "mfu": flops / (total / cores.clock) / chip.peak,
         "mfu_denominator": chip.peak,
         "compile_s": seconds,
         "arguments_gib": memory.argument_size_in_bytes / 2**30,
@@ -154,7 +133,7 @@ def estimate(config: ConfigDict, topology: str, dump: Path, top: int) -> dict[st
 
 
 def kernel_cycles(
-    run: Run, operations: list[Operation], dump: Path, chip: Chip
+    run: Run, operations: list[Operation], dump: Path, chip: Chip, cores: Cores
 ) -> dict[str, float]:
     """Cycles of one run of each attention kernel, by the name of its instruction."""
     model, data = run.config.model, run.config.data
@@ -173,9 +152,9 @@ def kernel_cycles(
     for (word, kernel), names in calls.items():
         steps, loops = factorized.iterations(shape, model.heads // splits, word)
         once, in_grid, in_loop = bundles(dump, names)
-        issued = once + -(-steps // chip.cores) * (in_grid + loops * in_loop)
+        issued = once + -(-steps // cores.number) * (in_grid + loops * in_loop)
         arrays = 7 if kernel == "attention_backward" else 4  # qkv and y; or their gradients too
-        moved = arrays * one / chip.bandwidth * chip.clock
+        moved = arrays * one / chip.bandwidth * cores.clock
         cycles |= dict.fromkeys(names, max(issued, moved))
     return cycles
 

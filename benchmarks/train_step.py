@@ -42,6 +42,7 @@ from jaxvid.build import Run, build, check_training
 from jaxvid.data import pipeline
 from jaxvid.models.flops import train_flops
 from jaxvid.parallel import rules
+from jaxvid.parallel.chips import CHIPS
 from jaxvid.parallel.hosts import put_whole
 from jaxvid.sampling.draw import by_default
 
@@ -52,13 +53,8 @@ REPEATS = flags.DEFINE_integer("repeats", 20, "Number of timed steps.", lower_bo
 WARMUP = 2
 
 # Vendors' figures for dense bfloat16, FLOP/s per chip, by `device_kind`.
-PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,  # v5e
-    "TPU v5": 459e12,  # v5p
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,  # v6e
-    "TPU7x": 2307e12,
+PEAK_FLOPS = {chip.kind: chip.peak for chip in CHIPS.values()} | {
+    "TPU v5p": CHIPS["v5p"].peak,
     "NVIDIA A100-SXM4-40GB": 312e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
     "NVIDIA H100 80GB HBM3": 989e12,  # SXM; PCIe and NVL have other names and other peaks

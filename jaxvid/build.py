@@ -9,7 +9,6 @@
 
 import dataclasses
 import functools
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -107,6 +106,17 @@ class Run:
         """The jitted function from scenes to video. Each device paints its own clips."""
         render = functools.partial(RENDERS[self.config.data.source], self.config.data)
         return jax.jit(render, out_shardings=rules.batch_sharding(self.mesh))
+
+    def batch(self, clips: int, data: ConfigDict | None = None) -> dict[str, Any]:
+        """An abstract batch, as `put` returns it: shapes, dtypes and shardings.
+
+        `data` is that of the clips, by default that of the config.
+        """
+        sharding = rules.batch_sharding(self.mesh)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((clips, *x.shape[1:]), x.dtype, sharding=sharding),
+            pipeline.blank_batch(data or self.config.data, self.encode, 1),
+        )
 
     def network_call(self, clips: int) -> tuple[Any, ...]:
         """`apply` and the abstract arguments of a call of the network on `clips` clips in training.
@@ -262,13 +272,8 @@ def least_memory(run: Run) -> int:
         part = (examples.x_t, examples.noise, examples.time, examples.given, examples.lots)
         return jax.vjp(lambda p: run.denoiser.predict({"params": p}, *part), params)[1]
 
-    def size(x: jax.ShapeDtypeStruct) -> int:
-        shape = x.shape if x.sharding is None else x.sharding.shard_shape(x.shape)
-        return math.prod(shape) * x.dtype.itemsize
-
-    state, grads, between = (
-        sum(map(size, jax.tree.leaves(tree)))
-        for tree in (run.state, run.params, jax.eval_shape(kept, run.params))
+    state, grads, between = map(
+        rules.bytes_of_part, (run.state, run.params, jax.eval_shape(kept, run.params))
     )
     return state + grads + between // (rules.batch_parts(run.mesh) * run.mesh.shape["context"])
 

@@ -55,6 +55,18 @@ def begin(huge_pages: bool = True) -> None:
     on_signal([signal.SIGINT], leave)
 
 
+def compile_only() -> None:
+    """Lets the process compile for TPUs that are not there; call it after `begin`."""
+    os.environ.update(
+        JAX_PLATFORMS="cpu",
+        JAX_ENABLE_COMPILATION_CACHE="false",  # a cached program does not say what it needs
+        TPU_SKIP_MDS_QUERY="1",
+        TPU_WORKER_HOSTNAMES="localhost",
+        TPU_ACCELERATOR_TYPE="v5litepod-16",
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+    )
+
+
 def keep_compiled() -> None:
     """Has JAX keep what it compiles in the user's cache folder, or says why it cannot.
 

@@ -6,7 +6,6 @@ import pytest
 
 from benchmarks.decode import bare
 from benchmarks.long_videos import seam
-from benchmarks.tpu_program import operations_of
 from jaxvid.data.sources import SOURCES
 from jaxvid.data.video import read_frames, write_video
 from jaxvid.errors import InputError
@@ -59,31 +58,6 @@ def test_rollouts_tells_what_cannot_be_drawn(tmp_path, config, argument, line):
     assert code == 1
     assert err.startswith(f"error: {line}")
     assert err.count("\n") == 1
-
-
-PROGRAM = """
-%limit (a: s32[]) -> pred[] {
-  %n = s32[]{:T(128)} constant(14)
-  ROOT %lt = pred[] compare(%a, %n), direction=LT
-}
-%body (a: s32[]) -> s32[] {
-  %fused = bf16[8,4]{1,0} fusion(%a), calls=%inner, backend_config={"estimated_cycles":"10"}
-  %attention_forward.2 = bf16[4]{0} custom-call(%a), custom_call_target="tpu_custom_call"
-}
-%inner (a: s32[]) -> bf16[8,4] {
-  ROOT %conv = bf16[8,4]{1,0} convolution(%a, %a)
-}
-ENTRY %main (a: s32[]) -> s32[] {
-  %copy.1 = f32[2]{0} copy(%a), backend_config={"estimated_cycles":"3"}
-  %loop = s32[] while(%a), condition=%limit, body=%body
-}
-"""
-
-
-def test_the_body_of_a_loop_counts_as_often_as_it_runs():
-    found = [(op.name, op.kind, op.times * op.cycles) for op in operations_of(PROGRAM)]
-    kernel = ("attention_forward.2", "kernel", 0)
-    assert found == [("copy.1", "copy", 3), ("fused", "product", 140), kernel]
 
 
 def test_a_seam_is_a_jump_where_windows_meet():

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import jax
+from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
@@ -36,7 +37,8 @@ def make_mesh(
       devices: the devices to use, by default `jax.devices()`.
 
     Raises:
-      InputError: the product of the sizes is not the number of devices.
+      InputError: the product of the sizes is not the number of devices, or the slices of a pod do
+        not divide `replica`.
     """
     devices = jax.devices() if devices is None else devices
     shape = [sizes[axis] for axis in AXES]
@@ -51,4 +53,14 @@ def make_mesh(
             "set one axis to -1 for the rest"
         )
     shape = [rest if size == -1 else size for size in shape]
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    kinds = (AxisType.Auto,) * len(AXES)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices)
+    if shape[0] % slices:
+        raise InputError(
+            f"config.mesh.replica={shape[0]}: the devices are in {slices} slices, between which "
+            f"only replicas may lie; make it a multiple of {slices}"
+        )
+    within, between = [shape[0] // slices, *shape[1:]], [slices, *[1] * len(shape[1:])]
+    return Mesh(create_hybrid_device_mesh(within, between, devices), AXES, axis_types=kinds)

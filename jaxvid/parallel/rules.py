@@ -1,6 +1,7 @@
 """The table that maps logical axis names of arrays to axes of the mesh."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -110,4 +111,12 @@ def bytes_per_device(tree: Any) -> int:
     """The bytes of a tree of arrays on one device."""
     return sum(
         x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree) if x.addressable_shards
+    )
+
+
+def bytes_of_part(tree: Any) -> int:
+    """The bytes of a device's part of a tree of abstract arrays; whole without a sharding."""
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape) if x.sharding else x.shape) * x.dtype.itemsize
+        for x in jax.tree.leaves(tree)
     )

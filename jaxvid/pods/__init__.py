@@ -1,0 +1,1 @@
+"""Compiling for pods that are not there: what a program takes, and which settings fit."""
