@@ -161,7 +161,8 @@ def train(
                     host_batch = next(batches)
                 meter.count_bad(host_batch["bad"], log.say, getattr(source, "name_of", int))
                 # The guard rejects implicit transfers between host and devices.
-                with jax.transfer_guard("disallow"):
+                of_profile = jax.profiler.StepTraceAnnotation("train", step_num=step + 1)
+                with of_profile, jax.transfer_guard("disallow"):
                     batch = run.put(host_batch)
                     state, metrics = run.train_step(state, batch, run.detail_at(step))
                 step += 1
