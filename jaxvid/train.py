@@ -193,7 +193,7 @@ def train(
                 checkpoints.wait()
                 snapshots.wait()
                 best.wait()
-            log.say(str(goodput))
+            log.say(goodput.summary())
             batches.close()
             if lead and curves.stat().st_size:
                 pictures.write_loss_curve(workdir / "loss.png", curves)

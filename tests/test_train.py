@@ -148,7 +148,8 @@ def test_two_processes_train_as_one_does(whole, config, tmp_path, arguments):
     assert list(alone) == list(together)
     np.testing.assert_allclose(list(together.values()), list(alone.values()), rtol=1e-5)
     (_, a), (_, b) = (state_of(w, config) for w in (whole[0], tmp_path))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), a, b)
+    # Snapshots are rounded to float16, whose last digit may differ.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4), a, b)
 
 
 def test_sample_draws_from_the_average_and_continues_a_video(whole, tmp_path):
