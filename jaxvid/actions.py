@@ -23,6 +23,7 @@ from jaxvid.workdir import pictures
 from jaxvid.workdir.agree import from_first
 from jaxvid.workdir.checkpoint import Best, Snapshots
 from jaxvid.workdir.log import Log
+from jaxvid.workdir.profile import Profile
 from jaxvid.workdir.samples import write_samples
 
 
@@ -44,13 +45,18 @@ def make_actions(
 ) -> list[Action]:
     """The actions of a run's config, in order: snapshots, samples, scores.
 
+    A profile ends before them and begins after them.
+
     `source` has the clips that samples show: the validation split, or the training split if that
     has none.
     """
+    profile = Profile(run.config, workdir, log.say)
     return [
+        Action(profile.ends, profile.end),
         _keep_snapshots(run.config, snapshots),
         *_show_samples(run, source, workdir, log),
         *_evaluate(run.config, evaluators, workdir, best, log),
+        Action(profile.begins, profile.begin),
     ]
 
 

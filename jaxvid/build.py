@@ -40,7 +40,7 @@ from jaxvid.parallel.mesh import make_mesh
 from jaxvid.training.optimizer import make_optimizer
 from jaxvid.training.state import TrainState, first_state
 from jaxvid.training.step import draw_examples, jit_train_step, unpack
-from jaxvid.workdir import checkpoint, log  # noqa: F401
+from jaxvid.workdir import checkpoint, log, profile  # noqa: F401
 
 
 def default_config() -> ConfigDict:

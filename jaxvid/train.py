@@ -171,7 +171,8 @@ def train(
                     host_batch = next(batches)
                 bad.append(host_batch["bad"])
                 # The guard rejects implicit transfers between host and devices.
-                with jax.transfer_guard("disallow"):
+                of_profile = jax.profiler.StepTraceAnnotation("train", step_num=step + 1)
+                with of_profile, jax.transfer_guard("disallow"):
                     batch = run.put(host_batch)
                     state, metrics = run.train_step(state, batch, run.detail_at(step))
                 step += 1
@@ -205,7 +206,7 @@ def train(
                 checkpoints.wait()
                 snapshots.wait()
                 best.wait()
-            log.say(str(goodput))
+            log.say(goodput.summary())
             batches.close()
             if lead and curves.stat().st_size:
                 pictures.write_loss_curve(workdir / "loss.png", curves)

@@ -66,7 +66,7 @@ class Goodput(contextlib.AbstractContextManager):
 
         `lines` are the steps and values of its metrics, including those after `step`.
         """
-        last, kept = dict.fromkeys(map("seconds/{}".format, PARTS), 0.0), 0.0
+        last, kept = {f"seconds/{part}": 0.0 for part in PARTS}, 0.0
         for at, values in lines:
             if "goodput" in values:  # scores have lines of their own
                 last = values
@@ -102,7 +102,8 @@ class Goodput(contextlib.AbstractContextManager):
         share = self._seconds["steps"] / sum(self._seconds.values())
         return {"goodput": share} | {f"seconds/{part}": s for part, s in self._seconds.items()}
 
-    def __str__(self) -> str:
+    def summary(self) -> str:
+        """One line with the share of each part; they add up to 1."""
         self.lap(self._part)
         total = sum(self._seconds.values())
         shares = [f"{PARTS[part]} {s / total:.1%}" for part, s in self._seconds.items()]

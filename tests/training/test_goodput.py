@@ -37,7 +37,7 @@ def test_every_second_is_in_one_part_and_the_shares_add_up_to_1(clock):
         clock[0] += 3
     assert seconds(goodput) == {"steps": 14, "start": 10, "data": 1, "checkpoint": 3, "actions": 2}
     assert goodput.values()["goodput"] == pytest.approx(14 / 30)
-    assert str(goodput) == (
+    assert goodput.summary() == (
         "goodput of 0.5 min: steps 46.7%, start-up 33.3%, compiling 0.0%, data wait 3.3%, "
         "checkpoints 10.0%, actions 6.7%, lost steps 0.0%"
     )
