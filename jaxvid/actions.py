@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +13,7 @@ from jaxvid.conditions.condition import describe
 from jaxvid.data import pipeline
 from jaxvid.data.sources import Source
 from jaxvid.evaluators import Evaluator, is_better
+from jaxvid.files import Path
 from jaxvid.parallel import rules
 from jaxvid.sampling.draw import make_sampler, padded
 from jaxvid.sampling.tasks import observed_frames

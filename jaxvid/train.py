@@ -16,7 +16,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import jax
 from absl import flags
@@ -31,6 +30,7 @@ from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
 from jaxvid.data.buckets import describe_buckets, open_sources, steps_of
 from jaxvid.evaluators import make_evaluators
+from jaxvid.files import Path
 from jaxvid.parallel import processes
 from jaxvid.training.meter import Meter
 from jaxvid.training.state import from_parts, to_parts
@@ -170,8 +170,9 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
                     log.metrics(step, values)
                     log.progress(step, values["loss"], values["clips_per_s"], values["data_wait"])
                 if saves:
-                    # A run that resumes here will not write the earlier snapshots again.
+                    # A run that resumes here will not write the earlier snapshots and lines again.
                     snapshots.wait()
+                    log.sync()
                     checkpoints.save(step, to_parts(state))
                 for action in due:
                     action.act(step, state)
@@ -181,7 +182,8 @@ def train(config: ConfigDict, workdir: Path, accept: bool = False) -> None:
             snapshots.wait()
             best.wait()
             batches.close()
-            if lead and (workdir / "metrics.jsonl").stat().st_size:
+            log.sync()
+            if lead and files.size_of(workdir / "metrics.jsonl"):
                 pictures.write_loss_curve(workdir / "loss.png", workdir / "metrics.jsonl")
                 pictures.write_score_curves(workdir / "scores.png", workdir / "metrics.jsonl")
             if stopping:
