@@ -44,7 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.diffusion.noise_mean = 1.5  # what follows from an action is learned from noisy frames
     c.tasks.update(generate=0.1, predict=0.8, interpolate=0.0, random=0.1)
     if arg:
-        made = manifest.read(to_path(arg, "the folder", bucket=True))
+        made = manifest.read(to_path(arg, "the folder"))
         if not made.get("actions"):
             raise InputError(
                 f"configs/games.py:{arg}: its clips have no actions: prepare it from games, or "

@@ -6,12 +6,12 @@
     latte        0.7 B       16 frames of 32x32 pixels  v5e:4x4, 16 chips
     wide         2 B         64 frames of 64x64         v5p:4x4x8, 128 chips
     two_slices   13 B        16 frames of 64x64         two slices v6e:16x16, 512 chips
-    joint        1.2 B       128 frames of 64x64        v5p:4x4x8; attention among all 131,072 tokens
+    joint        1.2 B       128 frames of 64x64        v5p:4x4x8, 128 chips
 
 `latte` is Latte-XL/2 (Ma et al. 2024), whose latents of 16 frames of 256x256 pixels have as many
-tokens. `joint` divides each clip over 16 devices (`mesh.context`), which mix all tokens for one head
-each. The clips are those of the synthetic world: set `data` to yours. Compiled for these pods, and
-not yet trained on them.
+tokens. `joint` has attention among all 131,072 tokens of a clip, which 16 devices divide
+(`mesh.context`); each mixes all of them for one head. The clips are those of the synthetic world:
+set `data` to yours. Compiled for these pods, and not yet trained on them.
 """
 
 from ml_collections import ConfigDict

@@ -53,7 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.log.update(every=25, sample_every=250)
     c.sampler.update(name="euler", cfg_scale=1.5, observed_noise=0.2)
     if arg:
-        folder = to_path(arg, "the folder", bucket=True)
+        folder = to_path(arg, "the folder")
         shapes = [manifest.read(folder / name) for name in manifest.shapes(folder) or [""]]
         _take_over(c, [made for made in shapes if made["shards"]] or shapes)
     return c

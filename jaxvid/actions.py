@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from jaxvid.conditions.condition import describe
 from jaxvid.data import pipeline
 from jaxvid.data.sources import Source
 from jaxvid.evaluators import Evaluator, is_better
+from jaxvid.files import Path
 from jaxvid.parallel import rules
 from jaxvid.parallel.hosts import put_whole, to_hosts
 from jaxvid.sampling.draw import make_sampler, padded

@@ -15,7 +15,6 @@ pixels (spatial; Ho et al. 2022, arXiv 2210.02303).
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,6 +27,7 @@ from jaxvid.conditions.condition import describe, window
 from jaxvid.data import pipeline
 from jaxvid.data.clips import frame_shape
 from jaxvid.errors import InputError
+from jaxvid.files import Path
 from jaxvid.hierarchy.plan import Plan
 from jaxvid.sampling.draw import Report, by_default, padded
 from jaxvid.sampling.long_videos import fills_devices, plan_for

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,7 +13,7 @@ from jaxvid.data.clips import frame_shape
 from jaxvid.data.folder import VideoFolder
 from jaxvid.errors import InputError
 from jaxvid.evaluation import CHUNK, OTHER, data_of, extractors, hash_of, of_videos, real_features
-from jaxvid.files import content_hash
+from jaxvid.files import Path, content_hash, local
 from jaxvid.metrics.metric import FEATURES, METRICS, Features
 from jaxvid.metrics.protocols import FEWEST, Protocol
 from jaxvid.metrics.score import Score, check_finite, compare, measure
@@ -122,7 +121,8 @@ def evaluate_features(drawn: Path, real: Path, seed: int = 0) -> list[Score]:
 
 def _read_rows(path: Path) -> Float[np.ndarray, "N d"]:
     try:
-        rows = np.load(path, allow_pickle=False)
+        with local(path) as file:
+            rows = np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a .npy file of numbers ({error})") from error
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not np.isrealobj(rows):

@@ -103,10 +103,15 @@ def one_line(error: Exception, file: str | None = None) -> str:
     return f"{place}{type(error).__name__}: {' '.join(message.split())}"
 
 
+def of_bucket(error: BaseException) -> bool:
+    """Whether an error is of Google Cloud Storage, or of the way to it."""
+    return type(error).__module__.partition(".")[0] in ("gcsfs", "google", "aiohttp", "requests")
+
+
 def _refusal(error: BaseException) -> str:
     """One line for an error of the disk or a bucket, also if wrapped; "" for other errors."""
     for cause in _chain(error):
-        if type(cause).__module__.partition(".")[0] in ("gcsfs", "google", "aiohttp"):
+        if of_bucket(cause):
             reason = " ".join(str(cause).split())
             return (
                 f"gs://: {reason}; see that the network is there, and that you may use the bucket"

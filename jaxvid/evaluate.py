@@ -25,7 +25,6 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -37,13 +36,14 @@ from jaxvid import errors, files
 from jaxvid.comparison import among, evaluate_features, evaluate_folders
 from jaxvid.errors import InputError
 from jaxvid.evaluation import evaluate, hash_of
+from jaxvid.files import Path
 from jaxvid.metrics.protocols import Protocol, choose
 from jaxvid.metrics.score import Score
 from jaxvid.parallel import peers
 from jaxvid.trained import load
 from jaxvid.workdir import pictures
 from jaxvid.workdir.checkpoint import Checkpoints
-from jaxvid.workdir.disk import write_whole, writing
+from jaxvid.workdir.disk import make_folder, write_whole
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.")
 VIDEOS = flags.DEFINE_string("videos", None, "Folder of videos to score, without a run.")
@@ -134,8 +134,7 @@ def _of_run(protocol: Protocol) -> tuple[Path, dict[str, Any], list[Score]]:
     which = [about["weights"], step, about["config"], vars(protocol)]
     name = f"{protocol.name}-{step or WEIGHTS.value}-{hash_of(which)[:8]}"
     output = files.to_path(OUTPUT.value or f"{workdir}/evals/{name}", "--output")
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     model.params  # noqa: B018  read before the clips are
     with _bar() as bar:
 
@@ -161,8 +160,7 @@ def _of_videos(protocol: Protocol) -> tuple[Path, dict[str, Any], list[Score]]:
                     f"as {found[0]}: the scores are too good"
                 )
     output = files.to_path(OUTPUT.value or "scores", "--output")
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     with _bar(2 * protocol.clips) as bar:
         scores = evaluate_folders(*folders, protocol, SIZE.value, lambda: bar.update(1))
     return output, about, scores
@@ -173,8 +171,7 @@ def _of_features(protocol: Protocol) -> tuple[Path, dict[str, Any], list[Score]]
     paths = [files.to_path(f.value, f"--{f.name}") for f in (FEATURES, REFERENCE)]
     scores = evaluate_features(*paths, protocol.seed)
     output = files.to_path(OUTPUT.value or "scores", "--output")
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     return output, {"features": str(paths[0]), "reference": str(paths[1])}, scores
 
 

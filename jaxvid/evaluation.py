@@ -11,8 +11,8 @@ import functools
 import hashlib
 import io
 import json
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ from jaxvid.data import pipeline
 from jaxvid.data.clips import frame_shape
 from jaxvid.data.sources import PerVideo, Source, make_source
 from jaxvid.errors import InputError
+from jaxvid.files import Path, local
 from jaxvid.hierarchy.plan import Plan
 from jaxvid.metrics.metric import FEATURES, METRICS, Extract, Features
 from jaxvid.metrics.protocols import Protocol
@@ -35,7 +36,7 @@ from jaxvid.sampling.draw import padded
 from jaxvid.sampling.long_videos import plan_for
 from jaxvid.sampling.tasks import observed_frames
 from jaxvid.trained import Drawing, TrainedModel
-from jaxvid.workdir.disk import write_whole, writing
+from jaxvid.workdir.disk import make_folder, write_whole
 
 CHUNK = 64  # clips; another number changes the noise of drawn clips, and so all scores
 OTHER = {"train": "validation", "validation": "train"}
@@ -136,7 +137,7 @@ def real_features(
     if jax.process_count() == 1:  # the caches of several hosts may differ
         for name in extract:
             which = hash_of([*clips, protocol.seed, CHUNK, FEATURES[name].version])
-            kept[name] = Path(start.cache_folder()) / "features" / f"{name}-{which}"
+            kept[name] = pathlib.Path(start.cache_folder()) / "features" / f"{name}-{which}"
 
     def of_chunk(k: int, batch: dict[str, Any], names: Sequence[str]) -> dict[str, Features]:
         return {name: extract[name](batch["video"]) for name in names}
@@ -213,8 +214,8 @@ def _by_chunk(
     """
     rows = []
     for k, (clips, load) in enumerate(chunks):
-        files = {name: Path(f"{path}-{k:05d}-{clips}.npy") for name, path in kept.items()}
-        row = {name: np.load(file) for name, file in files.items() if file.is_file()}
+        files = {n: path.with_name(f"{path.name}-{k:05d}-{clips}.npy") for n, path in kept.items()}
+        row = {name: _load(file) for name, file in files.items() if file.is_file()}
         # Files of another host may be there, or not yet.
         lost = union([np.flatnonzero([name not in row for name in names]).astype(np.int32)])
         if missing := [names[i] for i in lost]:
@@ -301,9 +302,13 @@ def data_of(run: Run, protocol: Protocol, frames: int = 0) -> ConfigDict:
     return data
 
 
+def _load(path: Path) -> Features:
+    with local(path) as file:
+        return np.load(file, allow_pickle=False)
+
+
 def _save(path: Path, rows: Features) -> None:
     content = io.BytesIO()
     np.save(content, rows, allow_pickle=False)
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, content.getvalue())

@@ -21,18 +21,17 @@ Path = pathlib.Path | epath.Path  # the second one is in a bucket
 fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
 
 
-def to_path(text: str | os.PathLike, flag: str, bucket: bool = False) -> Path:
+def to_path(text: str | os.PathLike, flag: str) -> Path:
     """The path in the value of a flag such as "--workdir"; `~` is the home directory.
 
-    Raises InputError for an object store, unless it is gs://… and `bucket` is true.
+    Raises InputError for an object store other than gs://…, or if gcsfs is missing.
     """
     text = os.fspath(text)
     if "://" not in text:
         return pathlib.Path(text).expanduser()
-    if not bucket or not text.startswith("gs://"):
-        known = "gs:// is the only one that is" if bucket else "only data may be in gs://"
+    if not text.startswith("gs://"):
         raise InputError(
-            f"{flag}={text}: object stores are not supported here ({known}); give a local or "
+            f"{flag}={text}: object stores are not supported, except gs://; give a local or "
             "mounted folder"
         )
     if not importlib.util.find_spec("gcsfs"):
@@ -43,6 +42,11 @@ def to_path(text: str | os.PathLike, flag: str, bucket: bool = False) -> Path:
 def is_local(path: Path) -> bool:
     """Whether a path is on this machine."""
     return isinstance(path, pathlib.Path)
+
+
+def absolute(path: Path) -> Path:
+    """The path from the root on; etils would look for a bucket in the current folder."""
+    return path.absolute() if is_local(path) else path
 
 
 def store_of(path: Path) -> Any:
@@ -99,7 +103,7 @@ def whole(path: Path) -> Iterator[pathlib.Path]:
             store_of(path).put_file(str(temporary), str(path))  # appears when it is complete
 
 
-def content_hash(path: pathlib.Path) -> str:
+def content_hash(path: Path) -> str:
     """SHA-256 of a file. Raises InputError if it cannot be read."""
     try:
         with path.open("rb") as file:
@@ -115,14 +119,20 @@ def make_folder(path: Path, flag: str) -> None:
     a full disk or cannot be made, or if its bucket cannot be written to.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
         if is_local(path):
-            with tempfile.TemporaryFile(dir=path) as file:
-                file.write(b"\0")
-        else:
-            (path / ".writable").write_bytes(b"\0")
-            (path / ".writable").unlink()
+            path.mkdir(parents=True, exist_ok=True)
+        check_writable(path)
     except OSError as error:
         reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
         reason = reason or f"no such bucket, or no right to write into it ({error})"
         raise InputError(f"{flag}={path}: {reason}; choose another folder") from error
+
+
+def check_writable(path: Path) -> None:
+    """Writes a file into a folder, and removes it; raises what goes wrong."""
+    if is_local(path):
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.write(b"\0")
+    else:
+        (path / ".writable").write_bytes(b"\0")
+        (path / ".writable").unlink()

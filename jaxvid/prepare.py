@@ -297,7 +297,7 @@ def _source() -> Path | Plays:
     if bool(values.input) == bool(values.games):
         raise InputError("give --input, a folder of video files, or --games, but not both")
     if values.input:
-        return to_path(values.input, "--input", bucket=True)
+        return to_path(values.input, "--input")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # for games in JAX, in all workers
     return Plays(values.games, values.clips, values.fps if values["fps"].present else None)
 
@@ -348,8 +348,8 @@ def main(_: Sequence[str]) -> None:
     values = flags.FLAGS
     try:
         source = _source()
-        output = to_path(values.output, "--output", bucket=True)
-        table = to_path(values.table, "--table", bucket=True) if values.table else None
+        output = to_path(values.output, "--output")
+        table = to_path(values.table, "--table") if values.table else None
         beam, made = shlex.split(values.beam), manifests.shapes(output)
         folder, clips = source if isinstance(source, Path) else pathlib.Path(), 0
         # A subfolder that has other settings is refused before another is made.

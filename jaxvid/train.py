@@ -18,7 +18,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -34,6 +33,7 @@ from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
 from jaxvid.data.buckets import describe_buckets, open_sources, steps_of
 from jaxvid.evaluators import make_evaluators
+from jaxvid.files import Path
 from jaxvid.parallel import peers
 from jaxvid.parallel.hosts import union
 from jaxvid.training.goodput import Goodput
@@ -194,8 +194,9 @@ def train(
                     log.progress(step, values["loss"], values["clips_per_s"], values["data_wait"])
                 if saves:
                     with goodput.on("checkpoint"):
-                        # A run that resumes here will not write the earlier snapshots again.
+                        # A run that resumes here will not write these again.
                         snapshots.wait()
+                        log.sync()
                         checkpoints.save(step, to_parts(state))
                 with goodput.on("actions"):
                     for action in due:
@@ -208,7 +209,8 @@ def train(
                 best.wait()
             log.say(goodput.summary())
             batches.close()
-            if lead and curves.stat().st_size:
+            log.sync()
+            if lead and files.size_of(curves):
                 pictures.write_loss_curve(workdir / "loss.png", curves)
                 pictures.write_score_curves(workdir / "scores.png", curves)
             if stopping:

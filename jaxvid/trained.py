@@ -14,7 +14,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,6 +30,7 @@ from jaxvid.data.clips import frame_shape
 from jaxvid.data.sources import make_source
 from jaxvid.data.video import read_video
 from jaxvid.errors import InputError, nearest
+from jaxvid.files import Path
 from jaxvid.hierarchy.plan import Plan
 from jaxvid.parallel import rules
 from jaxvid.parallel.hosts import put_whole, to_hosts

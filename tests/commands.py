@@ -24,6 +24,8 @@ FORKS = """
 import gc, json, os, resource, runpy, sys, tempfile
 import matplotlib.backends.backend_agg, matplotlib.figure
 import jaxvid.actions, jaxvid.comparison, jaxvid.trained, jaxvid.workdir.checkpoint
+if "STORAGE_EMULATOR_HOST" in os.environ:
+    import gcsfs, google.cloud.storage
 gc.freeze()
 
 for line in sys.stdin:

@@ -35,11 +35,19 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests import tiny
+from tests.bucket import emulated
 
 
 @pytest.fixture
 def config() -> ConfigDict:
     return tiny.get_config()
+
+
+@pytest.fixture(scope="session")
+def bucket():
+    """The path of an empty bucket; commands and this process find it by the environment."""
+    with emulated() as path:
+        yield path
 
 
 @pytest.fixture

@@ -7,15 +7,16 @@ from jaxvid.errors import InputError
 from jaxvid.files import make_folder, to_path
 
 
-def test_the_home_is_expanded_and_an_object_store_is_refused(monkeypatch):
+def test_the_home_is_expanded_and_object_stores_but_one_are_refused(monkeypatch):
+    assert str(to_path("gs://bucket/run", "--workdir")) == "gs://bucket/run"
+    with pytest.raises(InputError, match=r"--workdir=s3://bucket/run: object stores are not"):
+        to_path("s3://bucket/run", "--workdir")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="--input=gs://bucket/run: gcsfs is missing: pip install"):
-        to_path("gs://bucket/run", "--input", bucket=True)
+        to_path("gs://bucket/run", "--input")
     monkeypatch.setenv("HOME", "/home/someone")
     assert str(to_path("~/run", "--workdir")) == "/home/someone/run"
     assert str(to_path("runs/base", "--workdir")) == "runs/base"
-    with pytest.raises(InputError, match=r"--workdir=gs://bucket/run: object stores are not"):
-        to_path("gs://bucket/run", "--workdir")
 
 
 def test_a_folder_that_cannot_be_written_to_is_named_with_its_flag(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from jaxvid.config import FRACTION, NATURAL, declare, key
 from jaxvid.data.clips import Clip
 from jaxvid.data.sources import Source
 from jaxvid.errors import InputError
+from jaxvid.files import local, to_path
 from jaxvid.models.conditioning import Entry, Setting, vector
 from jaxvid.models.layers import dense
 
@@ -135,8 +136,12 @@ def read_actions(
         columns.
     """
     try:
-        # Given a path, numpy would also fetch a URL or unpack an archive.
-        with open(path, encoding="utf-8-sig") as file, warnings.catch_warnings(action="ignore"):
+        with (
+            local(to_path(path, "--actions")) as here,
+            here.open(encoding="utf-8-sig") as file,
+            warnings.catch_warnings(action="ignore"),
+        ):
+            # Given a path, numpy would also fetch a URL or unpack an archive.
             rows = np.loadtxt(file, np.float32, delimiter=",", ndmin=2)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error

@@ -21,6 +21,7 @@ from jaxvid.data import text
 from jaxvid.data.clips import Clip
 from jaxvid.data.sources import Source
 from jaxvid.errors import InputError
+from jaxvid.files import to_path
 from jaxvid.models import embeddings
 from jaxvid.models.attention import Lengths, attention
 from jaxvid.models.conditioning import Entry, Setting, Table, vector
@@ -123,7 +124,7 @@ class Text(Condition):
             caption, mask = text.to_bytes(value, self.length)
             return {"bytes": caption, "mask": mask}
         try:
-            with open(value, "rb") as file:
+            with to_path(value, "--caption").open("rb") as file:
                 tokens = np.lib.format.read_array(file, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise InputError(

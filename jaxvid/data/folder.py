@@ -1,6 +1,6 @@
 """A folder of video files as clips, without preparing them."""
 
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 from jaxtyping import UInt8
@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 from jaxvid.data.scan import find_files
 from jaxvid.data.video import read_frames, read_video
 from jaxvid.errors import InputError
+from jaxvid.files import Path
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}  # contact sheets beside videos, for example
 
@@ -35,7 +36,7 @@ class VideoFolder:
         found = find_files(folder)
         if found.problems:
             raise InputError(f"{folder}: {found.problems[0]}; remove it")
-        names = [name for name in found.files if Path(name).suffix.lower() not in PICTURES]
+        names = [name for name in found.files if PurePath(name).suffix.lower() not in PICTURES]
         order = np.random.default_rng(seed).permutation(len(names))
         self.names = [folder / names[i] for i in order]
         self._size, self._first = size, None

@@ -2,7 +2,6 @@
 
 import io
 import os
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,6 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import ExifTags, Image
 
 from jaxvid.errors import InputError
+from jaxvid.files import local, to_path
 
 _MOST_PIXELS = 2**26  # 200 MB as RGB
 # A JPEG can be decoded at a half, a quarter or an eighth of its sides, in less time and memory.
@@ -32,9 +32,9 @@ def read_image(path: str | os.PathLike, *, size: tuple[int, int]) -> UInt8[np.nd
         pixels, which are not decoded.
     """
     try:
-        data = Path(path).read_bytes()
+        data = to_path(path, "file").read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     with _open(path, io.BytesIO(data)) as header:
         (width, height), form = header.size, header.format
     if width * height > _MOST_PIXELS:
@@ -49,7 +49,7 @@ def aspect(path: str | os.PathLike) -> float:
 
     Raises InputError if the file is not an image.
     """
-    with _open(path, path) as header:
+    with local(to_path(path, "file")) as file, _open(path, file) as header:
         # `getexif` of a PNG decodes the whole picture, to look behind it.
         turned = Image.Image.getexif(header).get(ExifTags.Base.Orientation, 1) > 4
         width, height = header.size

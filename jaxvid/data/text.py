@@ -77,7 +77,7 @@ def write_embeddings(
     Raises:
       InputError: the folder is not a folder of clips, or `encode` returned invalid arrays.
     """
-    folder = to_path(folder, "folder", bucket=True)
+    folder = to_path(folder, "folder")
     target = folder_of(folder, name)
     shards = manifest.read(folder)["shards"]
     target.mkdir(parents=True, exist_ok=True)

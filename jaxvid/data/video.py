@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
@@ -24,6 +24,7 @@ from jaxtyping import Float, Float32, UInt8
 from jaxvid.data import seek
 from jaxvid.data.image import fit
 from jaxvid.errors import InputError
+from jaxvid.files import is_local, to_path
 
 # A longer gap between two frames is treated as a broken timestamp: repeating a frame to fill it
 # would fill a data set with stills.
@@ -318,18 +319,32 @@ def _open(
     path: str | os.PathLike, options: Mapping[str, str] = MappingProxyType({})
 ) -> av.container.InputContainer:
     """Opens a regular file, and nothing that it refers to; raises as `read_frames` does."""
+    # A playlist could make FFmpeg open any other file or address.
+    options = {"protocol_whitelist": "fd", **options}
+    with contextlib.ExitStack() as opened:
+        try:
+            where = to_path(path, "file")
+            if is_local(where):
+                # By number, as FFmpeg takes some names for URLs or patterns. A pipe would wait for
+                # its writer.
+                number = os.open(where, os.O_RDONLY | os.O_NONBLOCK)
+                opened.callback(os.close, number)
+                if not stat.S_ISREG(os.fstat(number).st_mode):
+                    raise InputError(f"{path}: not a regular file; remove it")
+                file, options = "fd:", {"fd": str(number), **options}
+            else:
+                file = where.open("rb")  # which fetches the parts that are read
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        return _container(path, file, options)
+
+
+def _container(
+    path: str | os.PathLike, file: str | BinaryIO, options: Mapping[str, str]
+) -> av.container.InputContainer:
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise InputError(f"{path}: not a regular file; remove it")
-        # By number: FFmpeg takes some names for URLs or patterns, and a playlist could make it open
-        # any file or address.
-        options = {"fd": str(file), "protocol_whitelist": "fd", **options}
         # Titles may be in Latin-1. PyAV's `options` would go to the streams too, and crash on some.
-        return av.open("fd:", container_options=options, metadata_errors="replace")
+        return av.open(file, container_options=options, metadata_errors="replace")
     except EOFError as error:
         raise InputError(f"{path}: has no frames; remove it or copy it again") from error
     except av.FFmpegError as error:
@@ -337,8 +352,6 @@ def _open(
             f"{path}: not a video, or truncated before its index ({_reason(error)}); remove it or "
             "copy it again"
         ) from error
-    finally:
-        os.close(file)
 
 
 def _video_stream(

@@ -8,11 +8,8 @@ average, and is never deleted.
 
 import contextlib
 import functools
-import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,9 +18,10 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxvid.config import POSITIVE, declare, key
 from jaxvid.errors import InputError
+from jaxvid.files import Path, absolute
 from jaxvid.workdir import reading
 from jaxvid.workdir.agree import Damaged, from_first, together
-from jaxvid.workdir.disk import writing
+from jaxvid.workdir.disk import move_into
 
 declare(
     "checkpoint",
@@ -35,6 +33,19 @@ POLICIES = ocp.training.preservation_policies
 NAMES = ocp.path.step.standard_name_format()
 
 
+def steps_in(folder: Path) -> list[int]:
+    """The steps that were saved to a folder, oldest first; one whose save did not end is not there.
+
+    Raises InputError if the folder cannot be read.
+    """
+    try:
+        return sorted(saved.step for saved in NAMES.find_all(folder))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror or error})") from error
+
+
 class _Saves(contextlib.AbstractContextManager):
     """The saved steps in `workdir/NAMEs/STEP`. A context manager, whose exit waits for the disk."""
 
@@ -43,7 +54,7 @@ class _Saves(contextlib.AbstractContextManager):
     write: bool  # if False, nothing is moved or deleted, because the run may still be active
 
     def __init__(self, workdir: Path):
-        self.folder = workdir.absolute() / f"{self.name}s"
+        self.folder = absolute(workdir) / f"{self.name}s"
         self._pending: tuple[int, Any] | None = None
 
     @functools.cached_property
@@ -73,12 +84,7 @@ class _Saves(contextlib.AbstractContextManager):
     @property
     def steps(self) -> list[int]:
         """Steps on disk, oldest first."""
-        try:
-            return sorted(saved.step for saved in NAMES.find_all(self.folder))
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise InputError(f"{self.folder} cannot be read ({error.strerror})") from error
+        return steps_in(self.folder)
 
     def _newest(self, below: int | None = None) -> int:
         """The newest step that process 0 sees, before `below` if given; -1 if there is none."""
@@ -205,10 +211,7 @@ class Checkpoints(_Saves):
 
         def move() -> None:
             if jax.process_index() == 0:
-                with writing(self._aside):
-                    self._aside.mkdir(exist_ok=True)
-                    target = tempfile.mkdtemp(prefix=f"{step}-", dir=self._aside)
-                    os.replace(self.folder / str(step), target)
+                move_into(self.folder / str(step), self._aside)
 
         together(move)
 
@@ -238,7 +241,7 @@ def start_from(path: Path, params: Any, part: str = "ema") -> tuple[Any, reading
     Raises:
       InputError: there is no such checkpoint, it cannot be read, or none of its arrays fits.
     """
-    path = path.absolute()
+    path = absolute(path)
     chosen = path.name.isdigit() and path.parent.name == "checkpoints"
     with Checkpoints(path.parents[1] if chosen else path) as checkpoints:
         step = int(path.name) if chosen else checkpoints._newest()
@@ -263,7 +266,7 @@ class Best(_Saves):
 
     def __init__(self, workdir: Path, write: bool = False):
         super().__init__(workdir)
-        self.folder, self.write = workdir.absolute() / "best", write
+        self.folder, self.write = absolute(workdir) / "best", write
 
     def save(self, step: int, ema: Any) -> None:
         """Starts to write weights that replace those before; see `Checkpoints.save`."""

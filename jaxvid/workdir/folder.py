@@ -8,7 +8,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import jax
@@ -16,18 +16,21 @@ from ml_collections import ConfigDict
 
 from jaxvid.config import complete, differences
 from jaxvid.errors import InputError
+from jaxvid.files import Path, absolute, is_local
 from jaxvid.workdir.agree import together
-from jaxvid.workdir.disk import write_whole, writing
+from jaxvid.workdir.checkpoint import steps_in
+from jaxvid.workdir.disk import make_folder, write_whole, writing
+from jaxvid.workdir.lease import lease
 from jaxvid.workdir.migrations import FORMAT, upgrade_config
 
-SAVES = "checkpoints", "snapshots", "checkpoints-damaged"
+SAVES = "checkpoints", "snapshots"
 
 
 def run_name(config: str) -> str:
     """The name of a run from its config: "videos-clips-a" for configs/videos.py:clips/a."""
     file, _, argument = config.partition(":")
     words = re.sub(r"[^\w.]+", "-", argument).strip("-.")
-    return f"{Path(file).stem}-{words}" if words else Path(file).stem
+    return f"{PurePath(file).stem}-{words}" if words else PurePath(file).stem
 
 
 @contextlib.contextmanager
@@ -35,7 +38,8 @@ def lock(workdir: Path) -> Iterator[None]:
     """Locks `workdir` against other runs, and makes it if needed.
 
     Every process of a run must call this; the first holds the lock for all. If it dies, the kernel
-    unlocks. Raises InputError if another run holds the lock, or if the folder cannot be written.
+    unlocks; in a bucket, see `lease`. Raises InputError if another run holds the lock, or if the
+    folder cannot be written.
     """
     with contextlib.ExitStack() as held:
         together(lambda: _lock(workdir, held) if jax.process_index() == 0 else None)
@@ -44,8 +48,11 @@ def lock(workdir: Path) -> Iterator[None]:
 
 def _lock(workdir: Path, held: contextlib.ExitStack) -> None:
     path = workdir / "lock"
+    if not is_local(path):
+        held.enter_context(lease(path))
+        return
+    make_folder(workdir)
     with writing(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
         file = held.enter_context(path.open("a+"))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,8 +129,7 @@ def _claim(
             "config": json.loads(config.to_json()),
         }
         text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-        with writing(workdir):
-            workdir.mkdir(parents=True, exist_ok=True)
+        make_folder(workdir)
         write_whole(workdir / "config.json", text.encode())
     return notes
 
@@ -153,9 +159,9 @@ def _changes(old: ConfigDict, new: ConfigDict, taken: int) -> tuple[list[str], l
 
 def _steps(workdir: Path) -> list[int]:
     """All saved steps, including damaged ones: `checkpoints-damaged/STEP-…`."""
-    saved = [*workdir.glob("*/*")]
-    names = [path.name.partition("-")[0] for path in saved if path.parent.name in SAVES]
-    return [int(name) for name in names if name.isdigit()]
+    damaged = [path.name.partition("-")[0] for path in workdir.glob("checkpoints-damaged/*")]
+    saved = [step for name in SAVES for step in steps_in(absolute(workdir / name))]
+    return saved + [int(name) for name in damaged if name.isdigit()]
 
 
 def _read(workdir: Path) -> Mapping[str, Any]:
@@ -165,6 +171,6 @@ def _read(workdir: Path) -> Mapping[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} is missing: give the work directory of a run") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise InputError(f"{path} is not readable as JSON: {error}") from None

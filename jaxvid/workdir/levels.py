@@ -5,16 +5,15 @@ A file gets its name only when it is complete, so that a level that has its file
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from jaxvid.errors import InputError
-from jaxvid.workdir.disk import write_whole, writing
+from jaxvid.files import Path, local, whole
+from jaxvid.workdir.disk import make_folder, write_whole, writing
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -23,8 +22,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
     Raises InputError, which names the first difference, if it belongs to others.
     """
     path = folder / "cascade.json"
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     text = json.dumps(settings, indent=2) + "\n"
     try:
         before = json.loads(path.read_text()) if path.exists() else None
@@ -54,28 +52,30 @@ def write_level(
 
     Raises InputError if it cannot be written.
     """
-    partial, done = path.with_name(f".{path.name}.partial"), 0
-    with writing(path), partial.open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        start, frame = file.tell(), math.prod(shape[2:])
-    for part in parts:
-        with writing(path), partial.open("r+b") as file:
-            for b, frames in enumerate(part):
-                file.seek(start + (b * shape[1] + done) * frame)
-                file.write(frames.tobytes())
-        done += part.shape[1]
-    with writing(path):
-        os.replace(partial, path)
+    done = 0
+    for left in path.parent.glob(f".{path.name}.*"):  # of a process that was killed
+        left.unlink()
+    with writing(path), whole(path) as partial:
+        with partial.open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            start, frame = file.tell(), math.prod(shape[2:])
+        for part in parts:
+            with partial.open("r+b") as file:
+                for b, frames in enumerate(part):
+                    file.seek(start + (b * shape[1] + done) * frame)
+                    file.write(frames.tobytes())
+            done += part.shape[1]
 
 
 def read_level(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "B T H W 3"]:
-    """The videos of a file, which are read as they are used.
+    """The videos of a file, or of a copy of one in a bucket, which are read as they are used.
 
     Raises InputError if the file is damaged or has another shape.
     """
     try:
-        video = np.load(path, mmap_mode="r", allow_pickle=False)
+        with local(path) as file:  # what is mapped outlives the name of a copy
+            video = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read ({error}): delete it, to draw it again") from error
     if video.shape != shape or video.dtype != np.uint8:

@@ -3,19 +3,20 @@
 import contextlib
 import json
 import math
+import os
 import socket
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, SupportsFloat
+from typing import Any, SupportsFloat
 
 import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
 from jaxvid.config import NATURAL, POSITIVE, declare, key
-from jaxvid.workdir.disk import write_whole, writing
+from jaxvid.files import Path, to_path
+from jaxvid.workdir.disk import Growing, make_folder, writing
 from jaxvid.workdir.pictures import gif, read_metrics, tile
 
 declare(
@@ -26,11 +27,8 @@ declare(
     ),
 )
 
-
-if TYPE_CHECKING:
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
 SECONDS_PER_LINE = 10.0  # between progress lines without a terminal
+SECONDS_PER_UPLOAD = 60.0  # to a bucket
 
 
 class Log(contextlib.AbstractContextManager):
@@ -53,7 +51,7 @@ class Log(contextlib.AbstractContextManager):
 
     def __init__(
         self,
-        workdir: str | Path,
+        workdir: str | os.PathLike,
         total_steps: int,
         start_step: int = 0,
         known: Mapping[str, SupportsFloat] = {},
@@ -66,7 +64,8 @@ class Log(contextlib.AbstractContextManager):
         self._total_steps = total_steps
         self._first: tuple[int, float] | None = None
         self._next_line = -math.inf
-        self._workdir = Path(workdir)
+        self._next_upload = -math.inf
+        self._workdir = to_path(workdir, "--workdir")
         with writing(self._workdir):
             self._events = _open_events(self._workdir / "tensorboard", start_step)
             self._metrics = _open_metrics(self._workdir / "metrics.jsonl", start_step, known)
@@ -85,7 +84,7 @@ class Log(contextlib.AbstractContextManager):
         self._bar.close()
         # On a full disk, closing fails again; keep the error that ended the run.
         with (
-            contextlib.suppress(OSError) if kind else writing(self._workdir),
+            contextlib.suppress(Exception) if kind else writing(self._workdir),
             contextlib.closing(self._events),
             contextlib.closing(self._metrics),
         ):
@@ -130,9 +129,19 @@ class Log(contextlib.AbstractContextManager):
         scalars = [{"tag": name, "simple_value": float(v)} for name, v in values.items()]
         with writing(self._workdir / "metrics.jsonl"):
             self._metrics.write(_line(step, values))
-            self._metrics.flush()
         with writing(self._workdir / "tensorboard"):
             _write_event(self._events, step, summary={"value": scalars})
+        if time.monotonic() >= self._next_upload:
+            self.sync()
+
+    def sync(self) -> None:
+        """Returns when a bucket has all that was logged, so that a crash cannot lose it."""
+        if not self._write:
+            return
+        with writing(self._workdir):
+            self._metrics.sync()
+            self._events.sync()
+        self._next_upload = time.monotonic() + SECONDS_PER_UPLOAD
 
     def videos(
         self, step: int, name: str, videos: UInt8[np.ndarray, "B T H W 3"], fps: int | float
@@ -151,41 +160,38 @@ class Log(contextlib.AbstractContextManager):
             _write_event(self._events, step, summary={"value": [{"tag": name, "image": image}]})
 
 
-def _open_metrics(path: Path, start_step: int, known: Mapping[str, SupportsFloat]) -> IO[str]:
-    if path.exists():
-        lines = list(read_metrics(path))
-        kept = [line for line in lines if line[0] < start_step]
-        # The first line of a step precedes its checkpoint; the scores after it are repeated.
-        kept += [(step, values | known) for step, values in lines if step == start_step][:1]
-        write_whole(path, "".join(_line(*line) for line in kept).encode())
-    return path.open("a")
+def _open_metrics(path: Path, start_step: int, known: Mapping[str, SupportsFloat]) -> Growing:
+    lines = list(read_metrics(path)) if path.exists() else []
+    kept = [line for line in lines if line[0] < start_step]
+    # The first line of a step precedes its checkpoint; the scores after it are repeated.
+    kept += [(step, values | known) for step, values in lines if step == start_step][:1]
+    return Growing(path, b"".join(_line(*line) for line in kept))
 
 
-def _line(step: int, values: Mapping[str, SupportsFloat]) -> str:
+def _line(step: int, values: Mapping[str, SupportsFloat]) -> bytes:
     """One line of JSON. JSON has no infinities and no NaN: these become strings."""
     numbers = {name: float(v) for name, v in values.items()}
     exact = {name: v if math.isfinite(v) else str(v) for name, v in numbers.items()}
-    return json.dumps({"step": step, **exact}) + "\n"
+    return json.dumps({"step": step, **exact}).encode() + b"\n"
 
 
-def _open_events(folder: Path, start_step: int) -> "RecordWriter":
+def _open_events(folder: Path, start_step: int) -> Growing:
     from tensorboard.compat.proto.event_pb2 import SessionLog
-    from tensorboard.summary.writer.record_writer import RecordWriter
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # TensorBoard reads the files of a folder in order of name.
     name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
-    # TensorBoard's EventFileWriter would import TensorFlow if it is installed.
-    events = RecordWriter((folder / name).open("xb"))
+    events = Growing(folder / name)
     _write_event(events, 0, file_version="brain.Event:2")
     # SessionLog.START makes TensorBoard drop the events of earlier files from that step on.
     _write_event(events, start_step + 1, session_log={"status": SessionLog.START})
     return events
 
 
-def _write_event(events: "RecordWriter", step: int, **content: Any) -> None:
+def _write_event(events: Growing, step: int, **content: Any) -> None:
     from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
     event = Event(wall_time=time.time(), step=step, **content)
-    events.write(event.SerializeToString())
-    events.flush()
+    # TensorBoard's EventFileWriter would import TensorFlow if it is installed.
+    RecordWriter(events).write(event.SerializeToString())

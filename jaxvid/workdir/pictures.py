@@ -6,7 +6,7 @@ A file gets its name only when it is complete.
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import einops
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from jaxvid.errors import InputError
+from jaxvid.files import to_path
 from jaxvid.hierarchy.plan import Plan
 from jaxvid.workdir.disk import write_whole
 
@@ -122,14 +123,14 @@ def gif(video: UInt8[np.ndarray, "T H W 3"], fps: int | float) -> bytes:
     return file.getvalue()
 
 
-def write_png(path: str | Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
+def write_png(path: str | PathLike, image: UInt8[np.ndarray, "H W 3"]) -> None:
     """Writes an image, 0 to 255, as PNG."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     write_whole(path, file.getvalue())
 
 
-def write_loss_curve(path: str | Path, metrics_jsonl: str | Path) -> None:
+def write_loss_curve(path: str | PathLike, metrics_jsonl: str | PathLike) -> None:
     """Plots a run's loss by step, and by noise level if it was measured, as PNG.
 
     Args:
@@ -168,7 +169,7 @@ def write_loss_curve(path: str | Path, metrics_jsonl: str | Path) -> None:
     write_whole(path, file.getvalue())
 
 
-def write_score_curves(path: str | Path, metrics_jsonl: str | Path) -> None:
+def write_score_curves(path: str | PathLike, metrics_jsonl: str | PathLike) -> None:
     """Plots a run's scores by step as PNG, a panel for each, with 95 % intervals; none, no file.
 
     Args:
@@ -205,7 +206,7 @@ def write_score_curves(path: str | Path, metrics_jsonl: str | Path) -> None:
     write_whole(path, file.getvalue())
 
 
-def write_scores(path: str | Path, scores: Sequence[Any]) -> None:
+def write_scores(path: str | PathLike, scores: Sequence[Any]) -> None:
     """Plots scores as PNG: a panel for each, with its 95 % interval and the score of real clips.
 
     A score of windows or frames is a curve.
@@ -245,7 +246,7 @@ def write_scores(path: str | Path, scores: Sequence[Any]) -> None:
     write_whole(path, file.getvalue())
 
 
-def write_plan(path: str | Path, plan: Plan) -> None:
+def write_plan(path: str | PathLike, plan: Plan) -> None:
     """Draws a plan as PNG: calls from top to bottom, frames from left to right.
 
     A line separates calls that wait for those above it from calls that run side by side.
@@ -283,7 +284,7 @@ def write_plan(path: str | Path, plan: Plan) -> None:
     write_whole(path, file.getvalue())
 
 
-def read_metrics(path: str | Path) -> Iterator[tuple[int, dict[str, float]]]:
+def read_metrics(path: str | PathLike) -> Iterator[tuple[int, dict[str, float]]]:
     """The step and the values, finite or not, of each line of a metrics.jsonl.
 
     An incomplete line, which a killed run may leave, is skipped.
@@ -292,7 +293,7 @@ def read_metrics(path: str | Path) -> Iterator[tuple[int, dict[str, float]]]:
       InputError: the file does not exist.
     """
     try:
-        lines = Path(path).read_text(errors="replace").splitlines()
+        lines = to_path(path, "file").read_bytes().decode(errors="replace").splitlines()
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: is its folder a run's work directory?") from None
     for line in lines:

@@ -9,13 +9,13 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
 from jaxvid.errors import InputError
+from jaxvid.files import Path
 from jaxvid.workdir.agree import Damaged
 from jaxvid.workdir.migrations import saved_name
 

@@ -1,24 +1,27 @@
 """A folder of drawn clips: `000.mp4`, `001.mp4`, …, and `sheet.png`, a row per clip.
 
-The folder is replaced as a whole, so that it never mixes the clips of two draws.
+The folder is replaced as a whole, so that it never mixes the clips of two draws. In a bucket, which
+cannot do that, the old files go first and the sheet comes last.
 """
 
 import contextlib
 import errno
 import os
+import pathlib
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 from jaxvid.data.video import VideoWriter
 from jaxvid.errors import InputError
+from jaxvid.files import Path, is_local, store_of
 from jaxvid.hierarchy.plan import Plan
-from jaxvid.workdir.disk import writing
+from jaxvid.workdir.disk import make_folder, writing
 from jaxvid.workdir.pictures import contact_sheet, write_plan, write_png
 
 SHOWN = 256  # most frames of a clip in the sheet
@@ -110,6 +113,14 @@ def write_samples(
 @contextlib.contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
     """Yields a new folder, which replaces `folder` when the block ends without an error."""
+    if not is_local(folder):
+        make_folder(folder)
+        _check_ours(folder)
+        with tempfile.TemporaryDirectory() as partial:
+            yield pathlib.Path(partial)
+            with writing(folder):
+                _upload(pathlib.Path(partial), folder)
+        return
     folder = folder.resolve()
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     with writing(folder):
@@ -121,6 +132,15 @@ def _replacing(folder: Path) -> Iterator[Path]:
             _swap(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _upload(new: pathlib.Path, folder: Path) -> None:
+    """Replaces the files of `folder` in a bucket by those of `new`."""
+    _check_ours(folder)
+    for path in folder.iterdir() if folder.exists() else ():
+        path.unlink()
+    for path in sorted(new.iterdir()):
+        store_of(folder).put_file(str(path), str(folder / path.name))
 
 
 def _swap(new: Path, folder: Path) -> None:
@@ -145,7 +165,8 @@ def _swap(new: Path, folder: Path) -> None:
 def _check_ours(folder: Path) -> None:
     if not folder.exists():
         return
-    others = [name for name in sorted(os.listdir(folder)) if not OURS.fullmatch(name)]
+    names = sorted(path.name for path in folder.iterdir())
+    others = [name for name in names if not OURS.fullmatch(name)]
     if others:
         raise InputError(
             f"{folder} has other files than samples ({', '.join(others[:4])}), which would be "

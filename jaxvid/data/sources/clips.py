@@ -44,7 +44,7 @@ def open_clips(config: ConfigDict, split: str) -> "ClipFolder":
 
     Raises InputError, naming all keys that do not fit it.
     """
-    path = to_path(config.path, "config.data.path", bucket=True)
+    path = to_path(config.path, "config.data.path")
     if shapes := manifest.shapes(path):
         shape = "{}x{}".format(*frame_shape(config))
         if shape not in shapes:
@@ -114,7 +114,7 @@ class ClipFolder:
           InputError: the folder is missing, empty, incomplete or not made by prepare, or it lacks
             the embeddings.
         """
-        self.path = to_path(path, "data.path", bucket=True)
+        self.path = to_path(path, "data.path")
         self.manifest = manifest.read(self.path)
         self.labels = tuple(self.manifest["labels"])
         shards = self.manifest["shards"]

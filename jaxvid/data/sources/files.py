@@ -5,7 +5,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from jaxvid.data.manifest import class_of
 from jaxvid.data.sources.mixture import parts
 from jaxvid.data.split import held_out
 from jaxvid.errors import InputError
-from jaxvid.files import to_path
+from jaxvid.files import Path, to_path
 
 Look = Callable[[Path], tuple[float, float]]
 
@@ -53,7 +53,7 @@ def open_files(
         found = scan.find_files(folder).files
     except InputError as error:
         raise InputError(f"config.data.path: {error}") from None
-    names = [name for name in found if accepts(Path(name).suffix.lower())]
+    names = [name for name in found if accepts(PurePath(name).suffix.lower())]
     out = held_out(names, config.validation) == (split == "validation")
     chosen = [name for name, is_chosen in zip(names, out, strict=True) if is_chosen]
     if split == "train" and not chosen:

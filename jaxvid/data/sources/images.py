@@ -1,7 +1,5 @@
 """A folder of still images as clips of one frame, for `data.frames=1`."""
 
-from pathlib import Path
-
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -11,6 +9,7 @@ from jaxvid.data.folder import PICTURES
 from jaxvid.data.image import aspect, read_image
 from jaxvid.data.sources.files import Files, check_path, open_files
 from jaxvid.data.sources.registry import source
+from jaxvid.files import Path
 
 
 @source("images")

@@ -6,7 +6,6 @@ can be decoded alone.
 """
 
 import functools
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -18,6 +17,7 @@ from jaxvid.data.clips import Clip
 from jaxvid.data.folder import PICTURES
 from jaxvid.data.sources.files import Files, check_path, open_files
 from jaxvid.data.sources.registry import source
+from jaxvid.files import Path
 
 declare("data", per_file=key(1, POSITIVE, 'clips that a pass takes of each file of "videos"'))
 

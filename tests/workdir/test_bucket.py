@@ -1,0 +1,194 @@
+"""A work directory in a bucket, by the commands."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jaxvid.build import build
+from jaxvid.errors import InputError
+from jaxvid.files import store_of
+from jaxvid.training.state import to_parts
+from jaxvid.workdir import folder, lease
+from jaxvid.workdir.checkpoint import Checkpoints, steps_in
+from tests.commands import ENVIRONMENT, ROOT, mistakes, run
+from tests.emulator import FORBIDDEN
+
+# With a network that compiles fast: what is tested here is around it.
+TINY = "--config=tests/tiny.py", "--config.model.blocks=time"
+
+
+@pytest.fixture(scope="module")
+def killed(bucket):
+    """A run in the bucket that was killed while it saved its second checkpoint."""
+    workdir = bucket / "run"
+    words = [sys.executable, "-m", "jaxvid.train", *TINY, f"--workdir={workdir}"]
+    process = subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    while not (workdir / "checkpoints/6").exists() and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert steps_in(workdir / "checkpoints") == [3]
+    assert (workdir / "lock").exists()
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def resumed(killed):
+    """The run, taken up where it was killed, and what it said."""
+    return killed, run("train", *TINY, f"--workdir={killed}")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The same run, from start to end and on this machine."""
+    workdir = tmp_path_factory.mktemp("whole")
+    run("train", *TINY, f"--workdir={workdir}")
+    return workdir
+
+
+def copy_of(path, target):
+    store_of(path).get(str(path), str(target), recursive=True)
+    return target
+
+
+def files_in(path):
+    return {file.name for file in path.iterdir()}
+
+
+def test_a_killed_run_goes_on_at_once_and_ends_bit_for_bit_as_one_on_a_disk(
+    resumed, whole, config, tmp_path
+):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    workdir, said = resumed
+    assert f"resuming at step 3 of 8 in {workdir}" in said
+    assert "sign of life" not in said
+    here = copy_of(workdir, tmp_path / "here")
+    config.model.blocks = "time"
+    state = to_parts(build(config, jax.devices()[:1]).state)
+    states, losses, scalars = [], [], []
+    for folder_ in (here, whole):
+        with Checkpoints(folder_) as checkpoints:
+            assert checkpoints.steps == [3, 6, 8]
+            states.append(checkpoints.restore(state))
+        lines = map(json.loads, (folder_ / "metrics.jsonl").read_text().splitlines())
+        losses.append([(line["step"], line["loss"]) for line in lines])
+        events = EventAccumulator(
+            str(folder_ / "tensorboard"), size_guidance={"images": 0}
+        ).Reload()
+        scalars.append([(event.step, event.value) for event in events.Scalars("loss")])
+        assert events.Images("generate")
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    assert losses[0] == losses[1]
+    assert scalars[0] == scalars[1]
+    assert files_in(here) == files_in(whole) - {"lock"}
+    drawn = "samples/0000008-generate/000.mp4"
+    assert (here / drawn).read_bytes() == (whole / drawn).read_bytes()
+
+
+def test_a_model_in_a_bucket_draws_and_is_scored_there(resumed, bucket, whole, tmp_path):
+    workdir, drawn = resumed[0], bucket / "drawn"
+    for seed in (1, 0):
+        run("sample", f"--workdir={workdir}", f"--output={drawn}", "--num=2", f"--seed={seed}")
+    run("sample", f"--workdir={whole}", f"--output={tmp_path}/here", "--num=2")
+    assert files_in(drawn) == {"000.mp4", "001.mp4", "sheet.png"}
+    here = copy_of(drawn, tmp_path / "copy")
+    for name in files_in(here):
+        assert (here / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+    flags = "--num=12", "--metrics=energy", f"--output={bucket}/scores"
+    said = [run("evaluate", f"--workdir={workdir}", *flags) for _ in range(2)]
+    assert said[0].splitlines()[-4:] == said[1].splitlines()[-4:]
+    assert {"scores.json", "scores.png"} < files_in(bucket / "scores")
+
+    stage = tmp_path / "cascade.py"
+    stage.write_text(
+        f"from jaxvid.cascade import Stage\nget_cascade = lambda: (Stage('outline', '{workdir}'),)"
+    )
+    flags = f"--cascade={stage}", "--num=1", f"--output={bucket}/levels"
+    for _ in range(2):  # the second one draws nothing
+        said = run("sample", *flags)
+        assert f"1 clips of 4 frames in {bucket}/levels" in said
+    assert files_in(bucket / "levels") == {
+        "1-outline",
+        "1-outline.npy",
+        "cascade.json",
+        "sheet.png",
+    }
+
+
+def test_a_damaged_checkpoint_is_put_aside_and_a_run_starts_from_another(resumed, bucket):
+    workdir = bucket / "tuned"
+    train = "train", *TINY, f"--workdir={workdir}", f"--config.init_from={resumed[0]}"
+    said = run(*train, "--config.steps=1", "--config.checkpoint.every=1")
+    assert f"from {resumed[0]}: took " in said
+    (workdir / "checkpoints/1/train/manifest.ocdbt").write_bytes(b"")
+
+
+def test_what_cannot_be_is_said_in_a_line_before_anything_is_compiled(killed, bucket):
+    where = [f"gs://{name}/run" for name in ("none", FORBIDDEN)]
+    with folder.lock(killed):
+        mistakes("train", ([*TINY, f"--workdir={killed}"], f"{killed}: another run is writing"))
+    mistakes("train", *(
+        ([*TINY, f"--workdir={path}"], f"{path} cannot be written (") for path in where
+    ))  # fmt: skip
+    mistakes("sample", *(
+        ([f"--workdir={killed}", f"--output={path}"], f"{path} cannot be written (")
+        for path in where
+    ), ([f"--workdir={killed}", f"--output={killed}"], "has other files than samples"),
+    ([f"--workdir={where[0]}"], "config.json is missing"))  # fmt: skip
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Locks of this process, whose life cannot be seen from here, and a faster clock."""
+    identity = lease._identity
+    monkeypatch.setattr(lease, "_identity", lambda process: identity(process) | {"namespace": ""})
+    monkeypatch.setattr(lease, "RENEWED", 0.2)
+    monkeypatch.setattr(lease, "STALE", 1.0)
+
+
+def test_a_run_on_another_machine_is_watched_for_signs_of_life(bucket, elsewhere, capfd):
+    path = bucket / "watched/lock"
+    with (
+        lease.lease(path),
+        pytest.raises(InputError, match="another run is writing there"),
+        lease.lease(path),
+    ):
+        pass
+    assert "waiting 1 s for a sign of life of process" in capfd.readouterr().err
+    assert not path.exists()
+    path.write_text(json.dumps(lease._identity(1) | {"token": "of a dead run"}))
+    began = time.monotonic()
+    with lease.lease(path):
+        assert time.monotonic() - began > lease.STALE
+    path.write_text("process 1 on here\n")  # copied with a folder from a disk
+    with lease.lease(path):
+        pass
+
+
+def test_a_run_that_has_lost_its_lock_ends_at_once(bucket):
+    path = bucket / "lost/lock"
+    code = f"""
+import time
+from jaxvid.files import to_path
+from jaxvid.workdir import lease
+lease.RENEWED = 0.2
+with lease.lease(to_path("{path}", "")):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+    command = [sys.executable, "-c", code]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes) as other:
+        assert other.stdout.readline() == b"locked\n"
+        path.write_text("of another run")
+        assert other.wait(timeout=30) == 1
+        assert b"the lock was taken by another run" in other.stderr.read()
+    assert path.read_text() == "of another run"
