@@ -99,6 +99,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 env=os.environ | settings | environment,
                 umask=0o077 if i else 0o022,
+                cwd=Path(__file__).parents[1],
             )
             for i, log in enumerate(self._logs)
         ]

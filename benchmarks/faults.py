@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -93,6 +94,7 @@ def _raise(error):
 def _signal(*numbers):
     for number in numbers:
         os.kill(os.getpid(), number)
+    time.sleep(3)  # JAX looks once a second, and here a step takes milliseconds
 
 
 FAULTS = {
