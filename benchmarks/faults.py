@@ -4,13 +4,16 @@
         --config=tests/tiny.py --config.data.source=numbered --config.conditions.label.classes=1000
 
 The clip of a number has it as its label. With SEEN, each process appends the numbers of the clips
-of each of its batches to SEEN/INDEX. With FAULT, process 2 is killed before its fifth batch; the
-other faults are below. With BAD=10 every tenth record is bad.
+of each of its batches to SEEN/INDEX, and the files that it opens to write to SEEN/INDEX.files. With
+FAULT, process 2 is killed before its fifth batch; the other faults are below. With BAD=10 every
+tenth record is bad.
 """
 
 import os
 import resource
 import signal
+import sys
+import time
 from pathlib import Path
 
 import jax
@@ -24,6 +27,7 @@ from jaxvid.errors import InputError
 COUNT = 1000
 
 _put, _batches = Run.put, 0
+opened: list[str] = []
 
 
 class Numbered:
@@ -63,12 +67,24 @@ def put(run, batch):
     _batches += 1
     process = jax.process_index()
     if "SEEN" in os.environ:
-        with (Path(os.environ["SEEN"]) / str(process)).open("a") as file:
+        seen = Path(os.environ["SEEN"]) / str(process)
+        with seen.open("a") as file:
             print(*batch["given"]["label"].tolist(), file=file)
+        seen.with_suffix(".files").write_text("\n".join(opened))
     who, when, what = os.environ.get("FAULT", ",,").split(",")
     if (str(process), str(_batches)) == (who, when):
         FAULTS[what]()
     return _put(run, batch)
+
+
+def note(event, arguments):
+    """Notes the files that Python opens to write."""
+    if (
+        event == "open"
+        and isinstance(arguments[0], str)
+        and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    ):
+        opened.append(arguments[0])
 
 
 def _raise(error):
@@ -78,6 +94,7 @@ def _raise(error):
 def _signal(*numbers):
     for number in numbers:
         os.kill(os.getpid(), number)
+    time.sleep(3)  # JAX looks once a second, and here a step takes milliseconds
 
 
 FAULTS = {
@@ -91,3 +108,4 @@ FAULTS = {
 }
 
 Run.put = put
+sys.addaudithook(note)

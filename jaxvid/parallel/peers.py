@@ -45,7 +45,7 @@ def joined(text: str | None, saves: bool = False) -> Iterator[None]:
       saves: whether the block handles SIGTERM; else that ends all processes, as Ctrl-C does.
     """
     global _watch
-    if text is None:
+    if not text:
         if warning := processes.alone(os.environ):
             start.say(warning)
         yield
@@ -203,7 +203,7 @@ def _connect() -> dict[socket.socket, int]:
 
 
 def _hello(peer: socket.socket) -> str:
-    peer.settimeout(TIMEOUT)
+    peer.settimeout(FIRST)
     with contextlib.suppress(OSError):
         return peer.recv(41, socket.MSG_WAITALL).decode(errors="replace")
     return ""
