@@ -1,7 +1,9 @@
 """A profile of some steps: what the devices and the host did, and when."""
 
+import pathlib
+import shutil
+import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,7 +11,8 @@ from ml_collections import ConfigDict
 
 from jaxvid.config import Rule, declare, is_int, key, requirement
 from jaxvid.errors import InputError
-from jaxvid.workdir.disk import writing
+from jaxvid.files import Path, is_local, store_of
+from jaxvid.workdir.disk import make_folder, writing
 
 WINDOW = Rule(
     "() or (FIRST, COUNT): a step of at least 2, as the first one compiles, and a number of steps",
@@ -39,6 +42,7 @@ class Profile:
         first, count = config.log.profile or (0, 0)
         self._steps = range(first, first + count)
         self._folder, self._say, self._on = workdir / "profile", say, False
+        self._here = self._folder
 
     def begins(self, step: int) -> bool:
         """Whether `begin` is due after `step`; a run may also resume amid the steps."""
@@ -48,11 +52,13 @@ class Profile:
         """Starts to trace."""
         self._on = True
         if jax.process_index() == 0:
-            with writing(self._folder):
-                self._folder.mkdir(exist_ok=True)
+            if is_local(self._folder):
+                make_folder(self._folder)
+            else:  # traced here, then uploaded
+                self._here = pathlib.Path(tempfile.mkdtemp(prefix="jaxvid-profile-"))
             options = jax.profiler.ProfileOptions()
             options.python_tracer_level = 0  # every call in Python would be an event
-            jax.profiler.start_trace(self._folder, profiler_options=options)
+            jax.profiler.start_trace(self._here, profiler_options=options)
 
     def ends(self, step: int) -> bool:
         """Whether `end` is due after `step`."""
@@ -64,6 +70,11 @@ class Profile:
         if jax.process_index() == 0:
             jax.block_until_ready(state)
             jax.profiler.stop_trace()
+            if not is_local(self._folder):
+                with writing(self._folder):
+                    store = store_of(self._folder)
+                    store.put(f"{self._here}/", f"{self._folder}/", recursive=True)
+                shutil.rmtree(self._here)
             self._say(
                 f"profiled up to step {step}: pip install xprof, then tensorboard --logdir="
                 f"{self._folder}; or open its trace.json.gz in ui.perfetto.dev"
