@@ -163,7 +163,7 @@ def largest_difference(a: Mapping[int, float], b: Mapping[int, float]) -> float:
 
 def row(name: str, ended: Ended, resumed: str, difference: float) -> str:
     """A line of the table."""
-    said = "<br>".join(f"`{line}`" for line in dict.fromkeys(ended.why) if line)
+    said = "<br>".join(f"`{line.replace('`', '')}`" for line in dict.fromkeys(ended.why) if line)
     codes = ", ".join(map(str, ended.codes))
     return f"| {name} | {said} | {ended.seconds:.1f} | {codes} | {resumed} | {difference:.0e} |"
 
