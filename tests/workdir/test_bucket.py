@@ -16,7 +16,7 @@ from jaxvid.files import store_of
 from jaxvid.training.state import to_parts
 from jaxvid.workdir import folder, lease
 from jaxvid.workdir.checkpoint import Checkpoints, steps_in
-from tests.commands import ENVIRONMENT, ROOT, mistakes, run
+from tests.commands import ENVIRONMENT, ROOT, attempt, mistakes, run
 from tests.emulator import FORBIDDEN
 
 # With a network that compiles fast: what is tested here is around it.
@@ -73,15 +73,13 @@ def test_a_killed_run_goes_on_at_once_and_ends_bit_for_bit_as_one_on_a_disk(
     config.model.blocks = "time"
     state = to_parts(build(config, jax.devices()[:1]).state)
     states, losses, scalars = [], [], []
-    for folder_ in (here, whole):
-        with Checkpoints(folder_) as checkpoints:
-            assert checkpoints.steps == [3, 6, 8]
+    for path in (here, whole):
+        with Checkpoints(path) as checkpoints:
+            assert checkpoints.steps == [6, 8]
             states.append(checkpoints.restore(state))
-        lines = map(json.loads, (folder_ / "metrics.jsonl").read_text().splitlines())
+        lines = map(json.loads, (path / "metrics.jsonl").read_text().splitlines())
         losses.append([(line["step"], line["loss"]) for line in lines])
-        events = EventAccumulator(
-            str(folder_ / "tensorboard"), size_guidance={"images": 0}
-        ).Reload()
+        events = EventAccumulator(str(path / "tensorboard"), size_guidance={"images": 0}).Reload()
         scalars.append([(event.step, event.value) for event in events.Scalars("loss")])
         assert events.Images("generate")
     jax.tree.map(np.testing.assert_array_equal, *states)
@@ -123,12 +121,20 @@ def test_a_model_in_a_bucket_draws_and_is_scored_there(resumed, bucket, whole, t
     }
 
 
-def test_a_damaged_checkpoint_is_put_aside_and_a_run_starts_from_another(resumed, bucket):
+def test_a_run_starts_from_another_and_puts_a_damaged_checkpoint_aside(resumed, bucket):
     workdir = bucket / "tuned"
     train = "train", *TINY, f"--workdir={workdir}", f"--config.init_from={resumed[0]}"
-    said = run(*train, "--config.steps=1", "--config.checkpoint.every=1")
-    assert f"from {resumed[0]}: took " in said
-    (workdir / "checkpoints/1/train/manifest.ocdbt").write_bytes(b"")
+    train += "--config.steps=2", "--config.checkpoint.every=1", "--config.tasks.predict=0"
+    assert f"from {resumed[0]}: took " in run(*train)
+    (workdir / "checkpoints/2/train/manifest.ocdbt").unlink()
+    code, said, warned = attempt(f"jaxvid.{train[0]}", *train[1:])
+    assert code == 0, warned
+    assert "the checkpoint of step 2 is damaged (" in warned
+    assert "that of step 1 is used" in warned
+    assert "resuming at step 1 of 2" in said
+    (aside,) = files_in(workdir / "checkpoints-damaged")
+    assert aside.startswith("2-")
+    assert steps_in(workdir / "checkpoints") == [1, 2]
 
 
 def test_what_cannot_be_is_said_in_a_line_before_anything_is_compiled(killed, bucket):
