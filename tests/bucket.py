@@ -30,6 +30,7 @@ def emulated() -> Iterator[Path]:
         "TENSORSTORE_GCS_HTTP_URL": url,
         "GOOGLE_AUTH_TOKEN_FOR_TESTING": "any",  # for TensorStore
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # would ask Google about the bucket
+        "FSSPEC_GCS_TOKEN": "anon",  # else gcsfs looks for one, for a second
     }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():

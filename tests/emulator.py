@@ -25,7 +25,8 @@ def guarded(act):
         (wanted,) = request.query.get("ifGenerationMatch", [None])
         with one_at_a_time:
             if wanted is not None:
-                named = request.params.get("object_id") or request.data["meta"]["name"]
+                (named,) = request.query.get("name", [request.params.get("object_id")])
+                named = named or request.data["meta"]["name"]
                 try:
                     there = storage.get_file_obj(bucket, named)["generation"]
                 except NotFound:

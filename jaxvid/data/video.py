@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -320,27 +320,24 @@ def _open(
 ) -> av.container.InputContainer:
     """Opens a regular file, and nothing that it refers to; raises as `read_frames` does."""
     # A playlist could make FFmpeg open any other file or address.
-    options = {"protocol_whitelist": "fd", **options}
-    with contextlib.ExitStack() as opened:
-        try:
-            where = to_path(path, "file")
-            if is_local(where):
-                # By number, as FFmpeg takes some names for URLs or patterns. A pipe would wait for
-                # its writer.
-                number = os.open(where, os.O_RDONLY | os.O_NONBLOCK)
-                opened.callback(os.close, number)
-                if not stat.S_ISREG(os.fstat(number).st_mode):
-                    raise InputError(f"{path}: not a regular file; remove it")
-                file, options = "fd:", {"fd": str(number), **options}
-            else:
-                file = where.open("rb")  # which fetches the parts that are read
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-        return _container(path, file, options)
+    options, where = {"protocol_whitelist": "fd", **options}, to_path(path, "file")
+    try:
+        if not is_local(where):
+            return _container(path, io.BytesIO(where.read_bytes()), options)
+        file = os.open(where, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise InputError(f"{path}: not a regular file; remove it")
+        # By number: FFmpeg takes some names for URLs or patterns.
+        return _container(path, "fd:", {"fd": str(file), **options})
+    finally:
+        os.close(file)
 
 
 def _container(
-    path: str | os.PathLike, file: str | BinaryIO, options: Mapping[str, str]
+    path: str | os.PathLike, file: str | io.BytesIO, options: Mapping[str, str]
 ) -> av.container.InputContainer:
     try:
         # Titles may be in Latin-1. PyAV's `options` would go to the streams too, and crash on some.

@@ -63,7 +63,9 @@ def move_into(path: Path, folder: Path) -> None:
             folder.mkdir(exist_ok=True)
             os.rename(path, target)
         else:
-            store_of(path).mv(str(path), str(target), recursive=True)
+            # In this order, what is killed in between can be done again.
+            store_of(path).copy(str(path), str(target), recursive=True)
+            store_of(path).rm(str(path), recursive=True)
 
 
 class Growing:

@@ -39,8 +39,8 @@ def lease(path: Path) -> Iterator[None]:
     bucket, _, name = str(path).removeprefix("gs://").partition("/")
     with writing(path.parent):
         blob = storage.Client().bucket(bucket).blob(name)
-        _take(path, blob, mine)
-    renewing = threading.Thread(target=_renew, args=[path, blob, mine, done], daemon=True)
+        seen = _take(path, blob, mine)
+    renewing = threading.Thread(target=_renew, args=[path, blob, mine, seen, done], daemon=True)
     renewing.start()
     try:
         yield
@@ -48,17 +48,20 @@ def lease(path: Path) -> Iterator[None]:
         done.set()
         renewing.join()
         with contextlib.suppress(Exception):  # what is left is the lock of a dead process
-            blob.delete(if_generation_match=blob.generation)
+            owner, seen = _read(blob)
+            if owner.get("token") == mine["token"]:
+                blob.delete(if_generation_match=seen)
 
 
-def _take(path: Path, blob: Any, mine: dict[str, Any]) -> None:
+def _take(path: Path, blob: Any, mine: dict[str, Any]) -> int:
+    """Makes this process the owner; returns the generation of the lock."""
     from google.api_core.exceptions import PreconditionFailed
 
     watched, since = None, time.monotonic()
     while True:
         owner, seen = _read(blob)
         if owner.get("token") == mine["token"]:  # the answer to an earlier attempt was lost
-            return
+            return seen
         if owner and not _is_dead(owner):
             who = f"process {owner['process']} on {owner['host']}"
             if _is_here(owner) or watched not in (None, seen):
@@ -73,19 +76,19 @@ def _take(path: Path, blob: Any, mine: dict[str, Any]) -> None:
                 time.sleep(min(1.0, RENEWED))
                 continue
         with contextlib.suppress(PreconditionFailed):  # another run was faster
-            _write(blob, mine, seen)
-            return
+            return _write(blob, mine, seen)
 
 
-def _renew(path: Path, blob: Any, mine: dict[str, Any], done: threading.Event) -> None:
+def _renew(path: Path, blob: Any, mine: dict[str, Any], seen: int, done: threading.Event) -> None:
     from google.api_core.exceptions import PreconditionFailed
 
     while not done.wait(RENEWED):
         try:
             with contextlib.suppress(PreconditionFailed):
-                _write(blob, mine, blob.generation, retry=None, timeout=RENEWED)
+                seen = _write(blob, mine, seen, retry=None, timeout=RENEWED)
                 continue
-            if _read(blob)[0].get("token") == mine["token"]:
+            owner, seen = _read(blob)
+            if owner.get("token") == mine["token"]:  # the answer to the last attempt was lost
                 continue
         except Exception:
             continue
@@ -104,18 +107,23 @@ def _read(blob: Any) -> tuple[dict[str, Any], int]:
         with contextlib.suppress(PreconditionFailed):  # it was renewed in between
             try:
                 blob.reload()
-                content = blob.download_as_bytes(if_generation_match=blob.generation)
+                seen = blob.generation
+                content = blob.download_as_bytes(if_generation_match=seen)
             except NotFound:
                 return {}, 0
             try:
-                return json.loads(content), blob.generation
+                return json.loads(content), seen
             except ValueError:  # in the copy of a folder on a disk, which nobody holds
-                return {}, blob.generation
+                return {}, seen
 
 
-def _write(blob: Any, owner: dict[str, Any], seen: int, **options: Any) -> None:
-    """Raises PreconditionFailed if the lock does not have the generation `seen` any more."""
+def _write(blob: Any, owner: dict[str, Any], seen: int, **options: Any) -> int:
+    """Writes a lock that has the generation `seen`, or 0, and returns its new one.
+
+    Raises PreconditionFailed if it has another one.
+    """
     blob.upload_from_string(json.dumps(owner), if_generation_match=seen, **options)
+    return blob.generation
 
 
 def _identity(process: int) -> dict[str, Any]:
