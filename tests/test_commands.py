@@ -95,8 +95,8 @@ def test_flags_keys_paths_and_processes_that_are_wrong_are_one_line(refused, tmp
             (f"{file} cannot be written (File exists)", [*train, f"--workdir={file}"]),
             (f"{file}/run cannot be written (Not a directory)", [*train, f"--workdir={file}/run"]),
             ("/proc/run cannot be written (No such file", [*train, "--workdir=/proc/run"]),
-            ("--workdir=gs://b/run: object stores", [*train, "--workdir=gs://b/run"]),
-            ("--workdir=gs://b/run: object stores", ["jaxvid.sample", "--workdir=gs://b/run"]),
+            ("--workdir=s3://b/run: object stores", [*train, "--workdir=s3://b/run"]),
+            ("--workdir=s3://b/run: object stores", ["jaxvid.sample", "--workdir=s3://b/run"]),
             (f"--output={file}: it is a file", [*where, f"--output={file}"]),
             *[
                 (
@@ -143,11 +143,11 @@ def test_a_plugin_is_imported_before_the_config_file_is_read(refused, tmp_path):
         "    c.model.blocks = 'space mamba'\n    return c\n"
     )
     # What is wrong comes after the config file, with its outside key and word, has been checked.
-    late = ["--config=run.py", "--config.mamba.states=4", "--workdir=gs://b"]
+    late = ["--config=run.py", "--config.mamba.states=4", "--workdir=s3://b"]
     refused(
         [
-            ("--workdir=gs://b: object", ["jaxvid.train", "--plugins=my_lab.mamba", *late]),
-            ("--workdir=gs://b: object", ["jaxvid.train", *late, "--plugins", "my_lab.mamba"]),
+            ("--workdir=s3://b: object", ["jaxvid.train", "--plugins=my_lab.mamba", *late]),
+            ("--workdir=s3://b: object", ["jaxvid.train", *late, "--plugins", "my_lab.mamba"]),
             ("config.mamba.states: there is no such key", ["jaxvid.train", *late]),
             (
                 f"--plugins=my_lab.broken cannot be imported: {lab}/broken.py:2: NameError",

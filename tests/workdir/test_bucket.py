@@ -129,17 +129,18 @@ def test_a_damaged_checkpoint_in_a_bucket_is_put_aside(bucket, capsys):
 
 
 def test_what_cannot_be_is_said_in_a_line_before_anything_is_compiled(killed, bucket):
-    where = [f"gs://{name}/run" for name in ("none", FORBIDDEN)]
+    where = {"gs://none/run": "no such bucket", f"gs://{FORBIDDEN}/run": ""}
     with folder.lock(killed):
         mistakes("train", ([*TINY, f"--workdir={killed}"], f"{killed}: another run is writing"))
     mistakes("train", *(
-        ([*TINY, f"--workdir={path}"], f"{path} cannot be written (") for path in where
+        ([*TINY, f"--workdir={path}"], f"{path} cannot be written ({reason}")
+        for path, reason in where.items()
     ))  # fmt: skip
     mistakes("sample", *(
-        ([f"--workdir={killed}", f"--output={path}"], f"{path} cannot be written (")
-        for path in where
+        ([f"--workdir={killed}", f"--output={path}"], f"{path} cannot be written ({reason}")
+        for path, reason in where.items()
     ), ([f"--workdir={killed}", f"--output={killed}"], "has other files than samples"),
-    ([f"--workdir={where[0]}"], "config.json is missing"))  # fmt: skip
+    ([f"--workdir={bucket}/none"], "config.json is missing"))  # fmt: skip
 
 
 @pytest.fixture
