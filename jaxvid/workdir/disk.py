@@ -26,7 +26,8 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
         reason = getattr(error, "strerror", None)
         if not reason:  # libraries have given it no number
             hint = "see that the bucket exists, and that you may write into it"
-            reason = " ".join(str(error).split())
+            gone = isinstance(error, FileNotFoundError) or getattr(error, "code", 0) == 404
+            reason = "no such bucket" if gone else " ".join(str(error).split())
         raise InputError(f"{path} cannot be written ({reason}): {hint}") from error
 
 
@@ -76,7 +77,7 @@ class Growing:
       content: what it begins with, in place of what is there.
 
     Raises:
-      OSError: from any method, if the file cannot be written; for a bucket other errors too.
+      OSError: from any method, if the file cannot be written; of a bucket, other errors too.
     """
 
     def __init__(self, path: Path, content: bytes = b""):
@@ -96,7 +97,7 @@ class Growing:
         self._file.flush()
 
     def sync(self) -> None:
-        """Returns when what was written would survive this machine, or on a local disk this run."""
+        """Uploads what the bucket does not have yet, and returns when it is there."""
         if not is_local(self._path) and self._synced < (size := self._file.tell()):
             store_of(self._path).put_file(self._file.name, str(self._path))
             self._synced = size

@@ -90,7 +90,7 @@ def _renew(path: Path, blob: Any, mine: dict[str, Any], seen: int, done: threadi
             owner, seen = _read(blob)
             if owner.get("token") == mine["token"]:  # the answer to the last attempt was lost
                 continue
-        except Exception:
+        except Exception:  # the network may come back
             continue
         start.say(
             f"error: {path.parent}: the lock was taken by another run, or removed, after this one "

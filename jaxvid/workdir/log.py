@@ -135,7 +135,7 @@ class Log(contextlib.AbstractContextManager):
             self.sync()
 
     def sync(self) -> None:
-        """Returns when a bucket has all that was logged, so that a crash cannot lose it."""
+        """Returns when a bucket has all that was logged, which a crash cannot lose then."""
         if not self._write:
             return
         with writing(self._workdir):

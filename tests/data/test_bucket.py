@@ -78,6 +78,20 @@ def test_a_bucket_gives_the_same_clips_as_a_folder(bucket, videos, tmp_path):
     assert not list((bucket / "clips").glob("*.tmp"))
 
 
+def test_videos_in_a_bucket_are_read_as_they_are(videos, config):
+    sources = []
+    for folder in videos:
+        config.data.update(source="videos", path=str(folder), validation=0.0, fps=8, size=8)
+        sources.append(make_source(config.data))
+    here, there = sources
+    index = range(len(here))
+    assert [here.name_of(i) for i in index] == [there.name_of(i) for i in index]
+    np.testing.assert_array_equal(here.looks, there.looks)
+    frames = np.arange(4)
+    for i in (i for i in index if here.name_of(i) != "broken.mp4"):
+        np.testing.assert_array_equal(here[i].decode(frames), there[i].decode(frames))
+
+
 def test_a_file_in_a_bucket_appears_as_a_whole(bucket):
     path = bucket / "deep/a.txt"
     with contextlib.suppress(OSError), whole(path) as file:

@@ -7,6 +7,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
@@ -15,8 +16,9 @@ from jaxvid.data.video import read_video
 from jaxvid.errors import InputError
 from jaxvid.files import store_of
 from jaxvid.workdir import folder, lease
-from jaxvid.workdir.checkpoint import steps_in
-from tests.commands import ENVIRONMENT, ROOT, attempt, mistakes, run
+from jaxvid.workdir.checkpoint import Checkpoints, steps_in
+from jaxvid.workdir.levels import read_level
+from tests.commands import ENVIRONMENT, ROOT, mistakes, run
 from tests.emulator import FORBIDDEN
 
 # With a network that compiles fast, and one kind of samples: what is tested here is around them.
@@ -88,63 +90,57 @@ def test_a_killed_run_goes_on_at_once_and_ends_bit_for_bit_as_one_on_a_disk(
 
 
 def test_a_model_in_a_bucket_draws_and_is_scored_there(resumed, bucket, tmp_path):
-    workdir, drawn = resumed[0], bucket / "drawn"
-    for num in (3, 2):
-        said = run("sample", f"--workdir={workdir}", f"--output={drawn}", f"--num={num}")
+    workdir, drawn, levels = resumed[0], bucket / "drawn", bucket / "levels"
+    (drawn / "002.mp4").write_bytes(b"of an earlier draw")
+    said = run("sample", f"--workdir={workdir}", f"--output={drawn}", "--num=2")
     assert f"2 clips of 4 frames in {drawn}" in said
     assert files_in(drawn) == {"000.mp4", "001.mp4", "sheet.png"}
-    video, _ = read_video(drawn / "001.mp4", frames=4, size=None)
-    assert video.any()
+    assert read_video(drawn / "001.mp4", frames=4, size=None)[0].any()
 
     flags = "--num=12", "--metrics=energy", f"--output={bucket}/scores"
-    said = run("evaluate", f"--workdir={workdir}", *flags)
-    assert "energy" in said
+    assert "energy" in run("evaluate", f"--workdir={workdir}", *flags)
     assert {"scores.json", "scores.png"} < files_in(bucket / "scores")
 
-    stage = tmp_path / "cascade.py"
-    stage.write_text(
-        f"from jaxvid.cascade import Stage\nget_cascade = lambda: (Stage('outline', '{workdir}'),)"
-    )
-    flags = f"--cascade={stage}", "--num=1", f"--output={bucket}/levels"
-    for _ in range(2):  # the second one draws nothing
-        said = run("sample", *flags)
-        assert f"1 clips of 4 frames in {bucket}/levels" in said
-    assert files_in(bucket / "levels") == {
-        "1-outline",
-        "1-outline.npy",
-        "cascade.json",
-        "sheet.png",
-    }
+    stage, line = tmp_path / "cascade.py", f"get_cascade = lambda: (Stage('a', '{workdir}'),)"
+    stage.write_text(f"from jaxvid.cascade import Stage\n{line}")
+    run("sample", f"--cascade={stage}", "--num=1", f"--output={levels}")
+    assert files_in(levels) == {"1-a", "1-a.npy", "cascade.json", "sheet.png"}
+    assert read_level(levels / "1-a.npy", (1, 4, 8, 8, 3)).any()
 
 
-def test_a_run_starts_from_another_and_puts_a_damaged_checkpoint_aside(resumed, bucket):
-    workdir = bucket / "tuned"
-    train = "train", *TINY, f"--workdir={workdir}", f"--config.init_from={resumed[0]}"
-    train += "--config.steps=2", "--config.checkpoint.every=1", "--config.tasks.generate=0"
-    assert f"from {resumed[0]}: took " in run(*train)
-    (workdir / "checkpoints/2/train/manifest.ocdbt").unlink()
-    code, said, warned = attempt(f"jaxvid.{train[0]}", *train[1:])
-    assert code == 0, warned
-    assert "the checkpoint of step 2 is damaged (" in warned
-    assert "that of step 1 is used" in warned
-    assert "resuming at step 1 of 2" in said
+def test_a_run_starts_from_another_in_a_bucket(resumed, tmp_path):
+    start = f"--config.init_from={resumed[0]}", "--config.steps=1", "--config.tasks.generate=0"
+    said = run("train", *TINY, f"--workdir={tmp_path}", *start)
+    assert f"from {resumed[0]}: took " in said
+
+
+def test_a_damaged_checkpoint_in_a_bucket_is_put_aside(bucket, capsys):
+    workdir, parts = bucket / "damaged", {"ema": {"x": jnp.ones(3)}}
+    with Checkpoints(workdir, keep=2) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, parts)
+    (workdir / "checkpoints/2/ema/manifest.ocdbt").unlink()
+    with Checkpoints(workdir, keep=2) as checkpoints:
+        np.testing.assert_array_equal(checkpoints.restore(parts)["ema"]["x"], np.ones(3))
+    assert "the checkpoint of step 2 is damaged (" in capsys.readouterr().err
+    assert steps_in(workdir / "checkpoints") == [1]
     (aside,) = files_in(workdir / "checkpoints-damaged")
     assert aside.startswith("2-")
-    assert steps_in(workdir / "checkpoints") == [1, 2]
 
 
 def test_what_cannot_be_is_said_in_a_line_before_anything_is_compiled(killed, bucket):
-    where = [f"gs://{name}/run" for name in ("none", FORBIDDEN)]
+    where = {"gs://none/run": "no such bucket", f"gs://{FORBIDDEN}/run": ""}
     with folder.lock(killed):
         mistakes("train", ([*TINY, f"--workdir={killed}"], f"{killed}: another run is writing"))
     mistakes("train", *(
-        ([*TINY, f"--workdir={path}"], f"{path} cannot be written (") for path in where
+        ([*TINY, f"--workdir={path}"], f"{path} cannot be written ({reason}")
+        for path, reason in where.items()
     ))  # fmt: skip
     mistakes("sample", *(
-        ([f"--workdir={killed}", f"--output={path}"], f"{path} cannot be written (")
-        for path in where
+        ([f"--workdir={killed}", f"--output={path}"], f"{path} cannot be written ({reason}")
+        for path, reason in where.items()
     ), ([f"--workdir={killed}", f"--output={killed}"], "has other files than samples"),
-    ([f"--workdir={where[0]}"], "config.json is missing"))  # fmt: skip
+    ([f"--workdir={bucket}/none"], "config.json is missing"))  # fmt: skip
 
 
 @pytest.fixture

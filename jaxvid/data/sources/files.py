@@ -62,7 +62,7 @@ def open_files(
             f"{kind} files, or lower config.data.validation"
         )
     classes = sorted({class_of(name) for name in names} - {""})
-    chosen = [name for name in chosen for _ in range(times)]
+    chosen = [(name, found[name].size) for name in chosen for _ in range(times)]
     return Files(folder, chosen, classes, read, look, frame_shape(config), settings)
 
 
@@ -78,7 +78,7 @@ class Files:
     def __init__(
         self,
         folder: Path,
-        names: Sequence[str],
+        files: Sequence[tuple[str, int]],
         labels: Sequence[str],
         read: Callable[..., Clip],
         look: Look,
@@ -86,9 +86,9 @@ class Files:
         settings: Mapping[str, Any],
     ):
         self.labels = tuple(labels)
-        self._folder, self._names, self._look = folder, names, look
+        self._folder, self._sizes, self._look = folder, list(files), look
+        self._names = [name for name, _ in files]
         self._read = functools.partial(read, size=size, **settings)
-        self._sizes = [(name, (folder / name).stat().st_size) for name in names]
         side = size[0] if size[0] == size[1] else size
         about = repr((self._sizes, self.labels, side, *settings.values()))
         self.fingerprint = hashlib.sha256(about.encode(errors="surrogateescape")).hexdigest()[:16]
