@@ -3,6 +3,7 @@
 python tests/emulator.py PORT
 """
 
+import socketserver
 import sys
 import threading
 from http import HTTPStatus
@@ -40,6 +41,7 @@ def guarded(act):
 
 
 if __name__ == "__main__":
+    socketserver.TCPServer.request_queue_size = 1024  # past 5, clients would try again and again
     for name in ("insert", "delete"):
         setattr(objects, name, guarded(getattr(objects, name)))
 

@@ -18,7 +18,7 @@ from jaxvid.files import store_of
 from jaxvid.workdir import folder, lease
 from jaxvid.workdir.checkpoint import Checkpoints, steps_in
 from jaxvid.workdir.levels import read_level
-from tests.commands import ENVIRONMENT, ROOT, mistakes, run
+from tests.commands import ENVIRONMENT, ROOT, attempt, mistakes, run
 from tests.emulator import FORBIDDEN
 
 # With a network that compiles fast, and one kind of samples: what is tested here is around them.
@@ -32,7 +32,7 @@ def killed(bucket):
     words = [sys.executable, "-m", "jaxvid.train", *TINY, f"--workdir={workdir}"]
     process = subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     while not (workdir / "checkpoints/6").exists() and process.poll() is None:
-        time.sleep(0.05)
+        time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert steps_in(workdir / "checkpoints") == [3]
@@ -43,7 +43,9 @@ def killed(bucket):
 @pytest.fixture(scope="module")
 def resumed(killed):
     """The run, taken up where it was killed, and what it said."""
-    return killed, run("train", *TINY, f"--workdir={killed}")
+    code, *said = attempt("jaxvid.train", *TINY, f"--workdir={killed}")
+    assert code == 0, said
+    return killed, "".join(said)
 
 
 @pytest.fixture(scope="module")
