@@ -47,13 +47,13 @@ def main(_: Sequence[str]) -> None:
     alone = on(1)
     print("| mesh | loss | all parameters | worst single array | bytes of state per device |")
     print("|---|---|---|---|---|")
-    print(f"| one device | | | | {rules.bytes_per_device(alone.state):,} |")
+    print(f"| one device | | | | {rules.bytes_of_part(alone.state):,} |")
     for sizes in ({"data": count}, {"fsdp": count}, {"data": 2, "fsdp": count // 2}):
         spread = on(count, **sizes)
         mesh = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
         loss = np.max(np.abs(spread.losses / alone.losses - 1))
         together, worst = differences(spread.state.params, alone.state.params)
-        held = rules.bytes_per_device(spread.state)
+        held = rules.bytes_of_part(spread.state)
         print(f"| {mesh} | {loss:.1e} | {together:.1e} | {worst:.1e} | {held:,} |", flush=True)
 
 

@@ -16,13 +16,13 @@ from jaxtyping import Array, Float
 
 Names = tuple[str | None, ...]
 
-# The logical names of the axes of tokens [B,T,N,D], by what is divided.
+# What the devices along `context` divide of frames and places, by name. With "heads" they divide
+# the heads of queries, keys and values.
 SPLITS: dict[str, Names] = {
-    "frames": ("batch", "frames", None, "width"),
-    "places": ("batch", None, "places", "width"),
+    "frames": ("frames", None),
+    "places": (None, "places"),
+    "heads": (None, None),
 }
-# Those of queries, keys and values [B,T,N,K,d] in attention among all tokens.
-WHOLE: Names = ("batch", None, None, "whole heads", None)
 # What must be whole while a word mixes decides what is divided; by the `over` of the word.
 SPLIT_OF = {"frame": "frames", "place": "places", "cell": "places"}
 BY_HEADS = ("clip", "window")
@@ -40,8 +40,14 @@ def sharded(*names: str | None) -> bool:
     return any(devices_of(axes) > 1 for axes in nn.logical_to_mesh_axes(names) or ())
 
 
-def move(x: Float[Array, "B T N D"], start: str, end: str) -> Float[Array, "B T N D"]:
-    """Tokens that are divided by `end`, from tokens that are divided by `start`; see `SPLITS`.
+def names_of(split: str, axes: int = 4) -> Names:
+    """The logical names of the axes of tokens [B,T,N,D], or of their heads [B,T,N,K,d]."""
+    heads = "whole heads" if split == "heads" else "heads"
+    return ("batch", *SPLITS[split], *((heads, None) if axes == 5 else ("width",)))
+
+
+def move(x: Float[Array, "B T N *S"], start: str, end: str) -> Float[Array, "B T N *S"]:
+    """Tokens or their heads, divided by `end`, from those that are divided by `start`.
 
     Both are said, so that the gradient goes the same way back.
     """
@@ -50,11 +56,9 @@ def move(x: Float[Array, "B T N D"], start: str, end: str) -> Float[Array, "B T 
     return constrain(constrain(x, start), end)
 
 
-def constrain(
-    x: Float[Array, "B T N D"], split: str, features: str = "width"
-) -> Float[Array, "B T N D"]:
-    """Tokens, divided among devices."""
-    return nn.with_logical_constraint(x, (*SPLITS[split][:-1], features))
+def constrain(x: Float[Array, "B T N *S"], split: str) -> Float[Array, "B T N *S"]:
+    """Tokens or their heads, divided among devices."""
+    return nn.with_logical_constraint(x, names_of(split, x.ndim))
 
 
 def per_frame(x: Float[Array, "B T *S D"], split: str) -> Float[Array, "B T *S D"]:
@@ -63,24 +67,7 @@ def per_frame(x: Float[Array, "B T *S D"], split: str) -> Float[Array, "B T *S D
     """
     if not sharded("frames"):
         return x
-    frames = "frames" if split == "frames" else None
-    return nn.with_logical_constraint(x, ("batch", frames, *[None] * (x.ndim - 2)))
-
-
-def by_heads(x: Float[Array, "B T N K d"], split: str) -> Float[Array, "B T N K d"]:
-    """All tokens of some heads, for attention among all, from tokens divided by `split`."""
-    if not sharded("frames"):
-        return x
-    x = nn.with_logical_constraint(x, (*SPLITS[split][:-1], "heads", None))
-    return nn.with_logical_constraint(x, WHOLE)
-
-
-def from_heads(x: Float[Array, "B T N K d"], split: str) -> Float[Array, "B T N K d"]:
-    """The inverse of `by_heads`."""
-    if not sharded("frames"):
-        return x
-    x = nn.with_logical_constraint(x, WHOLE)
-    return nn.with_logical_constraint(x, (*SPLITS[split][:-1], "heads", None))
+    return nn.with_logical_constraint(x, ("batch", SPLITS[split][0], *[None] * (x.ndim - 2)))
 
 
 def locally(

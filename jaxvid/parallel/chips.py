@@ -29,7 +29,7 @@ class Chip(NamedTuple):
 
 
 GiB = 2**30
-SOURCE = "docs.cloud.google.com/tpu/docs, v4 to tpu7x, as of November 2026"
+SOURCE = "docs.cloud.google.com/tpu/docs, as of November 2026; ICI and DCN of v4 are not there"
 CHIPS = {
     "v4": Chip("TPU v4", 275e12, 32 * GiB, 1200e9, 300e9, 6.25e9, 3),
     "v5e": Chip("TPU v5 lite", 197e12, 16 * GiB, 819e9, 200e9, 3.125e9, 2),

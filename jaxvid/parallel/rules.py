@@ -107,15 +107,10 @@ def batch_parts(mesh: Mesh) -> int:
     return parts
 
 
-def bytes_per_device(tree: Any) -> int:
-    """The bytes of a tree of arrays on one device."""
-    return sum(
-        x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree) if x.addressable_shards
-    )
-
-
 def bytes_of_part(tree: Any) -> int:
-    """The bytes of a device's part of a tree of abstract arrays; whole without a sharding."""
+    """The bytes of a device's part of a tree of arrays, which may be abstract; whole without a
+    sharding.
+    """
     return sum(
         math.prod(x.sharding.shard_shape(x.shape) if x.sharding else x.shape) * x.dtype.itemsize
         for x in jax.tree.leaves(tree)

@@ -91,9 +91,9 @@ def make_sampler(
     that are `observed` are kept; the others are ignored. It is compiled once for all `observed`,
     unless `sampler.lag` makes the number of steps depend on them. With n keys, each is for an equal
     part of the clips, which are what they would be alone; then `observed` is bool [B,T]. A device
-    draws `sampler.batch_size` clips at once. `report` is called with the
-    number of sampling steps that are done and that of all steps. Equal arguments give the same
-    function, so that it is compiled once.
+    draws `sampler.batch_size` clips at once. `report` is called with the number of sampling steps
+    that are done and that of all steps. Equal arguments give the same function, so that it is
+    compiled once.
     """
     return _make_sampler(FrozenConfigDict(config), denoiser, mesh, report)
 

@@ -1,7 +1,5 @@
 """The same training on other layouts of devices."""
 
-import math
-
 import jax
 import numpy as np
 import pytest
@@ -105,7 +103,6 @@ def assert_equal(sharded, alone):
 def test_fsdp_spreads_parameters_average_and_optimizer_state(config):
     def bytes_per_device(**mesh):
         config.mesh.update(**mesh)
-        state = jax.tree.leaves(build(config).state)
-        return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in state)
+        return rules.bytes_of_part(build(config).state)
 
     assert bytes_per_device(data=1, fsdp=8) < 0.2 * bytes_per_device(data=8, fsdp=1)

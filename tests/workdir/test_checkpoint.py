@@ -56,7 +56,7 @@ def test_a_checkpoint_is_restored_onto_another_mesh(config, run, tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         restored = from_parts(checkpoints.restore(to_parts(spread)))
     same(restored, state)
-    assert rules.bytes_per_device(restored) < rules.bytes_per_device(state)
+    assert rules.bytes_of_part(restored) < rules.bytes_of_part(state)
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from jaxvid.config import POSITIVE
 from jaxvid.models import embeddings, windows
 from jaxvid.models.attention import Causal, Dense, Mask, attention, dense, factorized
-from jaxvid.models.devices import BY_HEADS, Names, by_heads, from_heads, locally
+from jaxvid.models.devices import BY_HEADS, locally, move, names_of
 from jaxvid.models.grammar import argument
 from jaxvid.models.layers import Linear, Linears, Scale, kernel, rms_norm
 from jaxvid.models.mixers.base import Context, MixerConfig, mixer
@@ -53,10 +53,10 @@ class Attention(nn.Module):
             if turn is not None:
                 query, key = (embeddings.rotate(a, turn) for a in (query, key))
             if self.over in BY_HEADS:
-                query, key, value = (by_heads(a, context.split) for a in (query, key, value))
+                query, key, value = (move(a, context.split, "heads") for a in (query, key, value))
             y = self.attend(query, key, value, context)
             if self.over in BY_HEADS:
-                y = from_heads(y, context.split)
+                y = move(y, "heads", context.split)
             y = rearrange(y, "b t n k d -> b t n (k d)")
         return joined(self.config, y)
 
@@ -92,7 +92,7 @@ class Attention(nn.Module):
     def within(
         self,
         groups: str,
-        split: Names,
+        split: str,
         query: Float[Array, "B T N K d"],
         key: Float[Array, "B S N K d"],
         value: Float[Array, "B S N K d"],
@@ -100,8 +100,8 @@ class Attention(nn.Module):
     ) -> Float[Array, "B T N K d"]:
         """Attention within groups of tokens.
 
-        `groups` is the einops pattern that forms them. `split` names what devices divide of
-        frames, places and heads.
+        `groups` is the einops pattern that forms them. `split` says what devices divide, one of
+        `devices.SPLITS`.
         """
 
         def attend(query: Array, key: Array, value: Array) -> Array:
@@ -112,7 +112,7 @@ class Attention(nn.Module):
 
         if streaming(self):  # its mask varies
             return attend(query, key, value)
-        names = ("batch", *split, None)
+        names = names_of(split, 5)
         kernels = self.config.attention.name == "pallas"
         return locally(attend, [names] * 3, names, query, key, value, kernels=kernels)
 
@@ -130,7 +130,7 @@ class Space(Attention):
         value: Float[Array, "B T N K d"],
         context: Context,
     ) -> Float[Array, "B T N K d"]:
-        return self.within("b f n k d -> (b f) n k d", ("frames", None, "heads"), query, key, value)
+        return self.within("b f n k d -> (b f) n k d", "frames", query, key, value)
 
 
 @mixer("time")
@@ -147,8 +147,7 @@ class Time(Attention):
         context: Context,
     ) -> Float[Array, "B T N K d"]:
         key, value, mask = self.past_and_present(key, value)
-        split = (None, "places", "heads")
-        return self.within("b f n k d -> (b n) f k d", split, query, key, value, mask)
+        return self.within("b f n k d -> (b n) f k d", "places", query, key, value, mask)
 
 
 @mixer("joint")
@@ -165,8 +164,7 @@ class Joint(Attention):
         context: Context,
     ) -> Float[Array, "B T N K d"]:
         key, value, mask = self.past_and_present(key, value, tokens=query.shape[2])
-        split = (None, None, "whole heads")
-        return self.within("b f n k d -> b (f n) k d", split, query, key, value, mask)
+        return self.within("b f n k d -> b (f n) k d", "heads", query, key, value, mask)
 
 
 @mixer("window")

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from jaxvid.errors import InputError
 from jaxvid.models.attention import Lengths, attention
-from jaxvid.models.devices import SPLITS, locally
+from jaxvid.models.devices import locally, names_of
 from jaxvid.models.layers import Scale, rms_norm
 from jaxvid.models.mixers.attention import by_head, joined, projections
 from jaxvid.models.mixers.base import Context, MixerConfig, mixer
@@ -36,11 +36,10 @@ class CrossAttention(nn.Module):
             y = attention(flat, key, value, Lengths(lengths), self.config.attention)
             return rearrange(y, "b (t n) k d -> b t n k d", t=query.shape[1])
 
-        batch, *split, _ = SPLITS[context.split]
-        tokens, words = (batch, *split, "heads", None), (batch, None, "heads", None)
+        tokens, words = names_of(context.split, 5), ("batch", None, "heads", None)
         y = locally(
             attend,
-            (tokens, words, words, (batch,)),
+            (tokens, words, words, ("batch",)),
             tokens,
             rms_norm(query, Scale(name="query_norm")(d)),
             rms_norm(key, Scale(name="key_norm")(d))[:, 0],
