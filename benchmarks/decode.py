@@ -84,7 +84,8 @@ def measure(path: Path, others: Sequence[str]) -> Iterator[tuple[list[float], li
     data = default_config().data
     data.update(source="videos", size=SIZE.value, frames=FRAMES.value, fps=_FPS)
     size, settings = (SIZE.value, SIZE.value), {"fps": _FPS}
-    source = Asked(Files(path.parent, [path.name], [], videos.read, video.look, size, settings))
+    files = [(path.name, path.stat().st_size)]
+    source = Asked(Files(path.parent, files, [], videos.read, video.look, size, settings))
     clips = make_dataset(source, data, lambda sample, clip: {}, seed=0, batch_size=1)
     whole, _ = _timed(lambda: collections.deque(read_frames(path, size=SIZE.value, fps=_FPS), 0))
     for number in range(CLIPS.value):

@@ -12,7 +12,6 @@ if __name__ == "__main__":
     start.begin()
 
 import collections
-import os
 import signal
 import sys
 import threading
@@ -22,7 +21,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 from absl import flags
-from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 from jaxvid import config as configs
@@ -34,8 +33,7 @@ from jaxvid.data import pipeline
 from jaxvid.data.buckets import describe_buckets, open_sources, steps_of
 from jaxvid.evaluators import make_evaluators
 from jaxvid.files import Path
-from jaxvid.parallel import peers
-from jaxvid.parallel.hosts import union
+from jaxvid.parallel import hosts, peers
 from jaxvid.training.goodput import Goodput
 from jaxvid.training.meter import Meter
 from jaxvid.training.state import from_parts, to_parts
@@ -159,7 +157,7 @@ def train(
                             action.act(step, state)
             meter = Meter(step, config.data.max_bad, run.metrics_of, goodput)
             batches = pipeline.batches(dataset, step, config.data)
-            should_stop = _stop_signals()
+            should_stop = _stop_signals(run.mesh)
             stopping = False
             in_flight: collections.deque[jax.Array] = collections.deque()
             bad: list[np.ndarray] = []
@@ -181,13 +179,13 @@ def train(
                 if len(in_flight) > 1:
                     in_flight.popleft().block_until_ready()
 
-                stopping = should_stop(step)
+                stopping = should_stop()
                 saves = stopping or step == config.steps or step % config.checkpoint.every == 0
                 due = [] if stopping else [action for action in actions if action.due(step)]
                 if saves or due or step % config.log.every == 0:
                     # Before saving, because these raise if too many records are bad, or if a recent
                     # loss is not finite.
-                    meter.count_bad(union(bad), log.say, getattr(source, "name_of", int))
+                    meter.count_bad(hosts.union(bad), log.say, getattr(source, "name_of", int))
                     bad.clear()
                     values = meter.close(step)
                     log.metrics(step, values)
@@ -222,24 +220,29 @@ def train(
     return step >= config.steps
 
 
-def _stop_signals() -> Callable[[int], bool]:
-    """Returns a function `step -> whether to stop`, with the same answer in all processes."""
-    came, several = threading.Event(), jax.process_count() > 1
+def _stop_signals(mesh: Mesh) -> Callable[[], bool]:
+    """Returns a function that tells whether to stop after a step, the same in all processes.
+
+    Several agree after each step, without waiting: they stop one step after they were asked to.
+    """
+    came = threading.Event()
 
     def ask(number: int) -> None:
-        if came.is_set():
+        if came.is_set() and number == signal.SIGINT:
             peers.leave(number)
         came.set()
-        start.say("stopping after this step; press again to stop without saving")
-        if several:
-            os.kill(os.getpid(), signal.SIGTERM)
+        start.say("stopping after this step; press Ctrl-C again to stop without saving")
 
-    if several:
-        # After SIGTERM to any process, JAX makes all processes agree on the step to stop at.
-        start.on_signal([signal.SIGINT], ask)
-        return multihost_utils.reached_preemption_sync_point
     start.on_signal([signal.SIGTERM, signal.SIGINT], ask)
-    return lambda step: came.is_set()
+    if jax.process_count() == 1:
+        return came.is_set
+    any_host, answers = hosts.any_host(mesh), collections.deque([False])
+
+    def agreed() -> bool:
+        answers.append(any_host(came.is_set()))
+        return bool(answers.popleft())
+
+    return agreed
 
 
 if __name__ == "__main__":

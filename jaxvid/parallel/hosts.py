@@ -3,14 +3,15 @@
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Int32, Shaped
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Bool, Int32, Shaped
 
 
 class Share(NamedTuple):
@@ -87,6 +88,18 @@ def union(values: Sequence[Int32[np.ndarray, "..."]]) -> Int32[np.ndarray, " n"]
     most = int(multihost_utils.process_allgather(np.int32(len(mine))).max())
     padded = np.pad(mine, (0, most - len(mine)), constant_values=-1)
     return _natural(multihost_utils.process_allgather(padded)) if most else mine
+
+
+def any_host(mesh: Mesh) -> Callable[[bool], Bool[jax.Array, ""]]:
+    """Returns a function of a host's answer: whether any host's is yes. Every host must call it.
+
+    It does not wait for the others; who looks at its result does.
+    """
+    each = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    any_of = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return lambda mine: any_of(
+        jax.make_array_from_callback((mesh.size,), each, lambda _: np.array([mine]))
+    )
 
 
 def _natural(values: Int32[np.ndarray, "..."]) -> Int32[np.ndarray, " n"]:

@@ -33,6 +33,9 @@ def join(text: str, timeout: float = TIMEOUT) -> None:
       InputError: `text` is invalid, "auto" finds no cluster, the port is in use, or process 0 does
         not answer.
     """
+    # JAX has one count of steps for all who ask it whether to stop. Orbax asks about earlier steps
+    # than the training, and then the processes stop at different ones and wait for each other.
+    jax.config.update("jax_enable_preemption_service", False)
     if text == "auto":
         try:
             with _limit(timeout, "--distributed=auto: the other processes did not join"):
