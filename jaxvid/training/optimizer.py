@@ -4,12 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
-import optax.contrib
-from flax import linen as nn
 from ml_collections import ConfigDict
-from optax.contrib import MuonDimensionNumbers
 
 from jaxvid.config import (
     ABOVE_0,
@@ -24,6 +20,7 @@ from jaxvid.config import (
     requirement,
 )
 from jaxvid.errors import InputError
+from jaxvid.training.muon import is_matrix, matrices, scale_by_muon, scale_by_size
 
 Schedule = Callable[[Any], Any]
 Rule = Callable[[ConfigDict, Schedule, Any, Callable[[Any], Any]], optax.GradientTransformation]
@@ -35,9 +32,8 @@ DECAYS = ("constant", "linear", "cosine")
 def optimizer(name: str) -> Callable[[Rule], Rule]:
     """Registers a function as an optimizer, for `optimizer.name`.
 
-    It gets the `optimizer` section of the config, the learning rate's schedule, the matrices (a
-    tree like the parameters, with Optax's `MuonDimensionNumbers` for each that has declared to be
-    one, and None for others), and a function from parameters to the mask of those that weight decay
+    It gets the `optimizer` section of the config, the learning rate's schedule, the matrices (of
+    `training.muon.matrices`), and a function from parameters to the mask of those that weight decay
     is for.
     """
 
@@ -65,24 +61,20 @@ def muon(
     The updates of matrices are orthogonalised, and scaled to the size of AdamW's, so that one
     learning rate serves both.
     """
-    rule = optax.contrib.muon(
-        schedule,
-        weight_decay=c.weight_decay,
-        adam_b2=c.b2,
-        adam_weight_decay=c.weight_decay,
-        weight_decay_mask=decayed,
-        muon_weight_dimension_numbers=matrices,
-        consistent_rms=0.2,
-    )
-
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        # The mask does not reach its AdamW. Parameters serve for decay alone, so those that it sees
-        # as 0 do not decay.
-        mask = decayed(params)
-        seen = jax.tree.map(lambda x, decays: x if decays else jnp.zeros_like(x), params, mask)
-        return rule.update(updates, state, seen, **extra)
-
-    return optax.GradientTransformationExtraArgs(rule.init, update)
+    of_each = [x for x in jax.tree.leaves(matrices, is_leaf=is_matrix) if x]
+    rules = {
+        "muon": optax.chain(
+            scale_by_muon(of_each),
+            scale_by_size(of_each),
+            optax.add_decayed_weights(c.weight_decay, decayed),
+            optax.scale_by_learning_rate(schedule),
+        ),
+        "adam": optax.adamw(
+            schedule, b2=c.b2, weight_decay=c.weight_decay, mask=decayed, nesterov=True
+        ),
+    }
+    choice = jax.tree.map(lambda x: "muon" if x else "adam", matrices, is_leaf=is_matrix)
+    return optax.partition(rules, choice)
 
 
 declare(
@@ -126,16 +118,6 @@ def make_optimizer(config: ConfigDict, boxed: Any) -> optax.GradientTransformati
     c = config.optimizer
     rule = OPTIMIZERS[c.name](c, make_schedule(config), matrices(boxed), _kernels)
     return optax.chain(optax.clip_by_global_norm(c.clip), rule) if c.clip else rule
-
-
-def matrices(boxed: Any) -> Any:
-    """Which axes of each parameter are a matrix's, None where it has declared none."""
-
-    def axes(box: Any) -> MuonDimensionNumbers | None:
-        declared = getattr(box, "matrix", None)
-        return declared and MuonDimensionNumbers(*declared)
-
-    return jax.tree.map(axes, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
 
 
 def _kernels(params: Any) -> Any:

@@ -10,7 +10,9 @@ from flax import linen as nn
 from jaxvid.build import build
 from jaxvid.models.layers import kernel
 from jaxvid.models.mixers import MIXERS
-from jaxvid.training.optimizer import OPTIMIZERS, make_optimizer, matrices
+from jaxvid.parallel.mesh import AXES
+from jaxvid.training.muon import is_matrix, matrices
+from jaxvid.training.optimizer import OPTIMIZERS, make_optimizer
 
 
 @pytest.fixture
@@ -23,16 +25,12 @@ def boxed(config):
 
 def leaves(tree):
     """By path, without numbers."""
-    flat = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is None or is_numbers(x))
+    flat = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_matrix)
     return {"/".join(key.key for key in path): x for path, x in flat}
 
 
-def is_numbers(x):
-    return isinstance(x, optax.contrib.MuonDimensionNumbers)
-
-
 def test_matrices_of_the_blocks_are_what_their_layers_declare(boxed):
-    found = {path: tuple(x) for path, x in leaves(matrices(boxed)).items() if x is not None}
+    found = {path: x[:2] for path, x in leaves(matrices(boxed)).items() if x is not None}
     shapes = leaves(nn.meta.unbox(boxed))
     # Axis 0 is the layers', and heads and what they hold are one side of a matrix.
     expected = {
@@ -60,6 +58,67 @@ def test_a_matrix_keeps_its_axes_when_others_are_added_and_removed():
         assert added.matrix == moved
         removed = added.remove_axis(index, {nn.PARTITION_NAME: "layers"})
         assert (removed.matrix, removed.names) == (box.matrix, box.names)
+
+
+def random(params, seed=0):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(x.dtype), params)
+
+
+def by_path(tree):
+    flat = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): x for path, x in flat}
+
+
+def test_muon_is_that_of_optax(config, boxed):
+    """Also its state, so that a run of either goes on with the other."""
+    config.optimizer.update(name="muon", warmup=0, lr=0.1, clip=0.0, decay="constant")
+    axes = jax.tree.map(
+        lambda x: x and optax.contrib.MuonDimensionNumbers(*x[:2]),
+        matrices(boxed),
+        is_leaf=is_matrix,
+    )
+    theirs = optax.contrib.muon(
+        optax.constant_schedule(0.1),
+        adam_b2=config.optimizer.b2,
+        muon_weight_dimension_numbers=axes,
+        consistent_rms=0.2,
+    )
+    params, found = random(nn.meta.unbox(boxed)), []
+    for tx in (make_optimizer(config, boxed), theirs):
+        state = tx.init(params)
+        for seed in (1, 2):
+            updates, state = jax.jit(tx.update)(random(params, seed), state, params)
+        found.append((updates, by_path(state)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *found)
+
+
+def updated(config, **sizes):
+    """The updates of Muon and their FLOPs per device, on a mesh."""
+    config.mesh.update(dict.fromkeys(AXES, 1) | sizes)
+    run = build(config, jax.devices()[: math.prod(sizes.values())])
+    with jax.set_mesh(run.mesh):
+        update = jax.jit(run.optimizer.update, out_shardings=(of(run.params), None))
+        step = update.lower(run.params, run.state.opt_state, run.params).compile()
+        grads = jax.device_put(random(run.params), of(run.params))
+        updates, _ = step(grads, run.init().opt_state, grads)
+    return jax.device_get(updates), step.cost_analysis()["flops"]
+
+
+def of(params):
+    return jax.tree.map(lambda x: x.sharding, params)
+
+
+def test_devices_divide_the_work_of_muon(config):
+    config.optimizer.update(name="muon", warmup=0)
+    config.model.update(blocks="8*(space mlp)", width=64, heads=4)
+    expected, flops = updated(config, data=1)
+    for sizes in ({"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}):
+        found, part = updated(config, **sizes)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected
+        )
+        assert part < 1.5 * flops / 8, sizes  # what is not of matrices is small, but not divided
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
