@@ -1,11 +1,10 @@
-"""Train on several meshes, and compare each with a single device.
+"""Compare networks and their training on many layouts of eight devices with those on one.
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m benchmarks.layouts \\
-        --config=tests/tiny.py --config.steps=20 [--config.KEY=VALUE …]
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m benchmarks.layouts [--steps=20]
 
-Run it from the repository's root. Differences are relative: the largest difference of the loss over
-all steps, and after the last step the difference of all parameters together and of the array that
-differs most. A Markdown table goes to stdout.
+Run it from the repository's root; it uses `tests/tiny.py`. Markdown tables go to stdout: for each
+layout and word of the grammar, the largest relative difference of the loss and of the gradient of
+an array; then the same after training, and the bytes of the training state on a device.
 """
 
 from jaxvid import start
@@ -13,61 +12,143 @@ from jaxvid import start
 if __name__ == "__main__":
     start.begin()
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import config_flags
+from absl import app, flags
 
-from benchmarks.training import Trained, train
-from jaxvid import config as configs
-from jaxvid import errors
+from benchmarks.training import train
+from jaxvid.build import Run, build
+from jaxvid.data import pipeline
+from jaxvid.errors import InputError
 from jaxvid.parallel import rules
-from jaxvid.parallel.mesh import AXES
+from jaxvid.parallel.hosts import put_whole
+from jaxvid.training.step import draw_examples, loss_by_noise
+from tests import tiny
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
+STEPS = flags.DEFINE_integer("steps", 20, "Steps of training; 0 leaves it out.", lower_bound=0)
+
+LAYOUTS = (
+    {"data": 8},
+    {"fsdp": 8},
+    {"tensor": 8},
+    {"context": 4},
+    {"replica": 2, "data": 2, "fsdp": 2},
+    {"data": 2, "fsdp": 2, "tensor": 2},
+    {"data": 2, "context": 4},
+    {"fsdp": 2, "context": 4},
+    {"fsdp": 2, "context": 2, "tensor": 2},
+    {"replica": 2, "context": 2, "tensor": 2},
+)
+WORDS = (
+    "space", "time", "joint", "window(2,2,2)", "conv", "recur", "text", "mlp", "swiglu",
+    "space+time",
+)  # fmt: skip
+
+
+def name_of(layout: dict[str, int]) -> str:
+    """Such as "data 2, fsdp 4"."""
+    return ", ".join(f"{axis} {size}" for axis, size in layout.items())
+
+
+def make(blocks: str, layout: dict[str, int], **model: Any) -> Run:
+    """A run on as many devices as the layout has, with 8 clips of 4 frames of 64 tokens."""
+    config = tiny.get_config()
+    config.data.update(frames=4, size=32)
+    config.model.update(blocks=blocks, depth=1, width=32, heads=8, patch=(1, 4, 4))
+    config.model.update(**model)
+    config.conditions.text.length = 8
+    config.mesh.update({"data": 1} | layout)
+    return build(config, jax.devices()[: math.prod(layout.values())])
+
+
+def compiled(run: Run) -> tuple[jax.stages.Compiled, tuple[Any, Any]]:
+    """The program of a run's loss and gradient at random parameters, and its arguments."""
+    config, rng = run.config, np.random.default_rng(0)
+    blank = pipeline.blank_batch(config.data, run.encode, config.batch_size)
+    batch = {name: blank[name] for name in ("time", "given")}
+    batch["video"] = rng.integers(0, 256, blank["video"].shape).astype(np.uint8)
+    batch["given"]["text"] = jax.tree.map(
+        lambda x: rng.integers(1, 8, x.shape).astype(x.dtype), batch["given"]["text"]
+    )
+
+    def place(x: jax.ShapeDtypeStruct) -> jax.Array:
+        # Larger weights would enlarge what rounding changes.
+        return jax.device_put(rng.normal(scale=0.05, size=x.shape).astype(x.dtype), x.sharding)
+
+    def loss(params: Any, batch: Any) -> jax.Array:
+        examples = draw_examples(config, run.denoiser, batch, jax.random.key(0))
+        return loss_by_noise(config, run.denoiser, params, examples)[0].sum()
+
+    with jax.set_mesh(run.mesh):
+        arguments = (
+            jax.tree.map(place, run.params),
+            put_whole(batch, rules.batch_sharding(run.mesh)),
+        )
+        of_params = jax.tree.map(lambda x: x.sharding, run.params)
+        step = jax.jit(jax.value_and_grad(loss), out_shardings=(None, of_params))
+        return step.lower(*arguments).compile(), arguments
+
+
+def difference(found: Any, expected: Any) -> float:
+    """The largest |a - b| / |b| of an array of a tree, where next to no b counts as 1/1000 of the
+    largest.
+    """
+    trees = (list(map(np.asarray, jax.tree.leaves(tree))) for tree in (found, expected))
+    pairs = list(zip(*trees, strict=True))
+    largest = max(np.linalg.norm(b) for _, b in pairs)
+    return max(
+        float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-3 * largest)) for a, b in pairs
+    )
 
 
 def main(_: Sequence[str]) -> None:
-    config = configs.from_flag(CONFIG)
-    count = jax.device_count()
-    if count < 4 or count % 2:
-        raise errors.InputError(
-            f"{count} device(s): the benchmark needs an even number of at least 4; set XLA_FLAGS="
+    if jax.device_count() != 8:
+        raise InputError(
+            f"{jax.device_count()} device(s): the layouts are of eight; set XLA_FLAGS="
             "--xla_force_host_platform_device_count=8"
         )
+    print(f"| layout | {' | '.join(f'`{word}`' for word in WORDS)} |\n|---{'|---' * len(WORDS)}|")
+    alone = [step(*arguments) for step, arguments in (compiled(make(w, {})) for w in WORDS)]
+    for layout in LAYOUTS:
+        cells = []
+        for word, expected in zip(WORDS, alone, strict=True):
+            step, arguments = compiled(make(word, layout))
+            cells.append(f"{difference(step(*arguments), expected):.0e}")
+        print(f"| {name_of(layout)} | {' | '.join(cells)} |", flush=True)
+    if STEPS.value:
+        after_training(STEPS.value)
 
-    def on(devices: int, **sizes: int) -> Trained:
-        config.mesh.update(dict.fromkeys(AXES, 1) | sizes)
-        print(f"training on {devices} device(s) {sizes or ''}", file=sys.stderr)
-        return train(config, jax.devices()[:devices])
 
-    alone = on(1)
-    print("| mesh | loss | all parameters | worst single array | bytes of state per device |")
+def after_training(steps: int) -> None:
+    """Prints a table of layouts after training."""
+    print("\n| layout | loss | all parameters | worst array | bytes of state per device |")
     print("|---|---|---|---|---|")
-    print(f"| one device | | | | {rules.bytes_of_part(alone.state):,} |")
-    for sizes in ({"data": count}, {"fsdp": count}, {"data": 2, "fsdp": count // 2}):
-        spread = on(count, **sizes)
-        mesh = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
-        loss = np.max(np.abs(spread.losses / alone.losses - 1))
-        together, worst = differences(spread.state.params, alone.state.params)
-        held = rules.bytes_of_part(spread.state)
-        print(f"| {mesh} | {loss:.1e} | {together:.1e} | {worst:.1e} | {held:,} |", flush=True)
-
-
-def differences(a: Any, b: Any) -> tuple[float, float]:
-    """|a - b| / |b| of all arrays together, and its largest value over single arrays."""
-    norms = np.array(
-        [
-            (np.linalg.norm(np.asarray(x) - np.asarray(y)), np.linalg.norm(y))
-            for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-        ]
-    )
-    apart, size = np.linalg.norm(norms, axis=0)
-    return float(apart / size), float(np.max(norms[:, 0] / norms[:, 1]))
+    alone = None
+    for layout in ({}, *LAYOUTS):
+        config = make("space time mlp", layout).config
+        config.steps = steps
+        config.optimizer.name = "muon"
+        print(f"training on {name_of(layout) or 'one device'}", file=sys.stderr)
+        trained = train(config, jax.devices()[: math.prod(layout.values())])
+        held = f"{rules.bytes_of_part(trained.state):,}"
+        params = jax.device_get(trained.state.params)
+        if alone is None:
+            alone = trained.losses, params
+            print(f"| one device | | | | {held} |")
+            continue
+        loss = np.max(np.abs(trained.losses / alone[0] - 1))
+        flat, expected = (
+            np.concatenate([x.ravel() for x in jax.tree.leaves(p)]) for p in (params, alone[1])
+        )
+        together = np.linalg.norm(flat - expected) / np.linalg.norm(expected)
+        cells = [f"{x:.1e}" for x in (loss, together, difference(params, alone[1]))]
+        print(f"| {name_of(layout)} | {' | '.join(cells)} | {held} |", flush=True)
 
 
 if __name__ == "__main__":
-    errors.run(main, configs.parse_flags)
+    app.run(main)

@@ -8,10 +8,11 @@ import shutil
 import tempfile
 
 # Before jax starts: eight devices on one CPU, for meshes, and no search for accelerators. Most of
-# the time goes to compiling: less is optimised, and fusions take XLA's older and shorter way where
-# it still has that.
+# the time goes to compiling: less is optimised, programs are not split for threads, and fusions
+# take XLA's older and shorter way where it still has that.
 os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
+    "--xla_cpu_parallel_codegen_split_count=1"
 )
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"

@@ -5,93 +5,50 @@ import math
 import re
 
 import jax
-import numpy as np
 import pytest
 
-from jaxvid.build import build, check_training
-from jaxvid.data import pipeline
+from benchmarks.layouts import LAYOUTS, compiled, difference, make, name_of
+from jaxvid.build import check_training
 from jaxvid.errors import InputError
 from jaxvid.models.mixers import MIXERS
 from jaxvid.parallel import rules
-from jaxvid.parallel.hosts import put_whole
-from jaxvid.training.step import draw_examples, loss_by_noise
-from tests import tiny
 
 WORDS = (
     "1*(space mlp) 1*(time swiglu) 1*(joint) 1*(window(2,2,2)) 1*(conv text) 1*(recur space+time)"
 )
-LAYOUTS = (
-    {"data": 8},
-    {"fsdp": 8},
-    {"tensor": 8},
-    {"context": 4},
-    {"replica": 2, "data": 2, "fsdp": 2},
-    {"data": 2, "fsdp": 2, "tensor": 2},
-    {"data": 2, "context": 4},
-    {"fsdp": 2, "context": 4},
-    {"fsdp": 2, "context": 2, "tensor": 2},
-    {"replica": 2, "context": 2, "tensor": 2},
-)
-
-
-def make(blocks, mesh, **model):
-    """A run on as many devices as the mesh has, with 8 clips of 4 frames of 64 tokens."""
-    config = tiny.get_config()
-    config.data.update(frames=4, size=32)
-    config.model.update(blocks=blocks, depth=1, width=32, heads=8, patch=(1, 4, 4))
-    config.model.update(**model)
-    config.conditions.text.length = 8
-    config.mesh.update({"data": 1} | mesh)
-    return build(config, jax.devices()[: math.prod(mesh.values())])
-
-
-def compiled(run):
-    """The program of the gradient on a mesh, and its arguments."""
-    config, rng = run.config, np.random.default_rng(0)
-    blank = pipeline.blank_batch(config.data, run.encode, config.batch_size)
-    batch = {name: blank[name] for name in ("time", "given")}
-    batch["video"] = rng.integers(0, 256, blank["video"].shape).astype(np.uint8)
-    batch["given"]["text"] = jax.tree.map(
-        lambda x: rng.integers(1, 8, x.shape).astype(x.dtype), batch["given"]["text"]
-    )
-
-    def place(x):  # larger weights would enlarge what rounding changes
-        return jax.device_put(rng.normal(scale=0.05, size=x.shape).astype(x.dtype), x.sharding)
-
-    def loss(params, batch):
-        examples = draw_examples(config, run.denoiser, batch, jax.random.key(0))
-        return loss_by_noise(config, run.denoiser, params, examples)[0].sum()
-
-    with jax.set_mesh(run.mesh):
-        arguments = (
-            jax.tree.map(place, run.params),
-            put_whole(batch, rules.batch_sharding(run.mesh)),
-        )
-        of_params = jax.tree.map(lambda x: x.sharding, run.params)
-        step = jax.jit(jax.value_and_grad(loss), out_shardings=(None, of_params))
-        return step.lower(*arguments).compile(), arguments
 
 
 @pytest.fixture(scope="module")
 def alone():
     step, arguments = compiled(make(WORDS, {"data": 1}))
-    return jax.device_get(step(*arguments))
+    return step(*arguments)
 
 
 def test_the_words_are_all_words():
     assert set(re.findall(r"[a-z]+", WORDS)) == set(MIXERS)
 
 
-@pytest.mark.parametrize("mesh", LAYOUTS, ids=lambda m: "-".join(f"{k}{n}" for k, n in m.items()))
-def test_loss_and_gradients_are_those_of_one_device(mesh, alone):
-    run = make(WORDS, mesh)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=name_of)
+def test_loss_and_gradients_are_those_of_one_device(layout, alone):
+    run = make(WORDS, layout)
     check_training(run)
     step, arguments = compiled(run)
-    loss, gradients = jax.device_get(step(*arguments))
-    np.testing.assert_allclose(loss, alone[0], rtol=1e-5)
-    largest = max(map(np.linalg.norm, jax.tree.leaves(alone[1])))
-    for a, b in zip(*map(jax.tree.leaves, (gradients, alone[1])), strict=True):
-        assert np.linalg.norm(a - b) <= 1e-5 * max(np.linalg.norm(b), 1e-3 * largest)
+    assert difference(step(*arguments), alone) < 1e-5
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=name_of)
+def test_a_device_holds_the_part_of_the_state_that_the_layout_says(layout):
+    run = make("space mlp time joint", layout)
+    sizes = collections.defaultdict(lambda: 1, layout)
+
+    def part(box):
+        along = sizes["fsdp"] ** ("embed" in box.names)
+        along *= sizes["tensor"] ** bool({"heads", "mlp"} & {*box.names})
+        return box.value.size // along
+
+    boxes = jax.tree.leaves(run.boxed_params, is_leaf=lambda x: hasattr(x, "names"))
+    # Parameters, their average, and the two moments of Adam; besides, the number of the step.
+    assert 0 < rules.bytes_of_part(run.state) - 16 * sum(map(part, boxes)) < 32
 
 
 def moved(step):

@@ -27,7 +27,9 @@ def begin(config):
 
 
 def examples_of(config, batch, seed=0):
-    return draw_examples(config, make_denoiser(config), batch, jax.random.key(seed))
+    denoiser = make_denoiser(config)
+    draws = jax.jit(lambda batch, key: draw_examples(config, denoiser, batch, key))
+    return draws(batch, jax.random.key(seed))
 
 
 def test_accumulation_is_the_whole_batch_in_parts(config, batch):
@@ -36,19 +38,24 @@ def test_accumulation_is_the_whole_batch_in_parts(config, batch):
     state, step = begin(config)
     _, metrics = step(state, batch)
 
-    denoiser, key = make_denoiser(config), jax.random.fold_in(jax.random.key(config.seed), 0)
-    draws, eps_key = draw(config, denoiser, batch, key)
-    keys = jax.random.split(eps_key, 2)
-    parts = [
-        add_noise(denoiser, jax.tree.map(lambda x, i=i: x[i::2], draws), keys[i]) for i in range(2)
-    ]
-    whole = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+    @jax.jit
+    def expected(params):
+        denoiser, key = make_denoiser(config), jax.random.fold_in(jax.random.key(config.seed), 0)
+        draws, eps_key = draw(config, denoiser, batch, key)
+        keys = jax.random.split(eps_key, 2)
+        parts = [
+            add_noise(denoiser, jax.tree.map(lambda x, i=i: x[i::2], draws), keys[i])
+            for i in range(2)
+        ]
+        whole = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
-    def loss(params):
-        sums, counts = loss_by_noise(config, denoiser, params, whole)
-        return sums.sum() / counts.sum(), (sums, counts)
+        def loss(params):
+            sums, counts = loss_by_noise(config, denoiser, params, whole)
+            return sums.sum() / counts.sum(), (sums, counts)
 
-    (value, bins), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    (value, bins), grads = expected(state.params)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-4)
     np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(grads), rtol=1e-4)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), metrics["bins"], bins)
