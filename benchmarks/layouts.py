@@ -19,9 +19,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from benchmarks.training import train
+from jaxvid import config as configs
+from jaxvid import errors
 from jaxvid.build import Run, build
 from jaxvid.data import pipeline
 from jaxvid.errors import InputError
@@ -151,4 +153,4 @@ def after_training(steps: int) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    errors.run(main, configs.parse_flags)

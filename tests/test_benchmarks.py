@@ -15,9 +15,7 @@ from tests.commands import attempt
 TINY = "--config=tests/tiny.py"
 
 
-@pytest.mark.parametrize(
-    "name", ["train_step", "architectures", "formulations", "layouts", "versions"]
-)
+@pytest.mark.parametrize("name", ["train_step", "architectures", "formulations", "versions"])
 def test_a_benchmark_reads_its_flags_as_the_commands_do(name):
     code, _, err = attempt(f"benchmarks.{name}", TINY, "--config.stepss=1")
     assert code == 1

@@ -6,8 +6,11 @@ the worker that reads it and the step at which reading began do not matter. So a
 any step, on any number of hosts, and no clip is repeated or left out.
 """
 
+import copy
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grain
@@ -31,7 +34,13 @@ Encode = Callable[[Mapping[str, np.ndarray], Clip | None], Any]
 
 declare(
     "data",
-    workers=key(0, NATURAL, "processes that load clips; 0 loads in threads", free=True),
+    workers=key(0, NATURAL, "processes that load clips; 0 loads in this one", free=True),
+    threads=key(
+        0,
+        NATURAL,
+        "threads in each of these processes, with a clip each; 0 is a core each, at most 16",
+        free=True,
+    ),
     prefetch=key(2, POSITIVE, "batches prepared ahead, per worker", free=True),
     max_bad=key(100, NATURAL, "unreadable records after which the run stops", free=True),
     render_on_device=key(
@@ -91,7 +100,7 @@ def make_dataset(
     texts = config.augment if augmented else ()
     changes = augment.active(texts, temporal=True), augment.active(texts, temporal=False)
     take = functools.partial(_take, config, changes, encode, scenes)
-    load = functools.partial(_load, source, take)
+    load = functools.partial(_later, source, take)
     records = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     if by_kind:
         of_kind = records.map_with_index(
@@ -101,7 +110,10 @@ def make_dataset(
     else:
         clips = records.random_map(lambda record, rng: load(record, None, rng))
     # Slicing batches, not clips, keeps the number of every clip, which seeds its generator.
-    parts = clips.batch(batch_size // count, drop_remainder=True)
+    cores = min(16, (os.cpu_count() or 1) // max(1, config.workers))
+    threads = config.threads or max(1, cores)
+    together = functools.partial(_load_together, threads)
+    parts = clips.batch(batch_size // count, drop_remainder=True, batch_fn=together)
     chosen = [parts[i::count] for i in mine]
     if len(chosen) == 1:
         return chosen[0]
@@ -128,6 +140,27 @@ def mix(
         d.map(functools.partial(count_from, s)) for d, s in zip(datasets, starts, strict=True)
     ]
     return grain.MapDataset.mix(counted, steps)
+
+
+Load = Callable[[], dict[str, Any]]
+
+
+def _later(
+    source: Source, take: Any, index: int, kind: str | None, rng: np.random.Generator
+) -> Load:
+    # A copy, because Grain uses the generator again.
+    return functools.partial(_load, source, take, index, kind, copy.deepcopy(rng))
+
+
+def _load_together(threads: int, loads: Sequence[Load]) -> dict[str, Any]:
+    """A batch of clips, of which each thread loads one at a time."""
+    clips = list(_pool(threads).map(lambda load: load(), loads))
+    return jax.tree.map(lambda *x: np.stack(x), *clips)
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="clips")
 
 
 def _load(

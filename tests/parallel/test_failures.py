@@ -10,7 +10,8 @@ from benchmarks import drills
 from tests.commands import run_alone
 
 LIMIT = 300  # seconds: far more than they take, and less than JAX and Orbax would wait
-GIVEN = "--config.steps=10", "--config.checkpoint.every=1", "--config.mesh.fsdp=-1"
+GIVEN = "--config.steps=10", "--config.checkpoint.every=1"
+GIVEN += "--config.mesh.data=1", "--config.mesh.fsdp=-1"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,85 @@
+"""Compile for pods: the models of `configs/pods.py`, and one model for ever more chips.
+
+    python -m benchmarks.pods [--only=latte,wide,two_slices,joint] [--growth=data,fsdp]
+
+Run it from the repository's root; it needs TPU's compiler, `pip install "jax[tpu]"`. Every
+compilation is a process of its own, `jaxvid.aot`, which takes minutes. Markdown tables go to
+stdout. With `--growth` the model is S/2, with four clips for each of 16, 64 and 256 chips, which
+`data` or `fsdp` has all.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from jaxvid.parallel.chips import GiB
+
+PODS = {
+    "latte": ["--topology=v5e:4x4"],
+    "wide": ["--topology=v5p:4x4x8"],
+    "two_slices": ["--topology=v6e:16x16", "--slices=2"],
+    "joint": ["--topology=v5p:4x4x8"],
+}
+SHAPES = {16: "4x4", 64: "8x8", 256: "16x16"}
+ONLY = flags.DEFINE_list("only", list(PODS), "Configs of configs/pods.py.")
+GROWTH = flags.DEFINE_list("growth", [], "Axes of the mesh that have all chips.")
+
+
+def compiled(*arguments: str) -> dict[str, Any]:
+    """What `jaxvid.aot` finds."""
+    print(" ".join(arguments), file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "found.json")
+        words = [sys.executable, "-m", "jaxvid.aot", *arguments, "--tries=1", f"--json={output}"]
+        subprocess.run(words, check=True, stdout=sys.stderr)
+        return json.loads(output.read_text())
+
+
+def sent(found: dict[str, Any]) -> str:
+    """What a chip sends, by kind of collective, network and axes of the mesh."""
+    return "<br>".join(
+        f"{c['kind']} over `{c['axes']}` ({c['network']}): {c['bytes'] / 1e9:.3g} GB, "
+        f"{c['times']} times"
+        for c in found["collectives"]
+        if c["bytes"] > 1e6
+    )
+
+
+def main(_: Sequence[str]) -> None:
+    memory = "parameters", "averages", "optimizer", "activations"
+    titles = "pod", "mesh", "clips", *memory, "all, GiB of a chip", "least time of a step"
+    titles += "MFU at most", "a chip sends", "compile s"
+    print(f"| config | {' | '.join(titles)} |\n|---{'|---' * len(titles)}|")
+    for name in ONLY.value:
+        found = compiled(f"--config=configs/pods.py:{name}", *PODS[name])
+        mesh = " ".join(f"{axis}={size}" for axis, size in found["mesh"].items())
+        cells = [" ".join(PODS[name]).replace("--", ""), mesh, str(found["clips"])]
+        cells += [f"{found['memory'].get(kind, 0) / GiB:.2f}" for kind in memory]
+        cells += [f"{found['needs'] / GiB:.2f} of {found['limit'] / GiB:.2f}"]
+        cells += [f"{1e3 * found['least_s']:.0f} ms, {found['bound']}"] if found["fits"] else ["-"]
+        cells += [f"{found['mfu']:.3f}", sent(found), f"{found['compile_s']:.0f}"]
+        print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
+    if not GROWTH.value:
+        return
+    print("\n| mesh | clips | least time of a step | a chip sends | compile s |")
+    print("|---|---|---|---|---|")
+    for axis in GROWTH.value:
+        for chips, shape in SHAPES.items():
+            found = compiled(
+                "--config=configs/latte.py:S/2", f"--topology=v5e:{shape}",
+                "--config.model.unroll=1", "--config.mesh.data=1",
+                f"--config.mesh.{axis}={chips}", f"--config.batch_size={4 * chips}",
+            )  # fmt: skip
+            cells = [f"{axis}={chips}", str(found["clips"])]
+            cells += [f"{1e3 * found['least_s']:.1f} ms, {found['bound']}", sent(found)]
+            print(f"| {' | '.join(cells)} | {found['compile_s']:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)
