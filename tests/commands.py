@@ -19,6 +19,9 @@ from jaxvid.train import train
 ROOT = Path(__file__).parents[1]
 ONE_DEVICE = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
 ENVIRONMENT = os.environ | {"XLA_FLAGS": ONE_DEVICE}
+# A network that compiles fast, and no samples, where only what is around them is tested.
+FAST = "--config=tests/tiny.py", "--config.model.blocks=mlp", "--config.model.depth=1"
+FAST += "--config.tasks.generate=0", "--config.tasks.predict=0"
 
 FORKS = """
 import gc, json, os, resource, runpy, sys, tempfile

@@ -14,7 +14,7 @@ from jaxvid.data.video import write_video
 from jaxvid.errors import InputError
 from jaxvid.files import local, store_of, whole
 from jaxvid.prepare import prepare
-from tests.commands import mistakes, run, run_alone
+from tests.commands import FAST, mistakes, run, run_alone
 
 SETTINGS = Settings(8, 8.0, 4)
 FLAGS = ["--size=8", "--frames=4", "--cuts=0", "--noletterbox", "--filters=", "--duplicates=-1"]
@@ -65,7 +65,7 @@ def test_a_bucket_gives_the_same_clips_as_a_folder(bucket, videos, tmp_path):
     # A run on them, and one more preparation, after changes.
     assert len(make_source(videos_config(f"{bucket}/clips").data)) == 6
     workdir, data = tmp_path / "run", ["source=clips", f"path={bucket}/clips"]
-    run("train", "--config=tests/tiny.py", f"--workdir={workdir}", "--config.steps=2",
+    run("train", *FAST, f"--workdir={workdir}", "--config.steps=2",
         "--config.data.validation=0",
         *(f"--config.data.{setting}" for setting in data))  # fmt: skip
     losses = [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").open()]

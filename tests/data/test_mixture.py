@@ -98,6 +98,8 @@ def test_a_mixture_trains(tmp_path):
     config = config_of("synthetic(weight=2)", "bodies", "layers")
     config.steps, config.conditions.label.classes = 2, 3 + 2 + 3
     config.data.augment = ("flip", "pause", "speed", "colour")
+    config.model.update(blocks="mlp", depth=1)
+    config.tasks.update(generate=0.0, predict=0.0)  # so that no samples are drawn
     train_on(1, config, tmp_path)
     assert (tmp_path / "checkpoints/2").is_dir()
 

@@ -15,7 +15,7 @@ from jaxvid.data.pipeline import make_dataset
 from jaxvid.data.sources import make_source
 from jaxvid.errors import InputError
 from tests import tiny
-from tests.commands import ROOT, mistakes, run
+from tests.commands import FAST, ROOT, mistakes, run
 
 VIDEO = {
     "pythonClassName": "tensorflow_datasets.core.features.video_feature.Video",
@@ -227,7 +227,7 @@ def test_what_is_not_there_is_one_line(fades, tmp_path, monkeypatch):
 
 
 def test_it_trains_and_mistakes_are_one_line(fades, tmp_path):
-    given = "--config=tests/tiny.py", "--config.data.source=tfds", "--config.steps=2"
+    given = *FAST, "--config.data.source=tfds", "--config.steps=2"
     named = "--config.data.tfds.name=fades", f"--config.data.tfds.folder={fades}"
     classes = "--config.conditions.label.classes=2"
     run("train", *given, *named, classes, f"--workdir={tmp_path}/run")

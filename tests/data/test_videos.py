@@ -12,7 +12,7 @@ from jaxvid.data.video import read_frames, write_video
 from jaxvid.errors import InputError
 from jaxvid.training.meter import Meter
 from tests import tiny
-from tests.commands import mistakes, run
+from tests.commands import FAST, mistakes, run
 from tests.data.corpus import CORPUS, encode
 
 
@@ -169,7 +169,7 @@ def test_odd_files_that_cannot_be_read_are_replaced_counted_and_named(odd_source
 
 
 def test_it_trains_and_mistakes_are_one_line(folder, tmp_path):
-    given = "--config=tests/tiny.py", "--config.data.source=videos", "--config.steps=2"
+    given = *FAST, "--config.data.source=videos", "--config.steps=2"
     labels = "--config.conditions.label.classes=2"
     where = f"--config.data.path={folder}"
     run("train", *given, labels, where, f"--workdir={tmp_path}/run")
