@@ -19,19 +19,21 @@ from ml_collections import ConfigDict
 from configs import latte
 from jaxvid.errors import InputError
 
-# By name: changes of the data, the network and the mesh; clips of a step.
+# By name: changes of the data, the network and the mesh; clips of a step. The part of the width that
+# `fsdp` gives a device is a multiple of 16: else XLA sums whole gradients and takes that part, in
+# place of a reduce-scatter.
 PODS = {
-    "latte": ({}, {}, dict(fsdp=16), 64),
+    "latte": ({}, {}, dict(data=2, fsdp=8), 64),
     "wide": (
         dict(frames=64, size=64),
         dict(width=2048, heads=16, depth=20, adaln="shared"),
-        dict(fsdp=128),
+        dict(data=8, fsdp=16),
         256,
     ),
     "two_slices": (
         dict(frames=16, size=64),
         dict(width=4096, heads=32, depth=32, adaln="shared"),
-        dict(replica=2, fsdp=256),
+        dict(replica=2, data=4, fsdp=64),
         512,
     ),
     "joint": (
