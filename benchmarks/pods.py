@@ -4,8 +4,8 @@
 
 Run it from the repository's root; it needs TPU's compiler, `pip install "jax[tpu]"`. Every
 compilation is a process of its own, `jaxvid.aot`, which takes minutes. Markdown tables go to
-stdout. With `--growth` the model is S/2, with four clips for each of 16, 64 and 256 chips, which
-`data` or `fsdp` has all.
+stdout. With `--growth` a model of two layers of width 4096 gets four clips for each of 16, 64 and
+256 chips, all of which are along `data` or `fsdp`.
 """
 
 import json
@@ -73,7 +73,8 @@ def main(_: Sequence[str]) -> None:
         for chips, shape in SHAPES.items():
             found = compiled(
                 "--config=configs/latte.py:S/2", f"--topology=v5e:{shape}",
-                "--config.model.unroll=1", "--config.mesh.data=1",
+                "--config.model.width=4096", "--config.model.heads=32", "--config.model.depth=2",
+                "--config.model.unroll=1", "--config.model.remat=full", "--config.mesh.data=1",
                 f"--config.mesh.{axis}={chips}", f"--config.batch_size={4 * chips}",
             )  # fmt: skip
             cells = [f"{axis}={chips}", str(found["clips"])]
