@@ -19,9 +19,8 @@ from ml_collections import ConfigDict
 from configs import latte
 from jaxvid.errors import InputError
 
-# By name: changes of the data, the network and the mesh; clips of a step. The part of the width that
-# `fsdp` gives a device is a multiple of 16: else XLA sums whole gradients and takes that part, in
-# place of a reduce-scatter.
+# By name: changes of the data, the network and the mesh; clips of a step. `fsdp` divides the width
+# into multiples of 16: of other parts, XLA sums whole gradients in place of a reduce-scatter.
 PODS = {
     "latte": ({}, {}, dict(data=2, fsdp=8), 64),
     "wide": (
