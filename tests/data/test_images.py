@@ -135,7 +135,7 @@ def test_images_that_would_fill_the_memory_are_refused_by_their_headers(tmp_path
 
 
 def test_it_trains_and_mistakes_are_one_line(folder, tmp_path):
-    given = *FAST, "--config.data.source=images", "--config.steps=2"
+    given = *FAST, "--config.data.source=images", "--config.steps=2", "--config.tasks.generate=1"
     given += "--config.conditions.label.classes=2", "--config.data.frames=1"
     where = f"--config.data.path={folder}"
     run("train", *given, where, f"--workdir={tmp_path}/run")
