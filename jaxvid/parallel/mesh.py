@@ -63,4 +63,6 @@ def make_mesh(
             f"only replicas may lie; make it a multiple of {slices}"
         )
     within, between = [shape[0] // slices, *shape[1:]], [slices, *[1] * len(shape[1:])]
-    return Mesh(create_hybrid_device_mesh(within, between, devices), AXES, axis_types=kinds)
+    # An axis may have a part of a side of the torus.
+    arranged = create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)
+    return Mesh(arranged, AXES, axis_types=kinds)

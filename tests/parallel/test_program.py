@@ -1,5 +1,6 @@
 """What is read of a compiled program, held against programs whose work is known."""
 
+import math
 from unittest.mock import Mock
 
 import jax
@@ -144,6 +145,18 @@ def test_transfers_of_tpus_count_once_and_go_over_the_network_that_they_span():
 def test_slices_lie_along_replica_alone():
     with pytest.raises(InputError, match=r"replica=1: the devices are in 2 slices"):
         make_mesh(SIZES, devices_of_two_slices())
+
+
+def test_an_axis_may_have_a_part_of_a_side_of_the_torus():
+    devices = [Mock(spec=jax.Device, platform="tpu", device_kind="TPU v5 lite") for _ in range(32)]
+    for i, device in enumerate(devices):
+        device.id, device.process_index, device.core_on_chip = i, i // 4, 0
+        device.slice_index, device.coords = i // 16, [i // 4 % 4, i % 4, 0]
+    mesh = make_mesh(SIZES | {"replica": 2, "data": 2, "fsdp": 8}, devices)
+    for replica, parts in enumerate(mesh.devices[..., 0, 0]):
+        assert {device.slice_index for device in parts.flat} == {replica}
+        for part in parts:  # neighbours: 2x4 chips
+            assert math.prod(len({d.coords[i] for d in part}) for i in range(2)) == 8
 
 
 PROGRAM = """
