@@ -26,7 +26,7 @@ PODS = {
     "two_slices": ["--topology=v6e:16x16", "--slices=2"],
     "joint": ["--topology=v5p:4x4x8"],
 }
-SHAPES = {16: "4x4", 64: "8x8", 256: "16x16"}
+SHAPES = {16: "2x2x4", 64: "4x4x4", 256: "4x8x8"}
 ONLY = flags.DEFINE_list("only", list(PODS), "Configs of configs/pods.py.")
 GROWTH = flags.DEFINE_list("growth", [], "Axes of the mesh that have all chips.")
 
@@ -72,7 +72,7 @@ def main(_: Sequence[str]) -> None:
     for axis in GROWTH.value:
         for chips, shape in SHAPES.items():
             found = compiled(
-                "--config=configs/latte.py:S/2", f"--topology=v5e:{shape}",
+                "--config=configs/latte.py:S/2", f"--topology=v5p:{shape}",
                 "--config.model.width=4096", "--config.model.heads=32", "--config.model.depth=1",
                 "--config.model.adaln=shared", "--config.model.remat=full", "--config.mesh.data=1",
                 f"--config.mesh.{axis}={chips}", f"--config.batch_size={4 * chips}",
