@@ -1,10 +1,10 @@
-"""Compare networks and their training on many layouts of eight devices with those on one.
+"""Compare networks on many layouts of eight devices with those on one.
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m benchmarks.layouts [--steps=20]
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m benchmarks.layouts
 
-Run it from the repository's root; it uses `tests/tiny.py`. Markdown tables go to stdout: for each
-layout and word of the grammar, the largest relative difference of the loss and of the gradient of
-an array; then the same after training, and the bytes of the training state on a device.
+Run it from the repository's root; it uses `tests/tiny.py`. A Markdown table has for each layout
+and word of the grammar the largest relative difference of the loss and of the gradient of an array,
+and the bytes of the training state of a network of all words on a device.
 """
 
 from jaxvid import start
@@ -13,15 +13,12 @@ if __name__ == "__main__":
     start.begin()
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 
-from benchmarks.training import train
 from jaxvid import config as configs
 from jaxvid import errors
 from jaxvid.build import Run, build
@@ -31,8 +28,6 @@ from jaxvid.parallel import rules
 from jaxvid.parallel.hosts import put_whole
 from jaxvid.training.step import draw_examples, loss_by_noise
 from tests import tiny
-
-STEPS = flags.DEFINE_integer("steps", 20, "Steps of training; 0 leaves it out.", lower_bound=0)
 
 LAYOUTS = (
     {"data": 8},
@@ -114,42 +109,17 @@ def main(_: Sequence[str]) -> None:
             f"{jax.device_count()} device(s): the layouts are of eight; set XLA_FLAGS="
             "--xla_force_host_platform_device_count=8"
         )
-    print(f"| layout | {' | '.join(f'`{word}`' for word in WORDS)} |\n|---{'|---' * len(WORDS)}|")
+    titles = [f"`{word}`" for word in WORDS] + ["bytes per device"]
+    print(f"| layout | {' | '.join(titles)} |\n|---{'|---' * len(titles)}|")
+    every = "1*(" + ") 1*(".join(WORDS) + ")"
     alone = [step(*arguments) for step, arguments in (compiled(make(w, {})) for w in WORDS)]
     for layout in LAYOUTS:
         cells = []
         for word, expected in zip(WORDS, alone, strict=True):
             step, arguments = compiled(make(word, layout))
             cells.append(f"{difference(step(*arguments), expected):.0e}")
+        cells.append(f"{rules.bytes_of_part(make(every, layout).state):,}")
         print(f"| {name_of(layout)} | {' | '.join(cells)} |", flush=True)
-    if STEPS.value:
-        after_training(STEPS.value)
-
-
-def after_training(steps: int) -> None:
-    """Prints a table of layouts after training."""
-    print("\n| layout | loss | all parameters | worst array | bytes of state per device |")
-    print("|---|---|---|---|---|")
-    alone = None
-    for layout in ({}, *LAYOUTS):
-        config = make("space time mlp", layout).config
-        config.steps = steps
-        config.optimizer.name = "muon"
-        print(f"training on {name_of(layout) or 'one device'}", file=sys.stderr)
-        trained = train(config, jax.devices()[: math.prod(layout.values())])
-        held = f"{rules.bytes_of_part(trained.state):,}"
-        params = jax.device_get(trained.state.params)
-        if alone is None:
-            alone = trained.losses, params
-            print(f"| one device | | | | {held} |")
-            continue
-        loss = np.max(np.abs(trained.losses / alone[0] - 1))
-        flat, expected = (
-            np.concatenate([x.ravel() for x in jax.tree.leaves(p)]) for p in (params, alone[1])
-        )
-        together = np.linalg.norm(flat - expected) / np.linalg.norm(expected)
-        cells = [f"{x:.1e}" for x in (loss, together, difference(params, alone[1]))]
-        print(f"| {name_of(layout)} | {' | '.join(cells)} | {held} |", flush=True)
 
 
 if __name__ == "__main__":
