@@ -30,6 +30,7 @@ from jaxvid.training.step import draw_examples, loss_by_noise
 from tests import tiny
 
 LAYOUTS = (
+    {"replica": 2},
     {"data": 8},
     {"fsdp": 8},
     {"tensor": 8},

@@ -30,6 +30,7 @@ MAX_TRIES = 64
 ALL = ((0,), 1)  # the share of a host that reads all clips
 
 Encode = Callable[[Mapping[str, np.ndarray], Clip | None], Any]
+Load = Callable[[], dict[str, Any]]
 
 
 declare(
@@ -140,9 +141,6 @@ def mix(
         d.map(functools.partial(count_from, s)) for d, s in zip(datasets, starts, strict=True)
     ]
     return grain.MapDataset.mix(counted, steps)
-
-
-Load = Callable[[], dict[str, Any]]
 
 
 def _later(
