@@ -263,7 +263,7 @@ def _plain(value: Any) -> Any:
 def describe() -> str:
     """Lists every key with its default, meaning and rule, for `--help`."""
     lines = []
-    for name, declared in _sorted_keys():
+    for name, declared in sorted_keys():
         lines += [f"  --config.{name}={declared.default}", f"      {declared.doc}: {declared.rule}"]
     return "\n".join(lines)
 
@@ -279,7 +279,7 @@ def document() -> str:
         "`python -m jaxvid.build > docs/keys.md`.",
     ]
     section = None
-    for name, declared in _sorted_keys():
+    for name, declared in sorted_keys():
         if name.rpartition(".")[0] != section:
             section = name.rpartition(".")[0]
             out += ["", f"## {section or 'The run'}", ""]
@@ -290,7 +290,7 @@ def document() -> str:
     return "\n".join(out) + "\n"
 
 
-def _sorted_keys() -> list[tuple[str, Key]]:
+def sorted_keys() -> list[tuple[str, Key]]:
     """Keys by section, the top level first; within a section in the order of declaration."""
     sections = sorted({name.rpartition(".")[0] for name in KEYS})
     order = {section: i for i, section in enumerate(sections)}

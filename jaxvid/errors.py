@@ -37,15 +37,20 @@ _REFUSALS = {
 }
 
 
-def run(main: Callable[[Sequence[str]], None], parse: Callable[[Sequence[str]], list[str]]) -> None:
+def run(
+    main: Callable[[Sequence[str]], None],
+    parse: Callable[[Sequence[str]], list[str]],
+    words: bool = False,
+) -> None:
     """Runs a command under absl. An error of the user or the disk ends it with one line.
 
-    `parse` takes the arguments and returns those that are not flags; see `config.parse_flags`.
+    `parse` takes the arguments and returns those that are not flags; see `config.parse_flags`. Only
+    with `words` may there be any.
     """
 
     @functools.wraps(main)
     def guarded(argv: Sequence[str]) -> None:
-        if argv[1:]:
+        if argv[1:] and not words:
             sys.exit(
                 f"error: unexpected argument {argv[1]!r}: options look like --name=value; put "
                 "quotes around a value that has spaces"

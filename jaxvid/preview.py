@@ -14,7 +14,6 @@ if __name__ == "__main__":
     start.begin()
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from absl import flags
@@ -26,7 +25,7 @@ from jaxvid import config as configs
 from jaxvid import errors, files
 from jaxvid.data import augment, pipeline
 from jaxvid.data.augment.registry import AUGMENTATIONS
-from jaxvid.data.clips import Clip, sample_clip
+from jaxvid.data.clips import sample_clip
 from jaxvid.data.sources import Source, make_source
 from jaxvid.workdir.folder import run_name
 from jaxvid.workdir.pictures import contact_sheet, write_png
@@ -45,24 +44,13 @@ def main(_: Sequence[str]) -> None:
     output = files.to_path(OUTPUT.value or f"runs/{name}-preview", "--output")
     files.make_folder(output, "--output")
     source = make_source(config.data)
-    batch = pipeline.make_dataset(
-        source, config.data, _described, seed=config.seed, batch_size=NUM.value
-    )[0]
-    words = [*source.labels, ""]  # the label of a clip without one is -1
-    labels, captions = batch["given"]["label"], batch["given"]["caption"]
-    titles = [
-        " | ".join(filter(None, (words[k], str(c)))) for k, c in zip(labels, captions, strict=True)
-    ]
+    clips, titles = pipeline.first_clips(source, config, NUM.value)
     with write_samples(output / "clips", config.data.fps, titles=titles) as samples:
-        samples.add(batch["video"])
+        samples.add(clips)
     texts, videos = zip(*_each_augmentation(config, source), strict=True)
     write_png(output / "augmentations.png", contact_sheet(np.stack(videos), titles=texts))
     print(f"{len(source)} clips, {len(source.labels)} classes, fingerprint {source.fingerprint}")
     print(f"{output}: clips/sheet.png, augmentations.png")
-
-
-def _described(sample: dict[str, np.ndarray], clip: Clip | None) -> dict[str, Any]:
-    return {name: sample[name] for name in ("label", "caption")}
 
 
 def _each_augmentation(

@@ -37,9 +37,10 @@ from jaxvid.parallel import hosts, peers
 from jaxvid.training.goodput import Goodput
 from jaxvid.training.meter import Meter
 from jaxvid.training.state import from_parts, to_parts
-from jaxvid.workdir import folder, pictures
+from jaxvid.workdir import folder, pictures, starts
 from jaxvid.workdir.checkpoint import Best, Checkpoints, Snapshots, start_from
 from jaxvid.workdir.log import Log
+from jaxvid.workdir.report import write_report
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File with get_config(), such as configs/base.py."
@@ -117,6 +118,9 @@ def train(
         if lead:
             memory = least_memory(run) / 1e6
             print(f"a step needs at least {memory:.0f} MB of memory per device", flush=True)
+            if not (sheet := workdir / "data.png").exists():
+                clips, titles = pipeline.first_clips(source, config, 8)
+                pictures.write_png(sheet, pictures.contact_sheet(clips, titles=titles))
         # Four ways to start. Besides the state, a step depends only on its number.
         # 1. Resume: `workdir` has a checkpoint. 2. Extend: it has one, and `steps` is larger now.
         # 3. Fine-tune: start from the averaged weights of the run `init_from`, where they fit.
@@ -131,6 +135,8 @@ def train(
         else:
             begins, state = "starting", run.init()
         step = int(state.step)
+        if lead:
+            starts.add(workdir, step)
         if (curves := workdir / "metrics.jsonl").exists():
             goodput.add_earlier(step, pictures.read_metrics(curves))
 
@@ -211,12 +217,13 @@ def train(
             if lead and files.size_of(curves):
                 pictures.write_loss_curve(workdir / "loss.png", curves)
                 pictures.write_score_curves(workdir / "scores.png", curves)
+                write_report(workdir / "report.html", [workdir])
             if stopping:
                 log.say(
                     f"stopped by a signal and saved at step {step}; run the same command to resume"
                 )
             minutes, seconds = divmod(round(time.monotonic() - began), 60)
-            log.say(f"{minutes}:{seconds:02d} min; samples, loss.png and checkpoints: {workdir}")
+            log.say(f"{minutes}:{seconds:02d} min; report.html, samples and checkpoints: {workdir}")
     return step >= config.steps
 
 

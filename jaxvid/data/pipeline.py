@@ -16,6 +16,7 @@ from typing import Any
 import grain
 import jax
 import numpy as np
+from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
 from jaxvid.config import FLAG, NATURAL, POSITIVE, declare, key, requirement
@@ -223,6 +224,23 @@ def blank_batch(config: ConfigDict, encode: Encode, num: int) -> dict[str, Any]:
     }
     clip = _with_given(sample, config, encode(sample, None))
     return jax.tree.map(lambda array: np.repeat(array[None], num, axis=0), clip)
+
+
+def first_clips(
+    source: Source, config: ConfigDict, num: int
+) -> tuple[UInt8[np.ndarray, "B T H W 3"], list[str]]:
+    """The first `num` clips of training by a config, augmented, and the label and caption of each.
+
+    Raises InputError as reading a batch does.
+    """
+
+    def described(sample: Mapping[str, Any], clip: Clip | None) -> dict[str, Any]:
+        return {name: sample[name] for name in ("label", "caption")}
+
+    batch = make_dataset(source, config.data, described, seed=config.seed, batch_size=num)[0]
+    words = [*source.labels, ""]  # the label of a clip without one is -1
+    given = zip(batch["given"]["label"], batch["given"]["caption"], strict=True)
+    return batch["video"], [" | ".join(filter(None, (words[k], str(c)))) for k, c in given]
 
 
 def batches(

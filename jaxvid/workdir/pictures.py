@@ -100,11 +100,14 @@ def tile(
 ) -> UInt8[np.ndarray, "T h w 3"]:
     """Clips side by side in one video, in a grid that is nearly square.
 
-    `scale` and `gap` are those of `contact_sheet`. Cells without a clip stay blank.
+    `scale` and `gap` are those of `contact_sheet`. Cells without a clip stay blank; there are none
+    if the clips fill a grid that is at most four times as wide as high.
     """
     videos = _magnify(videos, scale)
     count = len(videos)
-    columns = int(np.ceil(np.sqrt(count)))
+    square = int(np.ceil(np.sqrt(count)))
+    full = (c for c in range(square, int(2 * np.sqrt(count)) + 1) if count % c == 0)
+    columns = next(full, square)
     blank = np.full((-count % columns, *videos.shape[1:]), PAPER, np.uint8)
     cells = np.concatenate([videos, blank])
     return _grid(einops.rearrange(cells, "(r c) t h w x -> t r c h w x", c=columns), gap)
@@ -152,16 +155,16 @@ def write_loss_curve(path: str | PathLike, metrics_jsonl: str | PathLike) -> Non
 
     figure = Figure(figsize=(10 if bins else 6, 4), dpi=150, layout="constrained")
     panels = figure.subplots(1, 2 if bins else 1, sharey=True, squeeze=False)[0]
-    loss = _column(values, "loss")
+    loss = column(values, "loss")
     panels[0].plot(steps, loss, color="tab:blue", alpha=0.25, linewidth=0.8, label="as measured")
-    panels[0].plot(steps, _smooth(loss), color="tab:blue", linewidth=1.8, label="smoothed")
+    panels[0].plot(steps, smooth(loss), color="tab:blue", linewidth=1.8, label="smoothed")
     _label(panels[0], "Training loss")
     if bins:
         # Dark to light as noise rises, without the yellow that is hard to see on white.
         colors = colormaps["viridis"](np.linspace(0, 0.85, len(bins)))
         for name, color in zip(bins, colors, strict=True):
             level = name.removeprefix(NOISE_BIN).replace("-", " to ")
-            panels[1].plot(steps, _smooth(_column(values, name)), color=color, label=level)
+            panels[1].plot(steps, smooth(column(values, name)), color=color, label=level)
         _label(panels[1], "By noise level, smoothed")
 
     file = io.BytesIO()
@@ -191,7 +194,7 @@ def write_score_curves(path: str | PathLike, metrics_jsonl: str | PathLike) -> N
     figure = Figure(figsize=(4 * columns, 2.8 * rows), dpi=150, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     for axes, name in zip(panels, shown, strict=False):
-        score, error, floor = (_column(values, name + end) for end in ("", "_error", "_floor"))
+        score, error, floor = (column(values, name + end) for end in ("", "_error", "_floor"))
         axes.errorbar(steps, score, yerr=1.96 * error, color="tab:blue", marker="o", capsize=2)
         axes.plot(steps, floor, color="tab:green", label="real clips")
         if np.isfinite(floor).any():
@@ -332,11 +335,11 @@ def _grid(
     return _pad(einops.rearrange(cells, "t r c h w x -> t (r h) (c w) x"), (gap, 0))
 
 
-def _column(lines: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray, " S"]:
+def column(lines: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray, " S"]:
     return np.array([values.get(name, np.nan) for values in lines])
 
 
-def _smooth(values: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
+def smooth(values: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
     """Gaussian smoothing of the finite values; the width is a hundredth of the curve."""
     width = len(values) / 100
     reach = min(int(3 * width), (len(values) - 1) // 2)
