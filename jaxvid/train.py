@@ -27,18 +27,21 @@ from ml_collections import ConfigDict, config_flags
 from jaxvid import config as configs
 from jaxvid import errors, files
 from jaxvid.actions import make_actions
-from jaxvid.build import advice, build, check_training, least_memory
+from jaxvid.build import Run, advice, build, check_training, least_memory
 from jaxvid.conditions.condition import check_source
 from jaxvid.data import pipeline
 from jaxvid.data.buckets import describe_buckets, open_sources, steps_of
-from jaxvid.evaluators import make_evaluators
+from jaxvid.data.sources import Source
+from jaxvid.evaluators import Evaluator, make_evaluators
 from jaxvid.files import Path
 from jaxvid.parallel import hosts, peers
+from jaxvid.summary import summary
 from jaxvid.training.goodput import Goodput
 from jaxvid.training.meter import Meter
 from jaxvid.training.state import from_parts, to_parts
 from jaxvid.workdir import folder, pictures, starts
 from jaxvid.workdir.checkpoint import Best, Checkpoints, Snapshots, start_from
+from jaxvid.workdir.disk import make_folder
 from jaxvid.workdir.log import Log
 from jaxvid.workdir.report import write_report
 
@@ -54,6 +57,9 @@ DISTRIBUTED = flags.DEFINE_string(
 ACCEPT = flags.DEFINE_bool(
     "accept_changes", False, "Resume although the config or the data differ from the run's."
 )
+DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Only say what the run would be, and write data.png: the first clips."
+)
 # The exit code of a run that a signal stopped. It tells a scheduler to run the command again.
 STOPPED = 128 + signal.SIGTERM
 
@@ -63,9 +69,42 @@ def main(_: Sequence[str]) -> None:
     name = folder.run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
     workdir = files.to_path(WORKDIR.value or f"runs/{name}", "--workdir")
     with peers.joined(DISTRIBUTED.value, saves=True):
+        if DRY_RUN.value:
+            return dry_run(config, workdir)
         done = train(config, workdir, ACCEPT.value, start.began)
     if not done:
         sys.exit(STOPPED)
+
+
+def dry_run(config: ConfigDict, workdir: Path) -> None:
+    """Says what the run of a config would be, and writes its first clips to `workdir`/data.png.
+
+    Raises InputError as `train` does before its first compile.
+    """
+    _, source, validation, run, _ = _opened(config)
+    if jax.process_index() == 0:
+        print(summary(run, source, validation))
+        make_folder(workdir)
+        _write_sheet(workdir / "data.png", source, config)
+        print(f"data.png: {workdir}; nothing was trained")
+
+
+def _opened(config: ConfigDict) -> tuple[list[Source], Source, Source, Run, list[Evaluator]]:
+    """The sources of each bucket, of all and held out, the run and its evaluators.
+
+    Finds all mistakes of the user that can be found before the first compile.
+    """
+    sources, source, validation = open_sources(config)
+    config.conditions.label.names = tuple(source.labels)  # for `sample --label=NAME`
+    run = build(config)
+    check_training(run)
+    check_source(run.conditions, source)
+    return sources, source, validation, run, make_evaluators(run, validation)
+
+
+def _write_sheet(path: Path, source: Source, config: ConfigDict) -> None:
+    clips, titles = pipeline.first_clips(source, config, 8)
+    pictures.write_png(path, pictures.contact_sheet(clips, titles=titles))
 
 
 def train(
@@ -80,13 +119,7 @@ def train(
     """
     began, lead = began or time.monotonic(), jax.process_index() == 0
 
-    # The parts of the run. All mistakes of the user are found before the first compile.
-    sources, source, validation = open_sources(config)
-    config.conditions.label.names = tuple(source.labels)  # for `sample --label=NAME`
-    run = build(config)
-    check_training(run)
-    check_source(run.conditions, source)
-    evaluators = make_evaluators(run, validation)
+    sources, source, validation, run, evaluators = _opened(config)
     of_buckets = [
         pipeline.make_dataset(
             of_bucket,
@@ -119,8 +152,7 @@ def train(
             memory = least_memory(run) / 1e6
             print(f"a step needs at least {memory:.0f} MB of memory per device", flush=True)
             if not (sheet := workdir / "data.png").exists():
-                clips, titles = pipeline.first_clips(source, config, 8)
-                pictures.write_png(sheet, pictures.contact_sheet(clips, titles=titles))
+                _write_sheet(sheet, source, config)
         # Four ways to start. Besides the state, a step depends only on its number.
         # 1. Resume: `workdir` has a checkpoint. 2. Extend: it has one, and `steps` is larger now.
         # 3. Fine-tune: start from the averaged weights of the run `init_from`, where they fit.

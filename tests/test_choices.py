@@ -1,7 +1,7 @@
 """Every choice of every key that has choices: trained, drawn from while training, and sampled.
 
 Run i takes choice i of each key, so that all are taken in as many runs as the longest list has. The
-first are on eight devices, the others on one.
+first is on eight devices, the others on one.
 """
 
 import pytest
@@ -52,7 +52,7 @@ def config_of(run):
 
 @pytest.mark.parametrize("run", range(RUNS))
 def test_every_choice_trains_and_samples(tmp_path, run):
-    train_on(8 if run < 3 else 1, config_of(run), tmp_path)
+    train_on(1 if run else 8, config_of(run), tmp_path)
     assert (tmp_path / "checkpoints/2").is_dir()
     for name in ("0000001-generate", "0000002-predict"):
         assert (tmp_path / "samples" / name / "sheet.png").stat().st_size > 100

@@ -5,6 +5,7 @@ import json
 import re
 
 import numpy as np
+import pytest
 
 from configs import videos
 from jaxvid.data.sources import make_source
@@ -14,6 +15,7 @@ from tests.commands import ROOT, mistakes, run_alone
 PAGE = ROOT / "docs/contributing.md"
 
 
+@pytest.mark.thorough
 def test_one_run_trains_and_samples_with_every_example(tmp_path):
     examples = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert len(examples) == len(re.findall("^## ", PAGE.read_text(), re.MULTILINE))

@@ -75,6 +75,8 @@ def test_a_run_leaves_samples_curves_and_says_where(whole):
     assert re.search(r"step 8/8  loss \S+  \S+ clips/s  data wait \d+%", said)
     assert list(losses(workdir)) == [2, 3, 4, 6, 8]
     for name in (
+        "report.html",
+        "data.png",
         "loss.png",
         "samples/0000008-generate/sheet.png",
         "samples/0000008-predict/000.mp4",
@@ -111,6 +113,19 @@ def test_killed_at_any_moment_and_restarted_it_ends_bit_for_bit_the_same(whole, 
     jax.tree.map(np.testing.assert_array_equal, a, b)
     assert losses(tmp_path) == losses(whole[0])
     assert metrics(tmp_path)[-1]["seconds/start"] > starting > 0  # of both starts
+
+
+def test_a_dry_run_says_what_the_run_would_be_and_leaves_only_its_first_clips(config, tmp_path):
+    said = run("train", *TINY, f"--workdir={tmp_path}", "--dry_run")
+    config.model.blocks = "time"
+    built = build(config, jax.devices()[:1])
+    count = sum(x.size for x in jax.tree.leaves(built.params))
+    assert f"network  {count / 1000:.4g} k parameters" in said
+    assert "video uint8 [8, 4, 8, 8, 3]" in said
+    shares = [float(share) for share in re.findall(r"([\d.]+)% of the FLOPs", said)]
+    assert sum(shares) == pytest.approx(100, abs=0.3)
+    assert [path.name for path in tmp_path.iterdir()] == ["data.png"]
+    mistakes("train", ([*TINY, "--dry_run", "--config.model.heads=3"], "model.heads = 6"))
 
 
 def test_another_config_is_refused_with_the_difference(whole):

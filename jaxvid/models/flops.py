@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 
-# In the path of an equation: its block and word, or the modulation outside of all blocks.
+# In the path of an equation or parameter: its block and word, or the modulation outside of blocks.
 _WORD = re.compile(r"\bblocks_\d+\)*/([A-Za-z]\w*?)_\d+(_modulation)?\b")
 _MODULATION = re.compile(r"\b(blocks_\d+_)?modulation\b")
 
@@ -36,11 +36,15 @@ def forward_flops(apply: Callable[..., Any], *arguments: Any) -> dict[str, int]:
     """
     counts: Counter[str] = Counter()
     for path, flops in count(jax.make_jaxpr(apply)(*arguments).jaxpr).items():
-        if word := _WORD.search(path):
-            counts["modulation" if word[2] else word[1]] += flops
-        else:
-            counts["modulation" if _MODULATION.search(path) else "embedding"] += flops
+        counts[part_of(path)] += flops
     return dict(sorted(counts.items()))
+
+
+def part_of(path: str) -> str:
+    """The part of a network, as in `forward_flops`, that a path of its modules belongs to."""
+    if word := _WORD.search(path):
+        return "modulation" if word[2] else word[1]
+    return "modulation" if _MODULATION.search(path) else "embedding"
 
 
 def train_flops(apply: Callable[..., Any], *arguments: Any) -> dict[str, int]:

@@ -101,6 +101,7 @@ def test_cudnn_without_a_gpu_is_refused_before_anything_is_compiled(config):
         build(config)
 
 
+@pytest.mark.thorough
 def test_the_kernel_trains_as_the_plain_code_does(config, batch):
     """Through the config, on a mesh whose axes divide clips and heads, and on one device."""
     config.model.update(depth=1, blocks="space time", remat="dots")

@@ -27,6 +27,7 @@ def test_many_keys_are_mixed_as_by_products_with_the_same_gradient(mask):
         assert np.abs(a - b).max() <= 2e-6 * np.abs(b).max()
 
 
+@pytest.mark.thorough
 def test_each_device_runs_it_on_its_own_clips_and_heads():
     kinds, gradients = ("einsum", "pallas"), []
     for kind in kinds:

@@ -27,6 +27,7 @@ def drilled(tmp_path_factory):
     return workdir, ended, seen, written, said
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_killed_interrupted_and_ended_by_one_is_as_if_nothing_had_happened(
     drilled, tmp_path
 ):
@@ -47,6 +48,7 @@ def test_a_run_that_is_killed_interrupted_and_ended_by_one_is_as_if_nothing_had_
     assert drills.largest_difference(a, b) < 1e-5
 
 
+@pytest.mark.thorough
 def test_no_two_processes_write_a_file_of_the_work_directory(drilled):
     workdir, _, seen, written, _ = drilled
     # Process 1 writes nothing but its parts of the arrays.
@@ -67,7 +69,9 @@ def test_no_two_processes_write_a_file_of_the_work_directory(drilled):
             "error: process 1 has ended: KeyError: 'clip'; run the same command to resume",
             "KeyError: 'clip'",
         ),
-        ("1,4,disk", "error: process 1 has ended: ", "error: "),
+        pytest.param(
+            "1,4,disk", "error: process 1 has ended: ", "error: ", marks=pytest.mark.thorough
+        ),
     ],
     ids=["bug", "disk"],
 )
@@ -90,6 +94,7 @@ def test_bad_records_of_all_processes_are_counted_and_stop_all(tmp_path):
     assert "skipped bad record(s)" not in ended.said[1]
 
 
+@pytest.mark.thorough
 def test_two_processes_draw_as_one_does_and_the_first_writes(drilled, tmp_path):
     given = f"--workdir={drilled[0]}", "--num=3", "--plugins=benchmarks.faults"
     run_alone("sample", *given, f"--output={tmp_path}/one")

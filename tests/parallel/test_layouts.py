@@ -28,7 +28,14 @@ def test_the_words_are_all_words():
     assert set(re.findall(r"[a-z]+", WORDS)) == set(MIXERS)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=name_of)
+USUAL = {"fsdp": 8}, {"fsdp": 2, "context": 2, "tensor": 2}
+EACH = [
+    pytest.param(layout, id=name_of(layout), marks=[pytest.mark.thorough] * (layout not in USUAL))
+    for layout in LAYOUTS
+]
+
+
+@pytest.mark.parametrize("layout", EACH)
 def test_loss_and_gradients_are_those_of_one_device(layout, alone):
     run = make(WORDS, layout)
     check_training(run)
