@@ -44,7 +44,7 @@ def main(_: Sequence[str]) -> None:
     output = files.to_path(OUTPUT.value or f"runs/{name}-preview", "--output")
     files.make_folder(output, "--output")
     source = make_source(config.data)
-    clips, titles = pipeline.first_clips(source, config, NUM.value)
+    clips, titles = pipeline.first_clips(source, config.data, config.seed, NUM.value)
     with write_samples(output / "clips", config.data.fps, titles=titles) as samples:
         samples.add(clips)
     texts, videos = zip(*_each_augmentation(config, source), strict=True)

@@ -81,11 +81,11 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
 
     Raises InputError as `train` does before its first compile.
     """
-    _, source, validation, run, _ = _opened(config)
+    sources, source, validation, run, _ = _opened(config)
     if jax.process_index() == 0:
         print(summary(run, source, validation))
         make_folder(workdir)
-        _write_sheet(workdir / "data.png", source, config)
+        _write_sheet(workdir / "data.png", sources[0], run)
         print(f"data.png: {workdir}; nothing was trained")
 
 
@@ -102,8 +102,9 @@ def _opened(config: ConfigDict) -> tuple[list[Source], Source, Source, Run, list
     return sources, source, validation, run, make_evaluators(run, validation)
 
 
-def _write_sheet(path: Path, source: Source, config: ConfigDict) -> None:
-    clips, titles = pipeline.first_clips(source, config, 8)
+def _write_sheet(path: Path, source: Source, run: Run) -> None:
+    """Shows the first clips of training; of several buckets, `source` is the first."""
+    clips, titles = pipeline.first_clips(source, run.buckets[0].data, run.config.seed, 8)
     pictures.write_png(path, pictures.contact_sheet(clips, titles=titles))
 
 
@@ -152,7 +153,7 @@ def train(
             memory = least_memory(run) / 1e6
             print(f"a step needs at least {memory:.0f} MB of memory per device", flush=True)
             if not (sheet := workdir / "data.png").exists():
-                _write_sheet(sheet, source, config)
+                _write_sheet(sheet, sources[0], run)
         # Four ways to start. Besides the state, a step depends only on its number.
         # 1. Resume: `workdir` has a checkpoint. 2. Extend: it has one, and `steps` is larger now.
         # 3. Fine-tune: start from the averaged weights of the run `init_from`, where they fit.

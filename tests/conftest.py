@@ -39,6 +39,11 @@ from tests import tiny
 from tests.bucket import emulated
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, for tests wait for processes that they start."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 2
+
+
 @pytest.fixture
 def config() -> ConfigDict:
     return tiny.get_config()

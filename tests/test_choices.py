@@ -50,7 +50,9 @@ def config_of(run):
     return config
 
 
-@pytest.mark.parametrize("run", range(RUNS))
+@pytest.mark.parametrize(
+    "run", [0, *(pytest.param(i, marks=pytest.mark.thorough) for i in range(1, RUNS))]
+)
 def test_every_choice_trains_and_samples(tmp_path, run):
     train_on(1 if run else 8, config_of(run), tmp_path)
     assert (tmp_path / "checkpoints/2").is_dir()

@@ -227,17 +227,17 @@ def blank_batch(config: ConfigDict, encode: Encode, num: int) -> dict[str, Any]:
 
 
 def first_clips(
-    source: Source, config: ConfigDict, num: int
+    source: Source, config: ConfigDict, seed: int, num: int
 ) -> tuple[UInt8[np.ndarray, "B T H W 3"], list[str]]:
-    """The first `num` clips of training by a config, augmented, and the label and caption of each.
+    """The first `num` clips of training, augmented, and the label and caption of each.
 
-    Raises InputError as reading a batch does.
+    `config` and `seed` are those of `make_dataset`. Raises InputError as reading a batch does.
     """
 
     def described(sample: Mapping[str, Any], clip: Clip | None) -> dict[str, Any]:
         return {name: sample[name] for name in ("label", "caption")}
 
-    batch = make_dataset(source, config.data, described, seed=config.seed, batch_size=num)[0]
+    batch = make_dataset(source, config, described, seed=seed, batch_size=num)[0]
     words = [*source.labels, ""]  # the label of a clip without one is -1
     given = zip(batch["given"]["label"], batch["given"]["caption"], strict=True)
     return batch["video"], [" | ".join(filter(None, (words[k], str(c)))) for k, c in given]

@@ -55,6 +55,7 @@ def alone(clips):
     return train(small(), clips, 1)
 
 
+@pytest.mark.thorough
 def test_eight_devices_train_as_one_does(clips, alone):
     """Exact arithmetic would agree to the bit; float32 sums in another order agree to 1e-5,
     and each array to 3e-5 of what training has changed in it."""
