@@ -41,11 +41,13 @@ from jaxvid.metrics.protocols import Protocol, choose
 from jaxvid.metrics.score import Score
 from jaxvid.parallel import peers
 from jaxvid.trained import load
-from jaxvid.workdir import pictures
+from jaxvid.workdir import exported, pictures
 from jaxvid.workdir.checkpoint import Checkpoints
 from jaxvid.workdir.disk import make_folder, write_whole
 
-WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "A run's work directory, or a file of jaxvid.export."
+)
 VIDEOS = flags.DEFINE_string("videos", None, "Folder of videos to score, without a run.")
 FEATURES = flags.DEFINE_string("features", None, "File of features to score: .npy, a row per clip.")
 REFERENCE = flags.DEFINE_string(
@@ -115,7 +117,10 @@ def write(output: Path, about: dict[str, Any], scores: Sequence[Score]) -> None:
 def _of_run(protocol: Protocol) -> tuple[Path, dict[str, Any], list[Score]]:
     """Scores the run of `--workdir`."""
     workdir, step = files.to_path(WORKDIR.value, "--workdir"), CHECKPOINT.value
-    if step is None and EMA_WIDTH.value is None and WEIGHTS.value != "best":
+    is_file = workdir.suffix == exported.SUFFIX
+    if is_file and OUTPUT.value is None:
+        raise InputError("give --output=DIR: --workdir is a file")
+    if not is_file and step is None and EMA_WIDTH.value is None and WEIGHTS.value != "best":
         with Checkpoints(workdir) as checkpoints:
             step = max(checkpoints.steps, default=None)
     model = load(

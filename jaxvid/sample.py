@@ -45,13 +45,16 @@ from jaxvid.errors import InputError
 from jaxvid.hierarchy.plan import SCHEMES
 from jaxvid.parallel import peers
 from jaxvid.trained import load
+from jaxvid.workdir import exported
 from jaxvid.workdir.folder import run_name
 from jaxvid.workdir.pictures import cascade_sheet, write_png
 from jaxvid.workdir.samples import write_samples
 
 PART = 64  # frames that are read from a level at once
 
-WORKDIR = flags.DEFINE_string("workdir", None, "A run's work directory.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "A run's work directory, or a file of jaxvid.export."
+)
 CASCADE = flags.DEFINE_string(
     "cascade", None, "In place of --workdir, a file with get_cascade(), as configs/cascade.py."
 )
@@ -108,6 +111,8 @@ def draw_clips() -> None:
     )
     config, task = model.run.config, TASK.value or "generate"
     frames = FRAMES.value or config.data.frames
+    if OUTPUT.value is None and WORKDIR.value.endswith(exported.SUFFIX):
+        raise InputError("give --output=DIR: --workdir is a file")
     target = files.to_path(OUTPUT.value or f"{WORKDIR.value}/samples/{task}", "--output")
     drawing = model.drawing(
         NUM.value,

@@ -38,7 +38,7 @@ from jaxvid.sampling.draw import Report, by_default, make_sampler, padded
 from jaxvid.sampling.long_videos import fills_devices, long_videos, plan_for
 from jaxvid.sampling.tasks import observed_frames
 from jaxvid.training import ema
-from jaxvid.workdir import folder
+from jaxvid.workdir import exported, folder
 from jaxvid.workdir.checkpoint import Best, Checkpoints, Snapshots
 
 
@@ -230,7 +230,7 @@ def load(
     """Loads the model of a work directory, on all devices.
 
     Args:
-      workdir: of a run of `jaxvid.train`.
+      workdir: of a run of `jaxvid.train`, or a file of `jaxvid.export`.
       checkpoint: step of the checkpoint; by default the newest.
       weights: "ema" (averaged), "raw", or "best": averaged, with the best score in a run with
         `evals.best`.
@@ -249,7 +249,15 @@ def load(
     if weights == "best" and checkpoint is not None:
         raise InputError("--weights=best excludes --checkpoint: leave one of them out")
 
+    of_file = workdir.suffix == exported.SUFFIX
+    if of_file and (weights != "ema" or checkpoint is not None or ema_width is not None):
+        raise InputError(
+            f"{workdir} has one set of weights: leave out --weights, --checkpoint and --ema_width"
+        )
+
     def read(abstract: Any) -> Any:
+        if of_file:
+            return exported.read(workdir, abstract)
         if ema_width is not None:
             return _averaged(workdir, run.config, ema_width, abstract)
         if weights == "best":
@@ -259,7 +267,8 @@ def load(
             part = "ema" if weights == "ema" else "train/params"
             return checkpoints.restore_part(part, abstract, checkpoint)
 
-    run = build(_changed(folder.load(workdir), changes or {}))
+    config = exported.read_config(workdir) if of_file else folder.load(workdir)
+    run = build(_changed(config, changes or {}))
     check_mesh(run)
     return TrainedModel(run, read)
 

@@ -19,7 +19,7 @@ from orbax.checkpoint import v1 as ocp
 from jaxvid.config import POSITIVE, declare, key
 from jaxvid.errors import InputError
 from jaxvid.files import Path, absolute
-from jaxvid.workdir import reading
+from jaxvid.workdir import exported, reading
 from jaxvid.workdir.agree import Damaged, from_first, together
 from jaxvid.workdir.disk import move_into
 
@@ -231,7 +231,8 @@ def start_from(path: Path, params: Any, part: str = "ema") -> tuple[Any, reading
     """Initial parameters for a new run: those of another run where they fit.
 
     Args:
-      path: the other run's work directory, or one of its `checkpoints/STEP`.
+      path: the other run's work directory, one of its `checkpoints/STEP`, or a file of
+        `exported`.
       params: the initial parameters of the new network; their shardings are kept.
       part: "ema", or "train/params" for the raw parameters.
 
@@ -242,6 +243,8 @@ def start_from(path: Path, params: Any, part: str = "ema") -> tuple[Any, reading
       InputError: there is no such checkpoint, it cannot be read, or none of its arrays fits.
     """
     path = absolute(path)
+    if path.suffix == exported.SUFFIX:
+        return exported.read_fitting(path, params)
     chosen = path.name.isdigit() and path.parent.name == "checkpoints"
     with Checkpoints(path.parents[1] if chosen else path) as checkpoints:
         step = int(path.name) if chosen else checkpoints._newest()

@@ -80,29 +80,41 @@ def read_fitting(step: Path, part: str, params: Any) -> tuple[Any, Taken]:
         saved = _metadata(step).get(outer)
         if saved is None:
             raise Damaged("the description of its arrays is missing or unreadable")
-        shapes = {name: leaf.shape for name, leaf in _leaves(saved).items()}
-        fits, left = {}, {}
-        for name, leaf in _leaves(params).items():
-            source = saved_name(prefix + name, shapes)
-            if source not in shapes:
-                left[name] = "not saved"
-            elif shapes[source] != leaf.shape:
-                left[name] = f"saved {shapes[source]}, needed {leaf.shape}"
-            else:
-                fits[name] = source
-        if not fits:
-            raise InputError(
-                f"{step}: none of its arrays fits the network: {_some(list(left))} are needed, but "
-                f"it has {_some(list(shapes))}; give a run with a more similar network"
-            )
-        like = {source: _abstract(_leaves(params)[name]) for name, source in fits.items()}
+        shapes = {name: leaf.shape for name, leaf in leaves(saved).items()}
+        fits, left = fitting(step, shapes, params, prefix)
+        like = {source: _abstract(leaves(params)[name]) for name, source in fits.items()}
         loaded = _load(step, outer, saved, like)
 
     def choose(path: Any, leaf: Any) -> Any:
-        name = _name(path)
+        name = name_of(path)
         return loaded[fits[name]] if name in fits else leaf
 
     return jax.tree_util.tree_map_with_path(choose, params), Taken(list(fits), left)
+
+
+def fitting(
+    where: Path, shapes: Mapping[str, tuple[int, ...]], params: Any, prefix: str = ""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Which arrays of `params` are saved with the same name, after `prefix`, and shape.
+
+    Returns the names of those with the names they were saved with, and of the others with the
+    reason. Raises InputError, which names `where`, if there are none.
+    """
+    fits, left = {}, {}
+    for name, leaf in leaves(params).items():
+        source = saved_name(prefix + name, shapes)
+        if source not in shapes:
+            left[name] = "not saved"
+        elif shapes[source] != leaf.shape:
+            left[name] = f"saved {shapes[source]}, needed {leaf.shape}"
+        else:
+            fits[name] = source
+    if not fits:
+        raise InputError(
+            f"{where}: none of its arrays fits the network: {_some(list(left))} are needed, but "
+            f"it has {_some(list(shapes))}; give a run with a more similar network"
+        )
+    return fits, left
 
 
 def first_line(error: Exception) -> str:
@@ -168,17 +180,17 @@ def _read_part(step: Path, part: str, saved: Any, wanted: Any, cast: bool) -> An
         if prefix:
             raise Damaged("the description of its arrays is missing or unreadable")
         return ocp.load_checkpointables(step, {outer: wanted})[outer]
-    arrays, leaves = _leaves(saved), _leaves(wanted)
-    source = {name: saved_name(prefix + name, arrays) for name in leaves}
+    arrays, needed = leaves(saved), leaves(wanted)
+    source = {name: saved_name(prefix + name, arrays) for name in needed}
     _check_same(
         step,
         part,
         {name: arrays[name] for name in arrays if name.startswith(prefix)},
-        {source[name]: leaf for name, leaf in leaves.items()},
+        {source[name]: leaf for name, leaf in needed.items()},
         cast,
     )
-    loaded = _load(step, outer, saved, {source[name]: leaf for name, leaf in leaves.items()})
-    return jax.tree_util.tree_map_with_path(lambda path, _: loaded[source[_name(path)]], wanted)
+    loaded = _load(step, outer, saved, {source[name]: leaf for name, leaf in needed.items()})
+    return jax.tree_util.tree_map_with_path(lambda path, _: loaded[source[name_of(path)]], wanted)
 
 
 def _check_same(
@@ -208,16 +220,18 @@ def _check_same(
 def _load(step: Path, part: str, saved: Any, wanted: dict[str, Any]) -> dict[str, Any]:
     """Reads arrays by their saved names; those that are not in `wanted` are not read."""
     tree = jax.tree_util.tree_map_with_path(
-        lambda path, _: wanted.get(_name(path), ocp.PLACEHOLDER), saved
+        lambda path, _: wanted.get(name_of(path), ocp.PLACEHOLDER), saved
     )
-    return _leaves(ocp.load_checkpointables(step, {part: tree})[part])
+    return leaves(ocp.load_checkpointables(step, {part: tree})[part])
 
 
-def _leaves(tree: Any) -> dict[str, Any]:
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+def leaves(tree: Any) -> dict[str, Any]:
+    """The arrays of a tree by name, such as "blocks_0/space_0/qkv/kernel"."""
+    return {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _name(path: Any) -> str:
+def name_of(path: Any) -> str:
+    """The name of an array from its path in a tree."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
