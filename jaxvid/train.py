@@ -12,6 +12,7 @@ if __name__ == "__main__":
     start.begin()
 
 import collections
+import contextlib
 import signal
 import sys
 import threading
@@ -44,6 +45,7 @@ from jaxvid.workdir.checkpoint import Best, Checkpoints, Snapshots, start_from
 from jaxvid.workdir.disk import make_folder
 from jaxvid.workdir.log import Log
 from jaxvid.workdir.report import write_report
+from jaxvid.workdir.wandb_writer import WandbWriter
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File with get_config(), such as configs/base.py."
@@ -173,7 +175,11 @@ def train(
         if (curves := workdir / "metrics.jsonl").exists():
             goodput.add_earlier(step, pictures.read_metrics(curves))
 
-        with Log(workdir, config.steps, step, goodput.values(), write=lead) as log:
+        mirror = WandbWriter(config, workdir) if lead and config.log.wandb else None
+        with (
+            mirror or contextlib.nullcontext(),
+            Log(workdir, config.steps, step, goodput.values(), write=lead, also=mirror) as log,
+        ):
             parameters = sum(x.size for x in jax.tree.leaves(state.params))
             log.say(
                 f"{begins} at step {step} of {config.steps} in {workdir}: "

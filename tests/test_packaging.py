@@ -21,7 +21,10 @@ def listed(file):
     }
 
 
-LISTED, OPTIONAL = listed("requirements.txt"), listed("requirements-games.txt") | {"apache-beam"}
+LISTED, OPTIONAL = (
+    listed("requirements.txt"),
+    listed("requirements-games.txt") | {"apache-beam", "wandb"},
+)
 
 
 def test_the_package_takes_its_dependencies_from_the_list_that_is_installed():

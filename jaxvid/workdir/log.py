@@ -18,6 +18,7 @@ from jaxvid.config import NATURAL, POSITIVE, declare, key
 from jaxvid.files import Path, to_path
 from jaxvid.workdir.disk import Growing, make_folder, writing
 from jaxvid.workdir.pictures import gif, read_metrics, tile
+from jaxvid.workdir.wandb_writer import WandbWriter
 
 declare(
     "log",
@@ -44,6 +45,7 @@ class Log(contextlib.AbstractContextManager):
       start_step: number of steps already taken.
       known: values that replace those of the line of `start_step`, if there is one.
       write: whether this process logs; with several processes, only the first should.
+      also: another writer that gets metrics and videos, or None.
 
     Raises:
       InputError: from any method, if a file cannot be written, for example to a full disk.
@@ -57,8 +59,9 @@ class Log(contextlib.AbstractContextManager):
         known: Mapping[str, SupportsFloat] = {},
         *,
         write: bool = True,
+        also: WandbWriter | None = None,
     ) -> None:
-        self._write = write
+        self._write, self._also = write, also
         if not write:
             return
         self._total_steps = total_steps
@@ -131,6 +134,8 @@ class Log(contextlib.AbstractContextManager):
             self._metrics.write(_line(step, values))
         with writing(self._workdir / "tensorboard"):
             _write_event(self._events, step, summary={"value": scalars})
+        if self._also:
+            self._also.metrics(step, values)
         if time.monotonic() >= self._next_upload:
             self.sync()
 
@@ -150,14 +155,17 @@ class Log(contextlib.AbstractContextManager):
         if not self._write:
             return
         video = tile(videos)
+        animation = gif(video, fps)
         image = {
             "height": video.shape[1],
             "width": video.shape[2],
             "colorspace": 3,  # RGB
-            "encoded_image_string": gif(video, fps),
+            "encoded_image_string": animation,
         }
         with writing(self._workdir / "tensorboard"):
             _write_event(self._events, step, summary={"value": [{"tag": name, "image": image}]})
+        if self._also:
+            self._also.animation(step, name, animation)
 
 
 def _open_metrics(path: Path, start_step: int, known: Mapping[str, SupportsFloat]) -> Growing:
