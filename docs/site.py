@@ -1,4 +1,4 @@
-"""A hook of MkDocs: README.md is the first page, and links to files outside of docs/ become text."""
+"""A hook of MkDocs: README.md is the first page, and links out of docs/ become text."""
 
 import re
 from pathlib import Path
