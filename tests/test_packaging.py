@@ -23,7 +23,7 @@ def listed(file):
 
 LISTED, OPTIONAL = (
     listed("requirements.txt"),
-    listed("requirements-games.txt") | {"apache-beam", "wandb"},
+    listed("requirements-games.txt") | {"apache-beam", "gradio", "IPython", "wandb"},
 )
 
 
