@@ -260,10 +260,12 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def describe() -> str:
-    """Lists every key with its default, meaning and rule, for `--help`."""
+def describe(free: bool = False) -> str:
+    """Lists keys with default, meaning and rule, for `--help`: all, or those that are free."""
     lines = []
     for name, declared in sorted_keys():
+        if free and not declared.free:
+            continue
         lines += [f"  --config.{name}={declared.default}", f"      {declared.doc}: {declared.rule}"]
     return "\n".join(lines)
 
@@ -307,15 +309,17 @@ class _ConfigFile(flags.ArgumentParser):
         return "config file"
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
+def parse_flags(argv: Sequence[str], of_a_run: bool = False) -> list[str]:
     """Parses the arguments of a command: first `--plugins` and `--help`, then the rest with absl.
+
+    `of_a_run`: the command takes new values of free keys for an existing run.
 
     Raises InputError for a wrong plugin, config file, key or value, and `flags.Error` for other
     flags. Returns the arguments that are not flags.
     """
     import_plugins(argv)
     if _HELP & set(argv[1:]):
-        print(_help(), flush=True)
+        print(_help(of_a_run), flush=True)
         sys.exit(0)
 
     for argument in argv:
@@ -356,7 +360,7 @@ def parse_overrides(argv: Sequence[str]) -> list[str]:
         name, _, value = word.removeprefix("--config.").partition("=")
         check_name(name)
         OVERRIDES[name] = value
-    return parse_flags([word for word in argv if word not in words])
+    return parse_flags([word for word in argv if word not in words], of_a_run=True)
 
 
 _HELP = {"--help", "-help", "-h", "-?"}
@@ -388,8 +392,8 @@ def _import_plugin(name: str) -> None:
         raise InputError(f"--plugins={name} cannot be imported: {one_line(error)}") from error
 
 
-def _help() -> str:
-    """The command's docstring, its flags, and every key of a config."""
+def _help(of_a_run: bool) -> str:
+    """The command's docstring, its flags, and the keys that it takes."""
     command = flags.FLAGS.get_key_flags_for_module(sys.argv[0]) + [flags.FLAGS["plugins"]]
     lines = [sys.modules["__main__"].__doc__ or "", "Flags:"]
     for flag in command:
@@ -398,6 +402,9 @@ def _help() -> str:
     if any(flag.name == "config" for flag in command):
         lines += ["", "Keys of the config, with their defaults; a config file may set others:"]
         lines += [describe()]
+    elif of_a_run:
+        lines += ["", "Keys of a run that may be changed here, with their defaults:"]
+        lines += [describe(free=True)]
     return "\n".join(lines)
 
 
