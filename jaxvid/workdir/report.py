@@ -117,12 +117,12 @@ def _parts(run: Run) -> list[str]:
 
 
 def _samples(runs: Sequence[Run]) -> dict[str, list[dict[str, Any]]]:
-    """For each task the videos to show: of one run over training, of several the newest ones."""
+    """For each task the videos to show: of one run from the newest on, of several the newest."""
     tasks: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         for task, folders in run.samples.items():
             chosen = np.linspace(0, len(folders) - 1, min(SHOWN, len(folders))).round().astype(int)
-            for i in chosen if len(runs) == 1 else chosen[-1:]:
+            for i in chosen[::-1] if len(runs) == 1 else chosen[-1:]:
                 step, path = folders[i]
                 name = f"step {step:,}" if len(runs) == 1 else f"{run.name}, step {step:,}"
                 video, width = _video(path, run.config.data.fps)

@@ -77,6 +77,8 @@ def test_of_one_run_the_values_other_than_the_defaults_are_told_and_of_two_what_
     told = [re.findall(r'class="differs"><td><code>(.*?)</code>', text) for text in (one, both)]
     assert {"model.width", "optimizer.lr"} < {*told[0]}
     assert told[1] == ["optimizer.lr"]
+    shown = [re.findall(r"<figcaption>(.*step [\d,]+)<", text) for text in (one, both)]
+    assert shown == [["step 40", "step 20"], ["a &lt;i&gt;, step 40", "b, step 40"]]
     assert "0.25" in both
 
 
