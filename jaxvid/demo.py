@@ -52,7 +52,7 @@ def main(_: Sequence[str]) -> None:
     if not importlib.util.find_spec("gradio"):
         raise InputError("the page needs Gradio: pip install gradio")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    model = load(WORKDIR.value)
+    model = _loaded(WORKDIR.value)
     model.params  # noqa: B018  a mistake is found before anyone opens the page
     import gradio
 
@@ -76,11 +76,16 @@ def page(workdir: str, model: TrainedModel) -> Any:
     has_captions = bool(config.conditions.text.length)
     frames = config.data.frames
     fields: dict[str, Any] = {}
+    shown_in: list[Any] = []  # the progress bar of the request that is drawn
+
+    def report(done: int, total: int) -> None:  # one function: another would be compiled anew
+        shown_in[-1]((done, total))
 
     def draw(*values: Any, progress: Any = gradio.Progress()) -> str:  # noqa: B008
         chosen = dict(zip(fields, values, strict=True))
+        shown_in[:] = [progress]
         try:
-            return _draw(workdir, chosen, lambda done, total: progress((done, total)))
+            return _draw(workdir, chosen, report)
         except InputError as error:
             raise gradio.Error(str(error)) from error
 
@@ -137,11 +142,16 @@ def _folder() -> str:
     return folder.name
 
 
+@functools.cache
+def _loaded(workdir: str) -> TrainedModel:
+    return load(workdir)
+
+
 @functools.lru_cache(maxsize=8)
 def _model(workdir: str, steps: int, guidance: float) -> TrainedModel:
-    """The model with settings of the sampler. What is compiled for them is kept with it."""
+    """The model with settings of the sampler; all have the same parameters."""
     changes = {"sampler.steps": str(steps), "sampler.cfg_scale": str(guidance)}
-    return load(workdir, changes=changes)
+    return TrainedModel(load(workdir, changes=changes).run, lambda _: _loaded(workdir).params)
 
 
 def _draw(workdir: str, chosen: dict[str, Any], report: Any) -> str:

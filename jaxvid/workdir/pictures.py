@@ -155,7 +155,7 @@ def write_loss_curve(path: str | PathLike, metrics_jsonl: str | PathLike) -> Non
 
     figure = Figure(figsize=(10 if bins else 6, 4), dpi=150, layout="constrained")
     panels = figure.subplots(1, 2 if bins else 1, sharey=True, squeeze=False)[0]
-    loss = column(values, "loss")
+    loss = _column(values, "loss")
     panels[0].plot(steps, loss, color="tab:blue", alpha=0.25, linewidth=0.8, label="as measured")
     panels[0].plot(steps, smooth(loss), color="tab:blue", linewidth=1.8, label="smoothed")
     _label(panels[0], "Training loss")
@@ -164,7 +164,7 @@ def write_loss_curve(path: str | PathLike, metrics_jsonl: str | PathLike) -> Non
         colors = colormaps["viridis"](np.linspace(0, 0.85, len(bins)))
         for name, color in zip(bins, colors, strict=True):
             level = name.removeprefix(NOISE_BIN).replace("-", " to ")
-            panels[1].plot(steps, smooth(column(values, name)), color=color, label=level)
+            panels[1].plot(steps, smooth(_column(values, name)), color=color, label=level)
         _label(panels[1], "By noise level, smoothed")
 
     file = io.BytesIO()
@@ -194,7 +194,7 @@ def write_score_curves(path: str | PathLike, metrics_jsonl: str | PathLike) -> N
     figure = Figure(figsize=(4 * columns, 2.8 * rows), dpi=150, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     for axes, name in zip(panels, shown, strict=False):
-        score, error, floor = (column(values, name + end) for end in ("", "_error", "_floor"))
+        score, error, floor = (_column(values, name + end) for end in ("", "_error", "_floor"))
         axes.errorbar(steps, score, yerr=1.96 * error, color="tab:blue", marker="o", capsize=2)
         axes.plot(steps, floor, color="tab:green", label="real clips")
         if np.isfinite(floor).any():
@@ -335,7 +335,7 @@ def _grid(
     return _pad(einops.rearrange(cells, "t r c h w x -> t (r h) (c w) x"), (gap, 0))
 
 
-def column(lines: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray, " S"]:
+def _column(lines: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray, " S"]:
     return np.array([values.get(name, np.nan) for values in lines])
 
 
