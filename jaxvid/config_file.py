@@ -18,9 +18,17 @@ KINDS = {
     "cascade": (tuple, "a tuple of jaxvid.cascade.Stage", "configs/cascade.py"),
 }
 
+# The folder with the shipped configs/: in an installed package, or else the clone.
+SHIPPED = Path(__file__).parent / "shipped"
+if not SHIPPED.is_dir():
+    SHIPPED = Path(__file__).parents[1]
+
 
 def load(text: str, kind: str = "config") -> Any:
     """Returns `get_config()` of FILE.py, or `get_config(ARGUMENT)` for FILE.py:ARGUMENT.
+
+    Where the current folder has no such file in configs/, the shipped one is loaded. The same holds
+    for what a file imports, as in `from configs import base`.
 
     Args:
       text: FILE.py or FILE.py:ARGUMENT.
@@ -32,13 +40,19 @@ def load(text: str, kind: str = "config") -> Any:
     returns, in_words, example = KINDS[kind]
     name, colon, argument = text.partition(":")
     path = Path(name).expanduser()
-    if not path.is_file():
-        files = [str(other) for other in path.parent.glob("*.py")]
+    folders = [Path(), SHIPPED] if path.parent == Path("configs") else [Path()]
+    found = [folder / path for folder in folders if (folder / path).is_file()]
+    if not found:
+        others = [other for folder in folders for other in (folder / path.parent).glob("*.py")]
+        files = [str(path.parent / other.name) for other in others]
         near = difflib.get_close_matches(str(path), files, 1)
         raise InputError(
             f"--{kind}={text}: there is no such file; "
             + (f"did you mean {near[0]}?" if near else f"start from {example}")
         )
+    path = found[0]
+    if str(SHIPPED) not in sys.path:
+        sys.path.append(str(SHIPPED))  # the last, so that other configs/ have priority
     loader = importlib.machinery.SourceFileLoader("jaxvid_config_file", str(path))
     module = importlib.util.module_from_spec(
         importlib.util.spec_from_loader(loader.name, loader, is_package=False)

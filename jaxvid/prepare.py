@@ -1,4 +1,4 @@
-"""Turns a folder of video files into ArrayRecord shards of short clips.
+"""Turn a folder of video files into ArrayRecord shards of short clips.
 
     python -m jaxvid.prepare --input=DIR --output=DIR --size=64 --fps=8 --frames=32
 

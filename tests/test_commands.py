@@ -129,6 +129,46 @@ def test_help_lists_the_flags_and_the_keys_that_may_be_given_and_succeeds():
         assert keys == taken.get(command, {*configs.KEYS})
 
 
+def test_jaxvid_lists_every_command_fast_and_runs_it(refused):
+    lists = (
+        "import sys; sys.argv[1:] = ['--help']; from jaxvid.__main__ import main; main(); "
+        "print({'absl', 'jax', 'numpy'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", lists], cwd=ROOT, capture_output=True, text=True)
+    listed = dict(re.findall(r"^  (\w+) +(.+)$", out.stdout, re.MULTILINE))
+    files = {path.stem: path.read_text() for path in (ROOT / "jaxvid").glob("*.py")}
+    begin = re.compile(r"^    start\.begin\(", re.MULTILINE)
+    assert listed.keys() == {name for name, text in files.items() if begin.search(text)}
+    assert all(files[name].startswith(f'"""{line}\n') for name, line in listed.items())
+    assert out.stdout.endswith("\nset()\n")
+    refused(
+        [
+            ("'trian' is not a command; did you mean 'train'? ", ["jaxvid", "trian"]),
+            ("give a command; `jaxvid --help` lists them", ["jaxvid"]),
+            ("config.stepss: there is no", ["jaxvid", "train", BASE, "--config.stepss=3"]),
+        ]
+    )
+    assert attempt("jaxvid", "train", "--help") == attempt("jaxvid.train", "--help")
+
+
+def test_the_shipped_configs_are_found_from_any_folder_after_its_own(refused, tmp_path):
+    def case(line, config):
+        return line, ["jaxvid.train", f"--config={config}", "--workdir=s3://b"]
+
+    loaded = "--workdir=s3://b: object"  # which is refused after the config has been loaded
+    (tmp_path / "configs").mkdir()
+    for name in ("mine.py", "configs/mine.py"):
+        (tmp_path / name).write_text(f"{RETURNS}    return c\n")
+    names = ("configs/worlds.py:bodies", "mine.py", "configs/mine.py")
+    refused([case(loaded, name) for name in names], cwd=tmp_path)
+    missing = "--config=configs/bsae.py: there is no such file; did you mean configs/base.py?"
+    refused([case(missing, "configs/bsae.py")], cwd=tmp_path)
+
+    (tmp_path / "configs" / "base.py").write_text("raise ValueError('own')\n")
+    names = ("configs/base.py", "mine.py", "configs/mine.py")
+    refused([case(f"{name}:1: ValueError: own", name) for name in names], cwd=tmp_path)
+
+
 def test_a_plugin_is_imported_before_the_config_file_is_read(refused, tmp_path):
     lab = tmp_path / "my_lab"
     lab.mkdir()
