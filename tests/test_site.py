@@ -7,6 +7,12 @@ import sys
 
 import pytest
 
+from jaxvid.build import default_config
+from jaxvid.diffusion.loss import WEIGHTINGS
+from jaxvid.diffusion.noise import DISTRIBUTIONS
+from jaxvid.diffusion.process import PREDICTIONS, PROCESSES
+from jaxvid.diffusion.sampler import SAMPLERS
+from jaxvid.diffusion.schedule import SPACINGS
 from tests.commands import ROOT
 
 
@@ -26,3 +32,17 @@ def test_the_site_has_no_dead_links_and_asks_no_other_server(tmp_path):
         local = [link for link in links if link and "://" not in link]
         assert all((path.parent / link).exists() for link in local), path
     assert "jaxvid.trained.load" in pages["api"].read_text()
+
+
+def test_the_page_on_diffusion_has_every_key_and_every_choice():
+    page = (ROOT / "docs/diffusion.md").read_text()
+    for key in default_config().diffusion:
+        assert re.search(rf"`[^`]*\b{key}\b[^`]*`", page), key
+    tables = {
+        "process": PROCESSES, "prediction": PREDICTIONS, "loss_space": PREDICTIONS,
+        "weighting": WEIGHTINGS, "noise_distribution": DISTRIBUTIONS, "name": SAMPLERS,
+        "spacing": SPACINGS,
+    }  # fmt: skip
+    for key, choices in tables.items():
+        (rows,) = re.findall(rf"^\| `\w+\.{key}` .*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
+        assert re.findall(r"^\| `(\w+)`", rows, re.MULTILINE) == list(choices)
