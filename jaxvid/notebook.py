@@ -6,6 +6,7 @@ notebook.command("train", "--config=configs/base.py", "--workdir=runs/base")
 notebook.play(model.draw(8), fps=8)
 """
 
+import functools
 import os
 import pathlib
 import signal
@@ -24,6 +25,18 @@ from jaxvid.workdir.charts import Line, chart
 from jaxvid.workdir.pictures import contact_sheet, read_metrics, smooth, tile, write_png
 
 SECONDS = 2.0  # between looks at a run
+
+
+@functools.cache
+def platform() -> str:
+    """The platform of this machine's devices, "cpu", "gpu" or "tpu".
+
+    Another process looks, because a TPU belongs to the first process that does, and that should be
+    a command. Run commands before what draws in the notebook itself.
+    """
+    look = "import jax; print(jax.default_backend())"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    return done.stdout.split()[-1]
 
 
 def play(videos: UInt8[np.ndarray, "B T H W 3"], fps: float, width: int = 640) -> None:
