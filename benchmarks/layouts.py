@@ -53,10 +53,10 @@ def name_of(layout: dict[str, int]) -> str:
     return ", ".join(f"{axis} {size}" for axis, size in layout.items())
 
 
-def make(blocks: str, layout: dict[str, int], **model: Any) -> Run:
-    """A run on as many devices as the layout has, with 8 clips of 4 frames of 64 tokens."""
+def make(blocks: str, layout: dict[str, int], frames: int = 4, **model: Any) -> Run:
+    """A run on as many devices as the layout has, with 8 clips of 64 tokens in a frame."""
     config = tiny.get_config()
-    config.data.update(frames=4, size=32)
+    config.data.update(frames=frames, size=32)
     config.model.update(blocks=blocks, depth=1, width=32, heads=8, patch=(1, 4, 4))
     config.model.update(**model)
     config.conditions.text.length = 8

@@ -241,11 +241,6 @@ def _check_context(run: Run) -> None:
     data, net, context = run.config.data, run.denoiser.net, run.mesh.shape["context"]
     if context == 1:
         return
-    if net.skip:
-        raise InputError(
-            f"config.mesh.context={context}: it cannot divide frames some of which skip layers: "
-            "set config.model.skip=0"
-        )
     for detail in run.details.values() or [()]:
         net = run.denoiser.at(detail).net
         for what, count in net.divided(data.frames, frame_shape(data), run.mesh.shape["tensor"]):

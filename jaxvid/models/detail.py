@@ -24,16 +24,18 @@ import numpy as np
 from einops import rearrange
 from flax import linen as nn
 from flax import struct
-from jaxtyping import Array, Float, Float32, Int, Shaped
+from jaxtyping import Array, Bool, Float, Float32, Int, Shaped
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxvid.config import FRACTION, NATURAL, POSITIVE, Rule, declare, is_sequence, key, requirement
 from jaxvid.errors import InputError
 from jaxvid.models import embeddings, grammar
+from jaxvid.models.devices import locally, move, names_of, parts_of
 from jaxvid.models.mixers import MIXERS, Context, over_of
 
 Tokens = tuple[Float[Array, "B _ _ D"], ...]
 
+PLACES, CHOSEN = names_of("places"), ("batch", None)  # of tokens, and of frames among them
 ABLE = ("token", "frame", "cell", "clip")  # what words of several levels are over
 
 LEVELS = Rule("levels, such as (0,1,1,1)", lambda v: is_sequence(v, NATURAL.holds))
@@ -151,10 +153,21 @@ def chosen(
       share: share of the other frames that skip, rounded down.
       lots: a random number in [0,1) of each frame; those with the lowest skip.
     """
-    between = np.resize(detail, lots.shape[1])[list(level.frames)] > 0
-    kept = len(between) - int(share * between.sum())
-    order = jnp.argsort(jnp.where(between, level.of(lots), 1), axis=1)
-    return jnp.sort(order[:, len(between) - kept :], axis=1)
+    skip = len(level.frames) - kept(level, detail, share, lots.shape[1])
+    order = jnp.argsort(
+        jnp.where(_between(level, detail, lots.shape[1]), level.of(lots), 1), axis=1
+    )
+    return jnp.sort(order[:, skip:], axis=1)
+
+
+def kept(level: Level, detail: Sequence[int], share: float, frames: int) -> int:
+    """How many frames of a level do not skip, in a clip of `frames` frames."""
+    return len(level.frames) - int(share * _between(level, detail, frames).sum())
+
+
+def _between(level: Level, detail: Sequence[int], frames: int) -> Bool[np.ndarray, " t"]:
+    """Which frames of a level are no key frames."""
+    return np.resize(detail, frames)[list(level.frames)] > 0
 
 
 def pick(
@@ -164,10 +177,25 @@ def pick(
     return tuple(jax.vmap(lambda x, i: x[i])(x, i) for x, i in zip(parts, frames, strict=True))
 
 
-def put(parts: Tokens, frames: Sequence[Int[Array, "B _"]], new: Tokens) -> Tokens:
-    """The inverse of `pick`: the tokens of each level, some of whose frames are new."""
-    set_frames = jax.vmap(lambda x, i, y: x.at[i].set(y))
-    return tuple(set_frames(*each) for each in zip(parts, frames, new, strict=True))
+def pick_tokens(x: Tokens, frames: Sequence[Int[Array, "B _"]]) -> Tokens:
+    """`pick` for tokens that devices divide by frames: they move to places and back."""
+    x = tuple(move(level, "frames", "places") for level in x)
+    pick_one = jax.vmap(lambda x, i: x[i])
+    few = (
+        locally(pick_one, (PLACES, CHOSEN), PLACES, *each) for each in zip(x, frames, strict=True)
+    )
+    return tuple(move(level, "places", "frames") for level in few)
+
+
+def put_tokens(x: Tokens, frames: Sequence[Int[Array, "B _"]], new: Tokens) -> Tokens:
+    """The inverse of `pick_tokens`: the tokens of each level, some of whose frames are new."""
+    x, new = (tuple(move(level, "frames", "places") for level in each) for each in (x, new))
+    put_one = jax.vmap(lambda x, i, y: x.at[i].set(y))
+    whole = (
+        locally(put_one, (PLACES, CHOSEN, PLACES), PLACES, *each)
+        for each in zip(x, frames, new, strict=True)
+    )
+    return tuple(move(level, "places", "frames") for level in whole)
 
 
 def in_order(parts: Sequence[Shaped[Array, "B _ ..."]], levels: Sequence[Level]) -> Array:
@@ -202,26 +230,54 @@ class Layout:
         if len(x) == 1 or over not in ("cell", "clip"):
             contexts = (context.replace(repeat=repeat, split=split) for context in self.level)
             return tuple(word(part, c) for part, c in zip(x, contexts, strict=True))
+        if over == "clip":
+            return self._over_clip(word, x, repeat, split)
         flat, per_cell = "b t (h p w q) d", "b (t p q) (h w) d"
-        sizes = [self._sizes(i, over) for i in range(len(x))]
+        sizes = [self._sizes(i) for i in range(len(x))]
         joined = [
             rearrange(part, f"{flat} -> {per_cell}", **size)
             for part, size in zip(x, sizes, strict=True)
         ]
-        y = word(
-            jnp.concatenate(joined, axis=1), getattr(self, over).replace(repeat=repeat, split=split)
-        )
+        y = word(jnp.concatenate(joined, axis=1), self.cell.replace(repeat=repeat, split=split))
         ends = np.cumsum([part.shape[1] for part in joined])[:-1]
         return tuple(
             rearrange(part, f"{per_cell} -> {flat}", **size)
             for part, size in zip(jnp.split(y, ends, axis=1), sizes, strict=True)
         )
 
-    def _sizes(self, i: int, over: str) -> dict[str, int]:
-        """Rows of cells and of tokens in a cell, and the same of columns; a clip is one cell."""
+    def _over_clip(self, word: nn.Module, x: Tokens, repeat: Int[Array, ""], split: str) -> Tokens:
+        """`mix` among all tokens: each device joins its own, so none moves before the word."""
+
+        def join(*x: Array) -> Array:
+            return jnp.concatenate([rearrange(a, "b t n d -> b (t n) 1 d") for a in x], axis=1)
+
+        def part(y: Array, *x: Array) -> Tokens:
+            ends = np.cumsum([a.shape[1] * a.shape[2] for a in x])[:-1]
+            parts = zip(jnp.split(y, ends, axis=1), x, strict=True)
+            return tuple(rearrange(y, "b (t n) 1 d -> b t n d", t=a.shape[1]) for y, a in parts)
+
+        order = _order([level.shape[1:3] for level in x], parts_of("frames"), split)
+        turns = {name: turn[:, :, order] for name, turn in self.clip.turns.items()}
+        context = self.clip.replace(turns=turns, repeat=repeat, split="frames")
+        own, joined = [names_of(split)] * len(x), names_of("frames")
+        y = word(locally(join, own, joined, *x), context)
+        return locally(part, [joined, *own], own[0], y, *x)
+
+    def _sizes(self, i: int) -> dict[str, int]:
+        """Rows of cells and of tokens in a cell, and the same of columns."""
         (rows, columns), (p, q) = self.level[i].grid, self.parts[i]
-        p, q = (rows, columns) if over == "clip" else (p, q)
         return {"h": rows // p, "p": p, "w": columns // q, "q": q}
+
+
+def _order(shapes: Sequence[tuple[int, int]], devices: int, split: str) -> Int[np.ndarray, " S"]:
+    """The tokens of all levels, of (frames, places) each, device by device."""
+    counts = [T * N for T, N in shapes]
+    first = np.cumsum([0, *counts])
+    parts = [
+        np.split((start + np.arange(T * N)).reshape(T, N), devices, axis=split == "places")
+        for start, (T, N) in zip(first, shapes, strict=False)
+    ]
+    return np.concatenate([part[i].ravel() for i in range(devices) for part in parts])
 
 
 def make_layout(

@@ -9,6 +9,7 @@ are divided. Everything else takes tokens as they are (DeepSpeed-Ulysses: Jacobs
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -38,6 +39,11 @@ def devices_of(axes: str | tuple[str, ...] | None) -> int:
 def sharded(*names: str | None) -> bool:
     """Whether an axis with one of these logical names is divided among devices."""
     return any(devices_of(axes) > 1 for axes in nn.logical_to_mesh_axes(names) or ())
+
+
+def parts_of(name: str) -> int:
+    """Among how many devices an axis with a logical name is divided."""
+    return devices_of(*nn.logical_to_mesh_axes((name,)) or (None,))
 
 
 def names_of(split: str, axes: int = 4) -> Names:
@@ -71,12 +77,13 @@ def per_frame(x: Float[Array, "B T *S D"], split: str) -> Float[Array, "B T *S D
 
 
 def locally(
-    function: Callable[..., Array],
+    function: Callable[..., Any],
     names: Sequence[Names],
     result: Names,
     *arrays: Array,
     kernels: bool = False,
-) -> Array:
+    checked: bool = True,
+) -> Any:
     """`function(*arrays)`, computed by each device on its own parts.
 
     XLA cannot divide a reshape that joins the axes of batch and context, such as that from frames
@@ -85,11 +92,14 @@ def locally(
     Args:
       function: of arrays that need no others of their divided axes.
       names: the logical names of the axes of each array.
-      result: those of the result.
+      result: those of the result, or of each of several.
       arrays: may lie otherwise; they are moved.
       kernels: whether the function may have some.
+      checked: whether JAX knows which results are the same on several devices. It does not know of
+        kernels, and the gradient then adds up what is.
     """
     if not (sharded("frames") or (kernels and any(sharded(*each) for each in names))):
         return function(*arrays)
     *specs, out = map(nn.logical_to_mesh_axes, (*names, result))
-    return jax.shard_map(function, in_specs=tuple(specs), out_specs=out, check_vma=False)(*arrays)
+    part = jax.shard_map(function, in_specs=tuple(specs), out_specs=out, check_vma=checked)
+    return part(*arrays)

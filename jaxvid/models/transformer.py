@@ -37,14 +37,16 @@ from jaxvid.models.detail import (
     Tokens,
     chosen,
     in_order,
+    kept,
     levels_of,
     make_layout,
     pick,
-    put,
+    pick_tokens,
+    put_tokens,
 )
-from jaxvid.models.devices import BY_HEADS, SPLIT_OF, constrain, move, per_frame
+from jaxvid.models.devices import BY_HEADS, constrain, move, per_frame
 from jaxvid.models.layers import dense, layer_norm, modulation
-from jaxvid.models.mixers import MIXERS, Context, MixerConfig, over_of
+from jaxvid.models.mixers import MIXERS, Context, MixerConfig, over_of, split_of
 
 
 def _keeps_products(primitive: Any, *arguments: Any, **parameters: Any) -> bool:
@@ -193,7 +195,7 @@ def remat(module: type[nn.Module], policy: str) -> type[nn.Module]:
 
 def splits_of(words: Sequence[grammar.Word]) -> set[str]:
     """How devices must divide tokens for words side by side; empty if any way will do."""
-    return {SPLIT_OF[over] for word in words if (over := over_of(word.name)) in SPLIT_OF}
+    return {split for word in words if (split := split_of(word.name))}
 
 
 def first_split(line: grammar.Line) -> str:
@@ -308,10 +310,10 @@ class SpaceTimeTransformer(nn.Module):
 
         lines = [(f"blocks_{i}", *stack) for i, stack in enumerate(stacks(self.blocks, self.depth))]
         if self.skip and lots is not None:
-            kept = [chosen(level, self.detail, self.skip, lots) for level in levels]
+            own = [chosen(level, self.detail, self.skip, lots) for level in levels]
             x = through(lines[:1], tuple(x), frames, times)
-            few = through(lines[1:-1], *(pick(parts, kept) for parts in (x, frames, times)))
-            x = through(lines[-1:], put(x, kept, few), frames, times)
+            few = through(lines[1:-1], pick_tokens(x, own), pick(frames, own), pick(times, own))
+            x = through(lines[-1:], put_tokens(x, own, few), frames, times)
         else:
             x = through(lines, tuple(x), frames, times)
 
@@ -340,18 +342,23 @@ class SpaceTimeTransformer(nn.Module):
           tensor: devices that divide the heads already.
         """
         lines = (line for line, _ in stacks(self.blocks, self.depth))
-        used = {over_of(word.name): word.name for line in lines for words in line for word in words}
+        words = {word.name for line in lines for words in line for word in words}
         levels = [level for level in self.levels(frames) if level.frames]
         for level in levels:
             patch = "x".join(map(str, (self.patch[0], *level.patch)))
             yield f"frames of tokens of {patch} pixels", len(level.frames)
+            if self.skip:
+                yield "frames that do not skip layers", kept(level, self.detail, self.skip, frames)
         rows, columns = levels[-1].grid(size)
-        for over, word in used.items():
-            if SPLIT_OF.get(over) == "places":  # those of several levels are rows of cells
-                several = len(levels) > 1
-                what = "rows of cells" if several else "places of a frame"
-                yield f"{what}, for '{word}'", rows if several else rows * columns
-            if over in BY_HEADS:
+        several = len(levels) > 1  # then places are rows of cells
+        what = "rows of cells" if several else "places of a frame"
+        places = rows if several else rows * columns
+        if self.skip:
+            yield f"{what}, for config.model.skip", places
+        for word in sorted(words):
+            if split_of(word) == "places":
+                yield f"{what}, for '{word}'", places
+            if over_of(word) in BY_HEADS:
                 yield f"heads on a device, for '{word}'", self.heads // tensor
 
     def patch_layers(self, level: Level, channels: int) -> tuple[nn.Module, nn.Module]:

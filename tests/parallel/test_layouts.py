@@ -43,6 +43,22 @@ def test_loss_and_gradients_are_those_of_one_device(layout, alone):
     assert difference(step(*arguments), alone) < 1e-5
 
 
+OF_LEVELS = {"patches": ((8, 8),), "detail": (0, 1), "frames": 8}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("blocks", "skip"),
+    [("1*(space text) 1*(time joint)", 0.0), ("1*(space mlp) 1*(time mlp) 1*(joint)", 0.5)],
+)
+def test_levels_of_detail_and_frames_that_skip_layers_too(blocks, skip):
+    layout = {"fsdp": 2, "context": 2, "tensor": 2}
+    runs = [make(blocks, each, skip=skip, **OF_LEVELS) for each in ({"data": 1}, layout)]
+    check_training(runs[1])
+    alone, divided = (step(*arguments) for step, arguments in map(compiled, runs))
+    assert difference(divided, alone) < 1e-5
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=name_of)
 def test_a_device_holds_the_part_of_the_state_that_the_layout_says(layout):
     run = make("space mlp time joint", layout)
@@ -71,6 +87,7 @@ def moved(step):
 
 
 B, T, N, D = 8, 4, 64, 32
+ELSE = 2 * B * T * D  # numbers of the conditions
 
 
 @pytest.mark.parametrize(
@@ -91,6 +108,30 @@ def test_context_moves_tokens_by_all_to_alls_only_and_as_often_as_words_need(blo
     assert moves == [tokens] * (2 * times)
     parameters = sum(x.size for x in jax.tree.leaves(run.params))
     assert sum(map(sum, by_kind.values())) < parameters + tokens
+
+
+def test_context_moves_tokens_of_several_levels_by_all_to_alls_only():
+    """And pixels, once, to the levels that they belong to."""
+    by_kind = moved(compiled(make("joint", {"context": 2}, **OF_LEVELS))[0])
+    frames = OF_LEVELS["frames"]
+    tokens, pixels = B * frames // 2 * (64 + 16) * D // 2, B * frames * 32 * 32 * 3
+    assert by_kind["all-to-all"].count(tokens) == 2 * 4
+    others = [size for kind, each in by_kind.items() for size in each if kind != "all-to-all"]
+    assert tokens not in others
+    assert sum(others) < 4 * pixels
+
+
+def test_context_moves_states_of_a_recurrence_and_no_tokens():
+    run = make("space mlp recur mlp", {"context": 4})
+    by_kind = moved(compiled(run)[0])
+    assert max(by_kind.pop("all-to-all")) < B * T * D
+    states = [size for size in by_kind.pop("collective-permute") if size > B * T]
+    assert set(states) == {B * N * D}
+    # Forward and backward in time, and the gradient of each: two rounds of what is left and what
+    # is added, and the result; and for the gradient the neighbour's decay and state.
+    assert len(states) <= 2 * (2 * 5 + 2)
+    parameters = sum(x.size for x in jax.tree.leaves(run.params))
+    assert sum(map(sum, by_kind.values())) < parameters + 2 * ELSE
 
 
 def test_fsdp_gathers_parameters_and_moves_no_tokens():
@@ -114,6 +155,17 @@ def test_fsdp_gathers_parameters_and_moves_no_tokens():
         ({"context": 4, "tensor": 2}, {"heads": 8, "blocks": "space mlp"}, ""),
         ({"context": 2, "tensor": 4}, {"heads": 4}, "the 1 heads on a device, for 'joint'"),
         ({"context": 2}, {"patch": (1, 32, 32)}, "the 1 places of a frame, for 'time'"),
+        ({"context": 4}, {"patch": (1, 32, 32), "blocks": "recur"}, ""),
+        (
+            {"context": 2},
+            {
+                "patches": ((8, 8),),
+                "detail": (0, 1),
+                "skip": 0.5,
+                "blocks": "2*(space) 2*(mlp) 1*(mlp)",
+            },
+            "the 1 frames that do not skip layers",
+        ),
     ],
 )
 def test_a_mesh_that_cannot_divide_a_clip_is_refused_by_name(mesh, changes, message):

@@ -114,7 +114,9 @@ class Attention(nn.Module):
             return attend(query, key, value)
         names = names_of(split, 5)
         kernels = self.config.attention.name == "pallas"
-        return locally(attend, [names] * 3, names, query, key, value, kernels=kernels)
+        return locally(
+            attend, [names] * 3, names, query, key, value, kernels=kernels, checked=False
+        )
 
 
 @mixer("space")

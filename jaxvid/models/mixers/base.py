@@ -11,6 +11,7 @@ from flax import struct
 
 from jaxvid.models import grammar
 from jaxvid.models.attention import EINSUM, Implementation
+from jaxvid.models.devices import SPLIT_OF
 
 MIXERS: dict[str, type[nn.Module]] = {}
 M = TypeVar("M", bound=type[nn.Module])
@@ -63,6 +64,11 @@ def over_of(word: str) -> str:
     return getattr(MIXERS[word], "over", "")
 
 
+def split_of(word: str) -> str | None:
+    """How devices must divide the tokens of a word, see `models/devices.py`; None for any way."""
+    return None if getattr(MIXERS[word], "spans", False) else SPLIT_OF.get(over_of(word))
+
+
 def mixer(word: str) -> Callable[[M], M]:
     """Registers a module as a word of the grammar.
 
@@ -78,7 +84,8 @@ def mixer(word: str) -> Callable[[M], M]:
     The module has the field `config`, and returns an update of the shape of `x`. Its other fields
     are the arguments of the word, `shift(frames=2)`; `argument(default, rule)` declares one that
     must obey a rule. A class attribute `needs` names a condition that the word requires, and `over`
-    says between which tokens it mixes, see `models/detail.py`.
+    says between which tokens it mixes, see `models/detail.py`. If `spans` is true, devices may
+    divide the tokens between which it mixes.
 
     Raises ValueError for a word that another class has, or that the grammar cannot read, and
     TypeError for a field that cannot be an argument.

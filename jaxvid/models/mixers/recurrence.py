@@ -9,6 +9,10 @@ arXiv 2410.01201) they see the input and not the state, which makes the recurren
 with gates r_t and i_t in (0, 1) and dt the time since the previous frame. So memory fades per
 second and not per frame. The square root gives h the variance of its inputs if these vary from
 frame to frame; if they are constant, h grows by up to sqrt(2) when the frame rate doubles.
+
+Devices that divide the frames scan their own, and pass on states: of each, what decay leaves of a
+state before its frames, and what its frames add. After k rounds a device knows the sum of 2^k
+devices (Hillis & Steele 1986), so C devices need log2(C) rounds and move no tokens.
 """
 
 import jax
@@ -16,6 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
+from jaxvid.models.devices import locally, sharded
 from jaxvid.models.layers import Linear, Linears, kernel
 from jaxvid.models.mixers.base import Context, MixerConfig, mixer
 from jaxvid.models.streaming import carried, carry
@@ -31,6 +36,7 @@ def linear_recurrence(
     inputs: Float[Array, "B T *S"],
     initial: Float[Array, " B *S"] | None = None,
     reverse: bool = False,
+    axis: str | None = None,
 ) -> tuple[Float32[Array, "B T *S"], Float32[Array, " B *S"]]:
     """h_t = decay_t h_{t-1} + inputs_t along the second axis, by an associative scan in float32.
 
@@ -39,21 +45,25 @@ def linear_recurrence(
       inputs: what each frame adds.
       initial: the state before the first frame, zero if None; after the last if `reverse`.
       reverse: whether it runs from the last frame to the first.
+      axis: the mesh axis whose devices have a part of the frames each, inside `jax.shard_map`.
 
     Returns:
-      h, and the final state.
+      h, and the state after these frames.
     """
     decay, inputs = decay.astype(jnp.float32), inputs.astype(jnp.float32)
     first, last = (-1, 0) if reverse else (0, -1)
     if initial is not None:
+        if axis is not None:
+            start = jax.lax.axis_size(axis) - 1 if reverse else 0
+            initial = jnp.where(jax.lax.axis_index(axis) == start, initial, 0)
         inputs = inputs.at[:, first].add(decay[:, first] * initial)
     # h solves a linear system whose transpose is a recurrence in the other direction. So JAX needs
     # one scan for the gradient too; differentiating the scan takes more time and memory.
     h = jax.lax.custom_linear_solve(
-        lambda h: h - decay * _before(h, reverse),
+        lambda h: h - decay * _before(h, reverse, axis),
         inputs,
-        solve=lambda _, b: _scan(decay, b, reverse),
-        transpose_solve=lambda _, g: _scan(_before(decay, not reverse), g, not reverse),
+        solve=lambda _, b: _scan(decay, b, reverse, axis),
+        transpose_solve=lambda _, g: _scan(_before(decay, not reverse, axis), g, not reverse, axis),
     )
     return h, h[:, last]
 
@@ -68,7 +78,7 @@ class Recurrence(nn.Module):
     and state are in float32.
     """
 
-    over = "place"
+    over, spans = "place", True
 
     config: MixerConfig
 
@@ -88,13 +98,36 @@ class Recurrence(nn.Module):
         state, before = start() if past is None else past.value
         seconds = context.seconds.astype(jnp.float32)
         since = jnp.abs(jnp.diff(seconds, prepend=before[:, None]))
-        h, state = linear_recurrence(*_gated(value, *gates[:2], rates[0], since), state)
+        h, state = _divided(context.split, *_gated(value, *gates[:2], rates[0], since), state)
         carry(past, (state, seconds[:, -1]))
         if not causal:
             until = jnp.abs(jnp.diff(seconds, append=NEVER))
-            h += linear_recurrence(*_gated(value, *gates[2:], rates[1], until), reverse=True)[0]
+            h += _divided(context.split, *_gated(value, *gates[2:], rates[1], until))[0]
         h = nn.silu(gate) * h.astype(dtype)
         return Linear((D,), dtype, kernel("mlp", "embed"), name="out")(h)
+
+
+def _divided(
+    split: str,
+    decay: Float32[Array, "B T N D"],
+    inputs: Float32[Array, "B T N D"],
+    initial: Float32[Array, "B N D"] | None = None,
+) -> tuple[Float32[Array, "B T N D"], Float32[Array, "B N D"]]:
+    """`linear_recurrence` of tokens that are divided by `split`; in reverse without `initial`."""
+    reverse = initial is None
+    if split != "frames" or not sharded("frames"):
+        return linear_recurrence(decay, inputs, initial, reverse)
+    (axis,) = nn.logical_to_mesh_axes(("frames",))
+    tokens, state = ("batch", "frames", None, "mlp"), ("batch", None, "mlp")
+    names, arrays = [tokens, tokens], [decay, inputs]
+    if not reverse:
+        names, arrays = [*names, state], [*arrays, initial]
+
+    def scan(decay: Array, inputs: Array, initial: Array | None = None) -> Array:
+        return linear_recurrence(decay, inputs, initial, reverse, axis)[0]
+
+    h = locally(scan, names, tokens, *arrays)
+    return h, h[:, 0 if reverse else -1]
 
 
 def _gated(
@@ -119,15 +152,34 @@ def _rates(key: Array, shape: tuple[int, int]) -> Float32[Array, "ways D"]:
 
 
 def _scan(
-    decay: Float32[Array, "B T *S"], inputs: Float32[Array, "B T *S"], reverse: bool
+    decay: Float32[Array, "B T *S"],
+    inputs: Float32[Array, "B T *S"],
+    reverse: bool,
+    axis: str | None,
 ) -> Float32[Array, "B T *S"]:
     def combine(left: tuple[Array, Array], right: tuple[Array, Array]) -> tuple[Array, Array]:
         return left[0] * right[0], right[0] * left[1] + right[1]
 
-    return jax.lax.associative_scan(combine, (decay, inputs), axis=1, reverse=reverse)[1]
+    left, h = jax.lax.associative_scan(combine, (decay, inputs), axis=1, reverse=reverse)
+    if axis is None:
+        return h
+    own = left[:, 0 if reverse else -1], h[:, 0 if reverse else -1]
+    steps = 1
+    while steps < jax.lax.axis_size(axis):
+        own = combine(tuple(_from(x, steps, reverse, axis) for x in own), own)
+        steps *= 2
+    return h + left * _from(own[1], 1, reverse, axis)[:, None]
 
 
-def _before(x: Float[Array, "B T *S"], reverse: bool) -> Float[Array, "B T *S"]:
+def _before(x: Float[Array, "B T *S"], reverse: bool, axis: str | None) -> Float[Array, "B T *S"]:
     """The values of the previous frame, or of the next if `reverse`; zero beyond the end."""
-    x, pad = (x[:, 1:], (0, 1)) if reverse else (x[:, :-1], (1, 0))
-    return jnp.pad(x, ((0, 0), pad, *((0, 0),) * (x.ndim - 2)))
+    edge = x[:, :1] if reverse else x[:, -1:]
+    edge = jnp.zeros_like(edge) if axis is None else _from(edge, 1, reverse, axis)
+    return jnp.concatenate([x[:, 1:], edge] if reverse else [edge, x[:, :-1]], axis=1)
+
+
+def _from(x: Float[Array, "*S"], steps: int, reverse: bool, axis: str) -> Float[Array, "*S"]:
+    """What the device `steps` before this one has, or after if `reverse`; zero beyond the end."""
+    numbers = range(jax.lax.axis_size(axis))
+    way = -steps if reverse else steps
+    return jax.lax.ppermute(x, axis, [(i, i + way) for i in numbers if i + way in numbers])

@@ -45,5 +45,6 @@ class CrossAttention(nn.Module):
             rms_norm(key, Scale(name="key_norm")(d))[:, 0],
             value[:, 0],
             context.text_lengths,
+            checked=False,
         )
         return joined(self.config, rearrange(y, "b t n k d -> b t n (k d)"))

@@ -57,6 +57,36 @@ def test_it_is_a_plain_loop_and_so_are_its_gradients(decays, length, reverse):
         np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=2e-6 * np.abs(exact).max())
 
 
+@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_devices_that_divide_the_frames_find_what_one_does(devices, reverse):
+    rng = np.random.default_rng(0)
+    decay = jnp.asarray(rng.uniform(size=(2, 12, 3)), jnp.float32)
+    inputs, weight = jnp.asarray(rng.normal(size=(2, *decay.shape)), jnp.float32)
+    initial = jnp.asarray(rng.normal(size=(2, 3)), jnp.float32)
+    frames = jax.P(None, "frames")
+
+    def loss(divided, *arguments):
+        scan = functools.partial(linear_recurrence, reverse=reverse)
+        if divided:
+            scan = jax.shard_map(
+                lambda *a: linear_recurrence(*a, reverse, "frames")[0][None],
+                in_specs=(frames, frames, jax.P()),
+                out_specs=jax.P(None, None, "frames"),
+            )
+        h = scan(*arguments)[0]
+        return jnp.sum(weight * h), h
+
+    found = jax.jit(jax.grad(loss, (1, 2, 3), has_aux=True), static_argnums=0)
+    alone = found(False, decay, inputs, initial)
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((devices,), ("frames",), auto, devices=jax.devices()[:devices])
+    with jax.set_mesh(mesh):
+        together = found(True, decay, inputs, initial)
+    for ours, one in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(ours, one, atol=1e-5)
+
+
 def test_it_has_forward_derivatives_too():
     decay, inputs = jax.random.uniform(jax.random.key(0), (2, 2, 5, 3))
 
