@@ -25,7 +25,7 @@ from jaxvid.files import to_path
 from jaxvid.models import embeddings
 from jaxvid.models.attention import Lengths, attention
 from jaxvid.models.conditioning import Entry, Setting, Table, vector
-from jaxvid.models.layers import dense, layer_norm, squared_relu
+from jaxvid.models.layers import Scale, dense, layer_norm, rms_norm, squared_relu
 
 declare(
     "conditions.text",
@@ -41,6 +41,7 @@ declare(
 
 # These resolve neighbouring bytes, and places up to a few thousand bytes apart.
 FREQUENCIES = (1.0, 1e-3)
+REACH = 3  # bytes on each side that a byte sees before attention: so a token stands for a word part
 
 
 @condition("text")
@@ -168,6 +169,9 @@ def _check_text(config: ConfigDict) -> None:
 class TextEmbedding(nn.Module):
     """Embeds bytes by a small bidirectional transformer, and outside embeddings by one layer.
 
+    A byte says little. So each first sees its neighbours, as in a convolution, which finds words at
+    any place; without, attention takes ten times as many steps to tell colours apart.
+
     A clip without a caption has one learned null token.
     """
 
@@ -190,6 +194,7 @@ class TextEmbedding(nn.Module):
         if not outside:
             freqs = embeddings.frequencies(*FREQUENCIES, width // 2)
             places = jnp.arange(mask.shape[1], dtype=jnp.float32)
+            x += dense(width, dtype, (None, "embed"), "near")(_near(x * mask[..., None]))
             x += embeddings.sinusoidal(places, freqs).astype(dtype)
             for i in range(self.depth):
                 x = TextBlock(self.setting.heads, dtype, name=f"block_{i}")(x, lengths)
@@ -197,6 +202,13 @@ class TextEmbedding(nn.Module):
         mean = x.mean(axis=1, where=mask[..., None])
         frame = dense(width, dtype, (None, "embed"), "mean")(mean)[:, None]
         return Entry(frame=frame, tokens=x, lengths=lengths)
+
+
+def _near(x: Float[Array, "B L D"]) -> Float[Array, "B L E"]:
+    """The features of each token and of `REACH` tokens on each side, zero beyond the ends."""
+    L = x.shape[1]
+    padded = jnp.pad(x, ((0, 0), (REACH, REACH), (0, 0)))
+    return jnp.concatenate([padded[:, i : i + L] for i in range(2 * REACH + 1)], axis=-1)
 
 
 class TextBlock(nn.Module):
@@ -212,6 +224,9 @@ class TextBlock(nn.Module):
         D = x.shape[-1]
         qkv = dense(3 * D, self.dtype, ("embed", None), "qkv")(layer_norm(x, self.dtype))
         query, key, value = rearrange(qkv, "b l (q k d) -> q b l k d", q=3, k=self.heads)
+        d = D // self.heads
+        query = rms_norm(query, Scale(name="query_norm")(d))
+        key = rms_norm(key, Scale(name="key_norm")(d))
         y = rearrange(attention(query, key, value, Lengths(lengths)), "b l k d -> b l (k d)")
         x += dense(D, self.dtype, (None, "embed"), "out")(y)
         h = dense(4 * D, self.dtype, ("embed", "mlp"), "up")(layer_norm(x, self.dtype))
