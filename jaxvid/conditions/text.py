@@ -170,7 +170,7 @@ class TextEmbedding(nn.Module):
     """Embeds bytes by a small bidirectional transformer, and outside embeddings by one layer.
 
     A byte says little. So each first sees its neighbours, as in a convolution, which finds words at
-    any place; without, attention takes ten times as many steps to tell colours apart.
+    any place; attention alone learns them slowly (docs/benchmarks.md).
 
     A clip without a caption has one learned null token.
     """
