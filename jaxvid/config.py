@@ -330,6 +330,14 @@ def parse_flags(argv: Sequence[str], of_a_run: bool = False) -> list[str]:
         flags.FLAGS["config"].parser = _ConfigFile()
     try:
         return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        name = error.flagname
+        keys = [name] if name in KEYS else [key for key in KEYS if key.endswith(f".{name}")]
+        if len(keys) != 1 or "config" not in flags.FLAGS:
+            raise
+        raise InputError(
+            f"--{name}: there is no such option; did you mean --config.{keys[0]}?"
+        ) from error
     except flags.IllegalFlagValueError as error:
         if isinstance(error.__context__, InputError):
             raise error.__context__ from None

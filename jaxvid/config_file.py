@@ -46,6 +46,8 @@ def load(text: str, kind: str = "config") -> Any:
         others = [other for folder in folders for other in (folder / path.parent).glob("*.py")]
         files = [str(path.parent / other.name) for other in others]
         near = difflib.get_close_matches(str(path), files, 1)
+        if (SHIPPED / "configs" / path.name).is_file():
+            near = [f"configs/{path.name}"]
         raise InputError(
             f"--{kind}={text}: there is no such file; "
             + (f"did you mean {near[0]}?" if near else f"start from {example}")

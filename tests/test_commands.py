@@ -60,6 +60,7 @@ def test_a_config_file_that_fails_is_named_with_its_line(refused, tmp_path):
         (f"{tmp_path}/argument.py", "its get_config() needs one argument"),
         ("configs/base.py:foo", "its get_config() takes no argument; leave out ':foo'"),
         ("configs/bsae.py", "there is no such file; did you mean configs/base.py?"),
+        ("base.py", "there is no such file; did you mean configs/base.py?"),
     ]:
         cases.append((f"--config={config}: {line}", ["jaxvid.train", f"--config={config}"]))
     cases += [
@@ -88,6 +89,7 @@ def test_flags_keys_paths_and_processes_that_are_wrong_are_one_line(refused, tmp
                 ["jaxvid.train", "--config.steps=1", BASE],
             ),
             ("--wrkdir: there is no such option; did you", [*train, "--wrkdir=a"]),
+            ("--steps: there is no such option; did you mean --config.st", [*train, "--steps=3"]),
             ("unexpected argument 'dog'", [*sample, "--caption=a", "dog"]),
             ("--num=0: it must be a positive integer", [*sample, "--num=0"]),
             ("give --workdir=DIR of a run, or --cascade=FILE.py", ["jaxvid.sample"]),
