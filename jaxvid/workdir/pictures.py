@@ -24,6 +24,7 @@ BORDER = 3  # pixels
 OBSERVED = (46, 160, 67)  # green
 TITLE = 12  # pixels: the height of a letter
 PAPER = 240  # light grey, 0 to 255
+FRAME = 128  # grey between videos, for light and dark pages
 EVALS = "evals/"  # prefix of a score
 NOISE_BIN = "loss/noise_"  # prefix of a metric; the rest is the range of levels, "0.00-0.25"
 
@@ -108,9 +109,11 @@ def tile(
     square = int(np.ceil(np.sqrt(count)))
     full = (c for c in range(square, int(2 * np.sqrt(count)) + 1) if count % c == 0)
     columns = next(full, square)
-    blank = np.full((-count % columns, *videos.shape[1:]), PAPER, np.uint8)
+    blank = np.full((-count % columns, *videos.shape[1:]), FRAME, np.uint8)
     cells = np.concatenate([videos, blank])
-    return _grid(einops.rearrange(cells, "(r c) t h w x -> t r c h w x", c=columns), gap)
+    cells = _pad(cells, (0, gap), FRAME)
+    grid = einops.rearrange(cells, "(r c) t h w x -> t (r h) (c w) x", c=columns)
+    return _pad(grid, (gap, 0), FRAME)
 
 
 def gif(video: UInt8[np.ndarray, "T H W 3"], fps: int | float) -> bytes:
@@ -322,17 +325,10 @@ def _line(text: str, width: int) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _pad(
-    images: UInt8[np.ndarray, "*n H W 3"], width: tuple[int, int]
+    images: UInt8[np.ndarray, "*n H W 3"], width: tuple[int, int], paper: int = PAPER
 ) -> UInt8[np.ndarray, "*n h w 3"]:
     around = [(0, 0)] * (images.ndim - 3) + [width, width, (0, 0)]
-    return np.pad(images, around, constant_values=PAPER)
-
-
-def _grid(
-    images: UInt8[np.ndarray, "T rows columns H W 3"], gap: int
-) -> UInt8[np.ndarray, "T h w 3"]:
-    cells = _pad(images, (0, gap))
-    return _pad(einops.rearrange(cells, "t r c h w x -> t (r h) (c w) x"), (gap, 0))
+    return np.pad(images, around, constant_values=paper)
 
 
 def _column(lines: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray, " S"]:
