@@ -2,9 +2,10 @@
 
 The mesh axis `context` divides the tokens of a clip. Words that mix within a frame need all of its
 places, words that mix within a place need all frames, so tokens are divided by frames or by places,
-and move from one to the other by an all-to-all. A recurrence takes either, and passes on states. Attention among all tokens needs both: there, heads
-are divided. Everything else takes tokens as they are (DeepSpeed-Ulysses: Jacobs et al. 2023, arXiv
-2309.14509; for factorized attention, Zhao et al. 2024, arXiv 2403.10266).
+and move from one to the other by an all-to-all. A recurrence takes either, and passes on states.
+Attention among all tokens needs both: there, heads are divided. Everything else takes tokens as
+they are (DeepSpeed-Ulysses: Jacobs et al. 2023, arXiv 2309.14509; for factorized attention, Zhao et
+al. 2024, arXiv 2403.10266).
 """
 
 import math
