@@ -7,9 +7,9 @@ Half of the clips show bodies, the others glyphs, layers and flow; docs/data.md 
 
 Needs: one GPU or TPU with 40 GB and 8 CPU cores; no data, no network.
 Measured on one H100, 2026-11-27, for six of its minutes beside other programs: 18:56 minutes with
-compilation, 315 clips/s, no data wait; loss 0.37 at step 50 to 0.032. That was with another text
-encoder: captions chose the world, and seldom the colours. With the present one they choose colours
-in a small trial (docs/benchmarks.md); a whole run has not been made.
+compilation, 315 clips/s, no data wait; loss 0.37 at step 50 to 0.032. That was with
+conditions.text.reach=0: captions chose the world, and seldom the colours. With 3 they choose
+colours in a small trial (docs/benchmarks.md); a whole run has not been made.
 """
 
 from ml_collections import ConfigDict

@@ -34,6 +34,7 @@ declare(
     ),
     dim=key(0, NATURAL, "features of an outside embedding", was="data.text_dim"),
     depth=key(2, POSITIVE, "blocks of the byte encoder", was="model.text_depth"),
+    reach=key(3, NATURAL, "bytes on each side that a byte sees before these blocks", before=0),
     dropout=key(
         0.0, FRACTION, "extra share of clips that train without a caption", was="model.text_dropout"
     ),
@@ -41,7 +42,6 @@ declare(
 
 # These resolve neighbouring bytes, and places up to a few thousand bytes apart.
 FREQUENCIES = (1.0, 1e-3)
-REACH = 3  # bytes on each side that a byte sees before attention: so a token stands for a word part
 
 
 @condition("text")
@@ -55,6 +55,8 @@ class Text(Condition):
       length: L, the largest number of tokens.
       dim: E, the features of an embedding, or 0 for bytes.
       depth: blocks of the byte encoder.
+      reach: bytes on each side that a byte sees before these blocks; with 0 the blocks are those of
+        the first version, which do not normalise queries and keys.
       dropout: share of clips that train without a caption.
     """
 
@@ -67,13 +69,14 @@ class Text(Condition):
     dim: int = 0
     depth: int = 2
     dropout: float = 0.0
+    reach: int = 3
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "Text | None":
         """The condition, or None if `length` is 0."""
         c = config.conditions.text
         dim = c.dim if config.data.text_embeddings else 0
-        return cls(c.length, dim, c.depth, c.dropout) if c.length else None
+        return cls(c.length, dim, c.depth, c.dropout, c.reach) if c.length else None
 
     def encode(self, sample: Mapping[str, np.ndarray], clip: Clip | None) -> dict[str, np.ndarray]:
         """The embedding of the clip, or the bytes of its caption after augmentation.
@@ -153,7 +156,7 @@ class Text(Condition):
 
     def embed(self, arrays: Mapping[str, Array], setting: Setting) -> Entry:
         """Tokens, and their mean for all frames."""
-        return TextEmbedding(self.depth, setting, name=self.name)(arrays)
+        return TextEmbedding(self.depth, self.reach, setting, name=self.name)(arrays)
 
 
 @requirement
@@ -176,6 +179,7 @@ class TextEmbedding(nn.Module):
     """
 
     depth: int
+    reach: int
     setting: Setting
 
     @nn.compact
@@ -194,21 +198,24 @@ class TextEmbedding(nn.Module):
         if not outside:
             freqs = embeddings.frequencies(*FREQUENCIES, width // 2)
             places = jnp.arange(mask.shape[1], dtype=jnp.float32)
-            x += dense(width, dtype, (None, "embed"), "near")(_near(x * mask[..., None]))
+            if self.reach:
+                near = neighbours(x * mask[..., None], self.reach)
+                x += dense(width, dtype, (None, "embed"), "near")(near)
             x += embeddings.sinusoidal(places, freqs).astype(dtype)
             for i in range(self.depth):
-                x = TextBlock(self.setting.heads, dtype, name=f"block_{i}")(x, lengths)
+                block = TextBlock(self.setting.heads, dtype, self.reach > 0, name=f"block_{i}")
+                x = block(x, lengths)
         x = layer_norm(x, dtype)
         mean = x.mean(axis=1, where=mask[..., None])
         frame = dense(width, dtype, (None, "embed"), "mean")(mean)[:, None]
         return Entry(frame=frame, tokens=x, lengths=lengths)
 
 
-def _near(x: Float[Array, "B L D"]) -> Float[Array, "B L E"]:
-    """The features of each token and of `REACH` tokens on each side, zero beyond the ends."""
+def neighbours(x: Float[Array, "B L D"], reach: int) -> Float[Array, "B L E"]:
+    """The features of each token and of `reach` tokens on each side, zero beyond the ends."""
     L = x.shape[1]
-    padded = jnp.pad(x, ((0, 0), (REACH, REACH), (0, 0)))
-    return jnp.concatenate([padded[:, i : i + L] for i in range(2 * REACH + 1)], axis=-1)
+    padded = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
+    return jnp.concatenate([padded[:, i : i + L] for i in range(2 * reach + 1)], axis=-1)
 
 
 class TextBlock(nn.Module):
@@ -216,6 +223,7 @@ class TextBlock(nn.Module):
 
     heads: int
     dtype: jnp.dtype
+    normalise: bool = True
 
     @nn.compact
     def __call__(
@@ -224,9 +232,10 @@ class TextBlock(nn.Module):
         D = x.shape[-1]
         qkv = dense(3 * D, self.dtype, ("embed", None), "qkv")(layer_norm(x, self.dtype))
         query, key, value = rearrange(qkv, "b l (q k d) -> q b l k d", q=3, k=self.heads)
-        d = D // self.heads
-        query = rms_norm(query, Scale(name="query_norm")(d))
-        key = rms_norm(key, Scale(name="key_norm")(d))
+        if self.normalise:
+            d = D // self.heads
+            query = rms_norm(query, Scale(name="query_norm")(d))
+            key = rms_norm(key, Scale(name="key_norm")(d))
         y = rearrange(attention(query, key, value, Lengths(lengths)), "b l k d -> b l (k d)")
         x += dense(D, self.dtype, (None, "embed"), "out")(y)
         h = dense(4 * D, self.dtype, ("embed", "mlp"), "up")(layer_norm(x, self.dtype))

@@ -1,8 +1,10 @@
 import pickle
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvid.conditions.text import neighbours
 from jaxvid.data.clips import Clip
 from jaxvid.errors import InputError
 from tests.conditions.cases import EMBEDDED, TEXT, B, D, E, L, network, seen
@@ -120,3 +122,9 @@ def test_a_clip_without_a_caption_has_one_token_and_the_others_their_own():
 def test_embeddings_of_an_outside_encoder_go_through_one_layer():
     params = network(EMBEDDED)[1]["params"]["text"]
     assert set(params) == {"embeddings", "mean", "null"}
+
+
+def test_a_byte_sees_its_neighbours_and_nothing_beyond_the_ends():
+    x = jnp.arange(1.0, 5.0)[None, :, None]
+    expected = [[0, 0, 1, 2, 3], [0, 1, 2, 3, 4], [1, 2, 3, 4, 0], [2, 3, 4, 0, 0]]
+    np.testing.assert_array_equal(neighbours(x, 2)[0], expected)
