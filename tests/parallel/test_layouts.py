@@ -5,6 +5,7 @@ import math
 import re
 
 import jax
+import numpy as np
 import pytest
 
 from benchmarks.layouts import LAYOUTS, compiled, difference, make, name_of
@@ -12,6 +13,7 @@ from jaxvid.build import check_training
 from jaxvid.errors import InputError
 from jaxvid.models.mixers import MIXERS
 from jaxvid.parallel import rules
+from jaxvid.trained import TrainedModel
 
 WORDS = (
     "1*(space mlp) 1*(time swiglu) 1*(joint) 1*(window(2,2,2)) 1*(conv text) 1*(recur space+time)"
@@ -57,6 +59,22 @@ def test_levels_of_detail_and_frames_that_skip_layers_too(blocks, skip):
     check_training(runs[1])
     alone, divided = (step(*arguments) for step, arguments in map(compiled, runs))
     assert difference(divided, alone) < 1e-5
+
+
+@pytest.mark.thorough
+def test_a_causal_recurrence_streams_on_devices_that_divide_the_frames():
+    def draw(layout):
+        run = make("space recur mlp", layout, causal=True)
+        rng = np.random.default_rng(0)
+        params = jax.tree.map(
+            lambda x: jax.device_put(rng.normal(0, 0.1, x.shape).astype(x.dtype), x.sharding),
+            run.params,
+        )
+        return TrainedModel(run, lambda _: params).draw(2, frames=12, plan="streaming")
+
+    alone = draw({"data": 1})
+    assert alone.std() > 10
+    np.testing.assert_allclose(draw({"context": 2}).astype(int), alone.astype(int), atol=1)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=name_of)
