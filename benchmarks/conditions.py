@@ -25,7 +25,7 @@ from absl import flags
 from benchmarks.training import unseen
 from jaxvid import config as configs
 from jaxvid import errors
-from jaxvid.conditions.condition import null
+from jaxvid.conditions.condition import null, prepare
 from jaxvid.errors import InputError
 from jaxvid.trained import load
 from jaxvid.training.step import draw_examples, loss_by_noise
@@ -44,7 +44,7 @@ def main(_: Sequence[str]) -> None:
 
     @jax.jit
     def losses(params: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, ...]:
-        given = batch["given"]
+        given = prepare(conditions, batch["given"], key, training=True)
         others = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), given)
         examples = draw_examples(config, model.run.denoiser, batch, key)
         found = []

@@ -223,7 +223,7 @@ class TextBlock(nn.Module):
 
     heads: int
     dtype: jnp.dtype
-    normalise: bool = True
+    normalise: bool
 
     @nn.compact
     def __call__(

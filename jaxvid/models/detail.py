@@ -256,8 +256,10 @@ class Layout:
             parts = zip(jnp.split(y, ends, axis=1), x, strict=True)
             return tuple(rearrange(y, "b (t n) 1 d -> b t n d", t=a.shape[1]) for y, a in parts)
 
-        order = _order([level.shape[1:3] for level in x], parts_of("frames"), split)
-        turns = {name: turn[:, :, order] for name, turn in self.clip.turns.items()}
+        turns = self.clip.turns
+        if (devices := parts_of("frames")) > 1:
+            order = _order([level.shape[1:3] for level in x], devices, split)
+            turns = {name: turn[:, :, order] for name, turn in turns.items()}
         context = self.clip.replace(turns=turns, repeat=repeat, split="frames")
         own, joined = [names_of(split)] * len(x), names_of("frames")
         y = word(locally(join, own, joined, *x), context)
