@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
+from jaxtyping import UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
+from jaxvid import start
 from jaxvid.config import flatten, sorted_keys
 from jaxvid.data.video import read_frames, write_video
+from jaxvid.errors import InputError
 from jaxvid.files import Path
 from jaxvid.workdir import folder, pictures, starts
 from jaxvid.workdir.charts import COLOURS, Line, chart
@@ -125,21 +128,32 @@ def _samples(runs: Sequence[Run]) -> dict[str, list[dict[str, Any]]]:
             for i in chosen[::-1] if len(runs) == 1 else chosen[-1:]:
                 step, path = folders[i]
                 name = f"step {step:,}" if len(runs) == 1 else f"{run.name}, step {step:,}"
-                video, width = _video(path, run.config.data.fps)
-                tasks.setdefault(task, []).append({"name": name, "video": video, "width": width})
+                if clips := _clips(path):
+                    video, width = _video(clips, run.config.data.fps)
+                    made = {"name": name, "video": video, "width": width}
+                    tasks.setdefault(task, []).append(made)
     return tasks
 
 
-def _video(path: Path, fps: float) -> tuple[str, int]:
-    """The first clips of a folder of samples in one video, as a data URI, and its width."""
+def _clips(path: Path) -> list[UInt8[np.ndarray, "T H W 3"]]:
+    """The first clips of a folder of samples, small, without those that cannot be read."""
     clips = []
     for file in sorted(path.glob("*.mp4"))[:SHOWN]:
         images = []
-        for frame, _ in itertools.islice(read_frames(file, size=None), LONGEST):
-            image = Image.fromarray(frame)
-            image.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
-            images.append(np.asarray(image))
+        try:
+            for frame, _ in itertools.islice(read_frames(file, size=None), LONGEST):
+                image = Image.fromarray(frame)
+                image.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
+                images.append(np.asarray(image))
+        except InputError as error:
+            start.say(f"note: the report leaves out a clip: {error}")
+            continue
         clips.append(np.stack(images))
+    return clips
+
+
+def _video(clips: Sequence[UInt8[np.ndarray, "T H W 3"]], fps: float) -> tuple[str, int]:
+    """Clips side by side in one video, as a data URI, and its width."""
     video = pictures.tile(np.stack(clips), scale=1, gap=4)
     with tempfile.TemporaryDirectory() as temporary:
         file = pathlib.Path(temporary, "tiled.mp4")

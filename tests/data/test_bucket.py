@@ -112,13 +112,13 @@ def test_a_file_in_a_bucket_appears_as_a_whole(bucket):
         pass
 
 
-def test_what_a_bucket_cannot_do_is_said_in_a_line(bucket, tmp_path):
+def test_what_a_bucket_cannot_do_is_said_in_a_line(bucket, videos, tmp_path):
     mistakes(
         "prepare",
         ([f"--input={bucket}/none", "--output=x"], "gs://bucket/none: no such folder"),
         ([f"--input={tmp_path}", "--output=s3://a/b"], "--output=s3://a/b: object stores are not"),
-        ([f"--input={bucket}/videos", f"--output={bucket}/videos"], "are the same folder"),
-        ([f"--input={bucket}/videos", "--output=gs://none/a"], "--output=gs://none/a: no such"),
+        ([f"--input={videos[1]}", f"--output={videos[1]}"], "are the same folder"),
+        ([f"--input={videos[1]}", "--output=gs://none/a"], "--output=gs://none/a: no such"),
     )
     videos = ["--config=tests/tiny.py", "--config.data.source=videos"]
     mistakes(

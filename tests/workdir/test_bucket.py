@@ -15,6 +15,7 @@ from orbax.checkpoint import v1 as ocp
 from jaxvid.data.video import read_video
 from jaxvid.errors import InputError
 from jaxvid.files import store_of
+from jaxvid.files import whole as whole_file
 from jaxvid.workdir import folder, lease
 from jaxvid.workdir.checkpoint import Checkpoints, steps_in
 from jaxvid.workdir.levels import read_level
@@ -192,3 +193,10 @@ with lease.lease(to_path("{path}", "")):
         assert other.wait(timeout=30) == 1
         assert b"the lock was taken by another run" in other.stderr.read()
     assert path.read_text() == "of another run"
+
+
+@pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n", b"\r\r", b""])
+def test_a_file_in_the_bucket_has_all_its_bytes(bucket, tmp_path, end):
+    with whole_file(bucket / "bytes") as file:
+        file.write_bytes(b"some" + end)
+    assert (bucket / "bytes").read_bytes() == b"some" + end

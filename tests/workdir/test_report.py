@@ -108,6 +108,19 @@ def test_the_command_writes_the_page_of_a_run_or_compares_several(two, tmp_path)
              ([tmp_path / "none"], "none/config.json is missing"))  # fmt: skip
 
 
+def test_clips_that_are_damaged_or_gone_are_left_out(tmp_path, capfd):
+    workdir = make(tmp_path / "run")
+    damaged, *_ = sorted((workdir / "samples/0000040-generate").glob("*.mp4"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    for clip in (workdir / "samples/0000020-generate").glob("*.mp4"):
+        clip.unlink()
+    write_report(tmp_path / "page.html", [workdir])
+    note = capfd.readouterr().err
+    assert f"note: the report leaves out a clip: {damaged}: truncated" in note
+    assert note.count("\n") == 1
+    assert (tmp_path / "page.html").read_text().count("<video") == 1
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="json is missing"):
         write_report(tmp_path / "page.html", [tmp_path])
