@@ -16,6 +16,7 @@ from jaxvid import start
 from jaxvid.errors import InputError
 
 TIMEOUT = 300.0  # seconds: machines of a pod may start minutes apart
+SILENT = 45  # seconds after which a process that hangs is given up, with its machine or alone
 TPU_CHIPS = "/dev/accel[0-9]*", "/dev/vfio/[0-9]*"
 
 
@@ -43,6 +44,7 @@ def join(text: str, timeout: float = TIMEOUT) -> None:
                     local_device_ids=_gpus(os.environ),
                     cluster_detection_method="mpi4py" if _needs_mpi4py(os.environ) else None,
                     initialization_timeout=round(timeout + 60),
+                    heartbeat_timeout_seconds=SILENT,
                 )
         except (ValueError, RuntimeError, ImportError, OSError) as error:
             raise InputError(
@@ -58,7 +60,11 @@ def join(text: str, timeout: float = TIMEOUT) -> None:
     # JAX would abort with a stack trace, so use a shorter limit.
     with _limit(timeout, f"--distributed={text}: not all of the {count} processes joined"):
         jax.distributed.initialize(
-            f"{host}:{port}", count, index, initialization_timeout=round(timeout + 60)
+            f"{host}:{port}",
+            count,
+            index,
+            initialization_timeout=round(timeout + 60),
+            heartbeat_timeout_seconds=SILENT,
         )
 
 
