@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Installs what jaxvid needs, with JAX for the TPU or GPU of this machine, if it has one.
 
-launch/install.py [--dry-run]
+    launch/install.py [--dry-run]
+
+It installs into the environment of the Python that runs it.
 """
 
 import re
