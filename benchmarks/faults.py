@@ -101,6 +101,7 @@ FAULTS = {
     "kill": lambda: _signal(signal.SIGKILL),
     "preempt": lambda: _signal(signal.SIGTERM),
     "preempt twice": lambda: _signal(signal.SIGTERM, signal.SIGTERM),
+    "hang": lambda: _signal(signal.SIGSTOP),
     "interrupt": lambda: _signal(signal.SIGINT),
     "bug": lambda: _raise(KeyError("clip")),
     "unreadable": lambda: _raise(InputError("clips-0003.array_record is damaged")),

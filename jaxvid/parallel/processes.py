@@ -37,14 +37,17 @@ def join(text: str, timeout: float = TIMEOUT) -> None:
     # JAX has one count of steps for all who ask it whether to stop. Orbax asks about earlier steps
     # than the training, and then the processes stop at different ones and wait for each other.
     jax.config.update("jax_enable_preemption_service", False)
+    limits = {
+        "initialization_timeout": round(timeout + 60),
+        "heartbeat_timeout_seconds": SILENT,
+    }
     if text == "auto":
         try:
             with _limit(timeout, "--distributed=auto: the other processes did not join"):
                 jax.distributed.initialize(
                     local_device_ids=_gpus(os.environ),
                     cluster_detection_method="mpi4py" if _needs_mpi4py(os.environ) else None,
-                    initialization_timeout=round(timeout + 60),
-                    heartbeat_timeout_seconds=SILENT,
+                    **limits,
                 )
         except (ValueError, RuntimeError, ImportError, OSError) as error:
             raise InputError(
@@ -59,13 +62,7 @@ def join(text: str, timeout: float = TIMEOUT) -> None:
         _wait_for_process_0(text, host, port, timeout)
     # JAX would abort with a stack trace, so use a shorter limit.
     with _limit(timeout, f"--distributed={text}: not all of the {count} processes joined"):
-        jax.distributed.initialize(
-            f"{host}:{port}",
-            count,
-            index,
-            initialization_timeout=round(timeout + 60),
-            heartbeat_timeout_seconds=SILENT,
-        )
+        jax.distributed.initialize(f"{host}:{port}", count, index, **limits)
 
 
 def alone(environment: Mapping[str, str]) -> str | None:

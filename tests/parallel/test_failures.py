@@ -85,6 +85,14 @@ def test_an_error_in_one_process_ends_all_with_a_line(tmp_path, fault, first, se
     assert not drills.checkpoints(tmp_path) or drills.checkpoints(tmp_path) == [3]
 
 
+@pytest.mark.thorough
+def test_a_process_that_hangs_is_given_up(tmp_path):
+    both = drills.train(2, tmp_path, "--config.checkpoint.every=3", FAULT="1,5,hang")
+    assert both.each[0].wait(LIMIT) != 0
+    assert both.wait(0).codes[1] is None  # it still hangs
+    assert drills.checkpoints(tmp_path) == [3]
+
+
 def test_bad_records_of_all_processes_are_counted_and_stop_all(tmp_path):
     ended = drills.train(2, tmp_path, "--config.data.max_bad=3", BAD="10").wait(LIMIT)
     assert ended.codes == [1, 1], ended
