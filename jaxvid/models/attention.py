@@ -86,6 +86,7 @@ class Implementation:
 
 EINSUM = Implementation("einsum")
 FULL_KEYS = 64  # from which cuDNN is faster than products: it computes whole tiles of keys
+AMPERE = 8  # the first generation of GPUs with cuDNN's fused attention, by compute capability
 FEW_KEYS = 64  # up to which a CPU transposes the weights apart, see `_transposed`
 
 
@@ -188,6 +189,8 @@ def cudnn_options(mask: Mask, queries: int, keys: int) -> dict[str, Any]:
 
 
 def _cudnn_refuses(query: Array, key: Array, mask: Mask) -> str:
+    if why := _old_gpu():
+        return why
     L, S, d = query.shape[1], key.shape[1], query.shape[-1]
     if query.dtype not in (jnp.bfloat16, jnp.float16):
         return f"it does not compute in {query.dtype}; set model.dtype=bfloat16"
@@ -196,6 +199,18 @@ def _cudnn_refuses(query: Array, key: Array, mask: Mask) -> str:
     if L % 2 or S % 2:  # JAX refuses the gradient, under any mask
         return f"it cannot mix an odd number of tokens ({L} with {S})"
     return ""
+
+
+def _old_gpu() -> str:
+    """Why cuDNN's fused attention cannot run on this machine's GPU; or ""."""
+    device = jax.local_devices()[0]
+    if device.platform != "gpu":
+        return ""
+    has = device.compute_capability  # "7.5" on NVIDIA's GPUs, "gfx90a" on AMD's
+    major = has.partition(".")[0]
+    if major.isdigit() and int(major) >= AMPERE:
+        return ""
+    return f"it needs compute capability {AMPERE}.0; a {device.device_kind} has {has}; choose auto"
 
 
 def _splash_runs(query: Array, key: Array, mask: Mask) -> bool:

@@ -1,5 +1,7 @@
 """Every implementation of attention against the plain one, and masks against what they say."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,6 +83,22 @@ def test_cudnn_runs_where_it_can_and_says_why_where_not():
     assert chosen.refuses(half, half, None) == "it is slow for 6 keys"
     half = jnp.ones((1, 64, 1, 8), jnp.bfloat16)
     assert not chosen.refuses(half, half, None)
+
+
+@pytest.mark.parametrize(
+    ("capability", "runs"), [("7.5", False), ("8.0", True), ("12.0", True), ("gfx90a", False)]
+)
+def test_gpus_without_cudnns_attention_take_products(monkeypatch, capability, runs):
+    gpu = SimpleNamespace(platform="gpu", device_kind="Tesla T4", compute_capability=capability)
+    monkeypatch.setattr(seam.jax, "local_devices", lambda: [gpu])
+    half = jnp.ones((1, 64, 1, 8), jnp.bfloat16)
+    assert bool(seam.Implementation("cudnn").refuses(half, half, None)) is not runs
+    if not runs:
+        attention(half, half, half, None, seam.Implementation("cudnn"))
+        with pytest.raises(
+            InputError, match=rf"capability 8.0; a Tesla T4 has {capability}; choose auto"
+        ):
+            attention(half, half, half, None, seam.Implementation("cudnn", forced=True))
 
 
 @pytest.mark.parametrize(
