@@ -230,11 +230,22 @@ def _scores(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """A row for each score of `jaxvid.evaluate`."""
     return [
         {"run": run.name, "checkpoint": found.get("checkpoint"), "weights": found.get("weights")}
+        | {"changes": _changes(run.config, found)}
         | score
         for run in runs
         for found in run.scores
         for score in found["scores"]
     ]
+
+
+def _changes(config: ConfigDict, found: dict[str, Any]) -> str:
+    """What an evaluation drew with other settings than the run has: `sampler.steps=16`."""
+    chosen = found.get("config", {}).get("sampler", {})
+    return "".join(
+        f", sampler.{name}={value}"
+        for name, value in chosen.items()
+        if _plain(value) != _plain(config.sampler.get(name))
+    )
 
 
 def _config(runs: Sequence[Run]) -> list[dict[str, Any]]:

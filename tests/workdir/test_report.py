@@ -1,5 +1,6 @@
 """The page of a run, as a reader and as a browser see it."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxvid.errors import InputError
+from jaxvid.metrics.score import Score
 from jaxvid.workdir import folder, starts
 from jaxvid.workdir.charts import Line, chart
 from jaxvid.workdir.report import write_report
@@ -106,6 +108,22 @@ def test_the_command_writes_the_page_of_a_run_or_compares_several(two, tmp_path)
     assert "both.html" in run("report", *two, f"--output={tmp_path}/both.html")
     mistakes("report", ([], "give the work directory of a run"),
              ([tmp_path / "none"], "none/config.json is missing"))  # fmt: skip
+
+
+def test_a_score_says_with_which_settings_its_clips_were_drawn(tmp_path):
+    workdir = make(tmp_path / "run", steps=2)
+    score = Score("energy", 5.0, 1.0, "lower", 12, 12, "quick-v1", "pixels 1", 0, 0.5, 0.25)
+    for steps in (2, 16):
+        config = tiny.get_config()
+        config.sampler.steps = steps
+        of = {"checkpoint": 2, "weights": "ema", "config": json.loads(config.to_json())}
+        file = workdir / f"evals/quick-{steps}/scores.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(of | {"scores": [dataclasses.asdict(score)]}))
+    write_report(tmp_path / "page.html", [workdir])
+    rows = re.findall(r"<td>(quick-v1.*?)</td>", (tmp_path / "page.html").read_text())
+    plain = "quick-v1: 12 against 12 clips, seed 0"
+    assert rows == [f"{plain}, sampler.steps=16", plain]
 
 
 def test_clips_that_are_damaged_or_gone_are_left_out(tmp_path, capfd):
