@@ -196,6 +196,7 @@ def test_sample_draws_from_the_average_and_continues_a_video(whole, tmp_path):
             (["--config.sampler.observed_noise=0.9"], "at most config.diffusion.max_"),
             (["--config.model.width=32"], "--config.model.width: the model was trained with"),
             ([f"--workdir={tmp_path}/none"], "config.json is missing: give the work directory"),
+            ([f"--workdir={whole[0]}s"], f"is missing: did you mean {whole[0].name!r}? give"),
         ]
     ))  # fmt: skip
 

@@ -45,7 +45,7 @@ def find_files(source: Path, output: Path | None = None) -> Found:
       InputError: `source` is not a folder, is the same as `output`, or contains no files.
     """
     if not source.is_dir():
-        raise InputError(f"{source}: no such folder; --input is a folder of video files")
+        raise InputError(f"{source}: no such folder; give one of video files")
     if output and os.path.realpath(source) == os.path.realpath(output):
         raise InputError(f"{source}: --input and --output are the same folder; choose another")
     walk = _walk if is_local(source) else _list
@@ -54,7 +54,7 @@ def find_files(source: Path, output: Path | None = None) -> Found:
     captions = {caption_of(name) for name in found if not name.endswith(".txt")}
     files = {name: stat for name, stat in found.items() if name not in captions}
     if not files and not problems:
-        raise InputError(f"{source}: contains no files; --input is a folder of video files")
+        raise InputError(f"{source}: contains no files; give a folder of video files")
     return Found(files, {name: found[name] for name in found.keys() & captions}, problems)
 
 

@@ -15,7 +15,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxvid.config import complete, differences
-from jaxvid.errors import InputError
+from jaxvid.errors import InputError, nearest
 from jaxvid.files import Path, absolute, is_local
 from jaxvid.workdir.agree import together
 from jaxvid.workdir.checkpoint import steps_in
@@ -169,7 +169,9 @@ def _read(workdir: Path) -> Mapping[str, Any]:
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path} is missing: give the work directory of a run") from None
+        runs = [found.parent.name for found in workdir.parent.glob("*/config.json")]
+        hint = nearest(workdir.name, runs)
+        raise InputError(f"{path} is missing: {hint}give the work directory of a run") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
