@@ -48,6 +48,8 @@ class Borders(NamedTuple):
 
 
 NO_BORDERS = Borders()
+# Titles may be in Latin-1. PyAV 19 reads them, and has no such option.
+TITLES = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 def read_frames(
@@ -340,8 +342,8 @@ def _container(
     path: str | os.PathLike, file: str | io.BytesIO, options: Mapping[str, str]
 ) -> av.container.InputContainer:
     try:
-        # Titles may be in Latin-1. PyAV's `options` would go to the streams too, and crash on some.
-        return av.open(file, container_options=options, metadata_errors="replace")
+        # PyAV's `options` would go to the streams too, and crash on some.
+        return av.open(file, container_options=options, **TITLES)
     except EOFError as error:
         raise InputError(f"{path}: has no frames; remove it or copy it again") from error
     except av.FFmpegError as error:
