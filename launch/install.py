@@ -16,9 +16,19 @@ from shared import Failed, Shell, parser, refuse
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
 PCI = Path("/sys/bus/pci/devices")
-# Where JAX looks for TPUs: the vendor, and its devices from v2 to TPU7x.
+# Where JAX looks for TPUs: the vendor, and its devices.
 GOOGLE = "0x1ae0"
-TPUS = {"0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076"}
+TPUS = {
+    "0x0027": "v2, v3",
+    "0x0056": "",
+    "0x005e": "v4",
+    "0x0062": "v5p",
+    "0x0063": "v5e",
+    "0x006f": "v6e",
+    "0x0076": "TPU7x",
+    "0x007c": "TPU8t",
+    "0x0083": "TPU8i",
+}
 CUDA = (12, 13)  # for which there is JAX
 
 
