@@ -1,7 +1,7 @@
 """Sparse detail against the dense network: tokens, time, memory, and what it costs in quality.
 
     python -m benchmarks.sparse --config=configs/base.py --config.data.size=48 [--repeats=20]
-    python -m benchmarks.sparse --config=configs/base.py --seeds=3 [--networks=dense,between_2x]
+    python -m benchmarks.sparse --config=configs/base.py --seeds=3 --networks=dense,between_2x
         [--protocols=quick,world] [--num=64]
 
 Run it from the repository's root. Every fourth frame is a key frame with the config's patches; the
@@ -75,6 +75,8 @@ def main(_: Sequence[str]) -> None:
             raise InputError(f"--networks: {hint}{name!r} is not one of {', '.join(networks)}")
     if NETWORKS.value:
         networks = {name: networks[name] for name in dict.fromkeys(["dense", *NETWORKS.value])}
+    for network in networks.values():
+        configs.check(network)
     costs = costs_of(networks)
     dense = costs["dense"]
     faster = {
@@ -126,7 +128,6 @@ def variants(config: ConfigDict) -> dict[str, ConfigDict]:
             blocks=f"1*({line}) {config.model.depth - 2}*({line}) 1*({line})",
             detail=QUARTER if changes else (0,), **changes,
         )  # fmt: skip
-        configs.check(found[name])
     return found
 
 

@@ -22,9 +22,9 @@ def get_config() -> ConfigDict:
     c.tasks.update(generate=0.7, predict=0.2, interpolate=0.05, random=0.05)
     # A CPU is faster without a loop over depth.
     c.model.update(blocks="space time mlp", depth=6, unroll=6)
-    c.model.update(width=64, heads=2, patch=(1, 3, 3))
+    c.model.update(width=96, heads=3, patch=(1, 4, 4))
     c.conditions.label.classes = 3
-    c.diffusion.update(prediction="x0", noise_mean=1.0, max_observed_noise=0.3)
+    c.diffusion.update(prediction="x0", noise_mean=1.2, max_observed_noise=0.3)
     c.optimizer.update(name="muon", lr=8e-3, warmup=20, decay="linear", b2=0.99)
     c.ema.update(decay=0.995, snapshot_every=50)
     c.checkpoint.update(every=200, keep=2)

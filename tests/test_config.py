@@ -77,7 +77,7 @@ def test_every_repeated_line_is_checked():
             r"'text' needs the condition 'text'.*conditions\.text",
         ),
         ({"model.width": 66}, r"config\.model\.width=66 must be a multiple of 4"),
-        ({"data.size": 25}, "config.data.size=25 does not divide into patches of 3"),
+        ({"data.size": 25}, "config.data.size=25 does not divide into patches of 4"),
         ({"model.remat": "full"}, "config.model.remat=full needs a loop over depth"),
         ({"model.remat": "none mpl=full"}, "no word 'mpl'; did you mean 'mlp'"),
         ({"model.remat": "all"}, "one of none, dots, full, then others for words"),
