@@ -87,10 +87,10 @@ def test_an_error_in_one_process_ends_all_with_a_line(tmp_path, fault, first, se
 
 @pytest.mark.thorough
 def test_a_process_that_hangs_is_given_up(tmp_path):
-    both = drills.train(2, tmp_path, "--config.checkpoint.every=3", FAULT="1,5,hang")
+    both = drills.train(2, tmp_path, "--config.checkpoint.every=3", FAULT="1,8,hang")
     assert both.each[0].wait(LIMIT) != 0
     assert both.wait(0).codes[1] is None  # it still hangs
-    assert drills.checkpoints(tmp_path) == [3]
+    assert 3 in drills.checkpoints(tmp_path)  # that of step 6 may not have been finished
 
 
 def test_bad_records_of_all_processes_are_counted_and_stop_all(tmp_path):
