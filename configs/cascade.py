@@ -37,6 +37,7 @@ def get_config(stage: str = "") -> ConfigDict:
     c = base.get_config()
     c.steps, c.batch_size = 2000, 8
     c.data.update(frames=16, size=16, fps=8.0)
+    # Of base.py before 2026-11-28, as measured above.
     c.model.update(width=64, heads=2)
     c.diffusion.noise_mean = 1.0
     c.tasks.update(generate=1.0, predict=0.0, interpolate=0.0, random=0.0)

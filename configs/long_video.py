@@ -36,6 +36,7 @@ def get_config(detail: str = "") -> ConfigDict:
         "hierarchy_2(frames=64)",
         "hierarchy_2(frames=256)",
     )
+    # Of base.py before 2026-11-28, as measured above.
     c.model.update(width=64, heads=2, patch=(1, 3, 3))
     c.diffusion.noise_mean = 1.0
     c.tasks.update(generate=0.1, predict=0.1, interpolate=0.0, random=0.0, plan=0.8)

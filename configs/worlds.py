@@ -32,6 +32,7 @@ def get_config(name: str = "") -> ConfigDict:
         )
     c = base.get_config()
     c.data.update(source=name, size=32)
+    # Of base.py before 2026-11-28, as measured above.
     c.model.update(width=64, heads=2)
     c.diffusion.noise_mean = 1.0
     c.conditions.label.classes = len(make_source(c.data).labels)

@@ -90,7 +90,7 @@ def test_a_process_that_hangs_is_given_up(tmp_path):
     both = drills.train(2, tmp_path, "--config.checkpoint.every=3", FAULT="1,8,hang")
     assert both.each[0].wait(LIMIT) != 0
     assert both.wait(0).codes[1] is None  # it still hangs
-    assert 3 in drills.checkpoints(tmp_path)  # that of step 6 may not have been finished
+    assert drills.checkpoints(tmp_path) in ([3], [3, 6])  # that of step 6 was being written
 
 
 def test_bad_records_of_all_processes_are_counted_and_stop_all(tmp_path):
